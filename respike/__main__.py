@@ -1,0 +1,6 @@
+"""`python -m respike`: the same program as the `respike` script."""
+
+from respike.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Raw videos → shards → batches. Knows nothing of networks."""

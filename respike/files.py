@@ -1,0 +1,112 @@
+"""Files that are whole or absent: atomic writes, a folder lock that names its owner, checksums."""
+
+import hashlib
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import filelock
+
+from respike.errors import RespikeError
+
+_CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path` that takes its name only when the block ends well.
+
+    A crash, a full disk or an exception leaves whatever stood at `path` untouched. Raises RespikeError where the
+    file system refuses (full, read-only, over a size limit).
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # rename last: a killed worker must not leave a half file that looks finished
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RespikeError(f"cannot write {path}: {error.strerror or error}", _write_hint(error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write `content` (text as UTF-8) to `path`, whole or not at all."""
+    with atomic_writer(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_hint(error: OSError) -> str:
+    return f"free space on or permission for {error.filename or 'the output folder'}, then run the same command again"
+
+
+def canonical_json(value: object, *, indent: int | None = None) -> str:
+    """Serialise `value` so that equal values give equal text: sorted keys, no escapes, a final newline if indented."""
+    separators = (",", ": ") if indent else (",", ":")
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=indent, separators=separators)
+    return text + "\n" if indent else text
+
+
+def sha256_of_bytes(content: bytes) -> str:
+    """SHA-256 of `content`, as 64 hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits, in constant memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def folder_lock(path: Path, purpose: str) -> Iterator[None]:
+    """Hold the lock at `path` for the length of the block.
+
+    The operating system drops the lock with its process, so one that a dead process left is simply taken over.
+    Raises RespikeError that names the owner if another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    owner_path = path.with_suffix(".owner.json")
+    lock = filelock.FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise RespikeError(
+            f"{path.parent.parent} is in use: {_owner(owner_path)}",
+            "wait for it to finish, or stop it, then run the same command again",
+        ) from None
+    try:
+        write_atomically(owner_path, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "for": purpose}))
+        yield
+    finally:
+        owner_path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _owner(owner_path: Path) -> str:
+    try:
+        owner = json.loads(owner_path.read_text())
+        return f"process {owner['pid']} on {owner['host']} ({owner['for']})"
+    except (OSError, ValueError, KeyError):
+        return "another process"

@@ -1,0 +1,1 @@
+"""Networks, training, scores, weights. Meets the data only at `respike.sample`."""
