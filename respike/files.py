@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -18,8 +18,8 @@ _CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
-def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` that takes its name only when the block ends well.
+def atomic_writer(path: Path, keep: Callable[[], bool] = lambda: True) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path` that takes its name only when the block ends well and `keep()` agrees.
 
     A crash, a full disk or an exception leaves whatever stood at `path` untouched. Raises RespikeError where the
     file system refuses (full, read-only, over a size limit).
@@ -28,6 +28,8 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     try:
         with temporary.open("wb") as file:
             yield file
+            if not keep():
+                return
             file.flush()
             os.fsync(file.fileno())
         # rename last: a killed worker must not leave a half file that looks finished

@@ -1,0 +1,155 @@
+"""ShardDataset: the clips of a set of shards by number, whatever shard they stand in."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import fsspec
+import numpy as np
+
+from respike.data.format import decode_sample
+from respike.data.index import DatasetIndex, read_index
+from respike.data.shards import ShardReader
+from respike.errors import RespikeError, ShardError
+from respike.sample import DataSpec, EventClip
+
+
+@dataclass(frozen=True)
+class ClipRow:
+    """Where a clip comes from, known from the index alone."""
+
+    video: str
+    label: int
+    group: str | None
+    subset: str
+    clip_index: int
+    shard: int
+    position: int
+
+
+class ShardDataset(Sequence[EventClip]):
+    """Clips of a set of shards: `len(dataset)`, `dataset[i]` → EventClip, `dataset.clips[i]` → ClipRow.
+
+    Shards are opened when first needed and stay mapped; their samples are read by position, so any order costs the
+    same. It pickles (to loader workers) without its open files.
+    """
+
+    def __init__(self, index: DatasetIndex, clips: Sequence[ClipRow]) -> None:
+        self.index = index
+        self.clips = clips
+        self._readers: dict[int, ShardReader] = {}
+
+    @property
+    def spec(self) -> DataSpec:
+        """What the shards were made from and how."""
+        return self.index.spec
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, number: int) -> EventClip:  # type: ignore[override]
+        row = self.clips[number]
+        reader = self._reader(row.shard)
+        clip = decode_sample(reader.keys[row.position], reader.members(row.position))
+        self._check(row, clip)
+        return clip
+
+    def __iter__(self) -> Iterator[EventClip]:
+        return (self[number] for number in range(len(self)))
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_readers": {}}
+
+    def _reader(self, shard: int) -> ShardReader:
+        if shard not in self._readers:
+            row = self.index.shards[shard]
+            path = self.index.root / row.name
+            if not path.is_file():
+                raise ShardError(f"the shard {path} is missing", "run the same `respike prepare` again")
+            if path.stat().st_size != row.num_bytes:
+                raise ShardError(
+                    f"{path} holds {path.stat().st_size:,} bytes, the index says {row.num_bytes:,}",
+                    "run the same `respike prepare` again: only that shard is rebuilt",
+                )
+            reader = ShardReader(path)
+            if len(reader) != row.num_samples:
+                raise ShardError(f"{path} holds {len(reader)} samples, the index says {row.num_samples}")
+            self._readers[shard] = reader
+        return self._readers[shard]
+
+    def _check(self, row: ClipRow, clip: EventClip) -> None:
+        """Hold the sample against the index: a label or a shape from elsewhere must not reach the network."""
+        settings = self.spec.settings
+        said = (clip.info.video, clip.info.label, clip.info.clip_index, clip.stride, clip.color, clip.threshold)
+        expected = (row.video, row.label, row.clip_index, settings["stride"], settings["color"], settings["threshold"])
+        if said != expected or len(clip.keys) != settings["clip_length"] // settings["stride"]:
+            raise ShardError(f"sample {clip.key} says {said}, the index says {expected}", "prepare the data again")
+
+    def select(self, numbers: Sequence[int]) -> "ShardDataset":
+        """The part with these clips, in this order."""
+        return ShardDataset(self.index, [self.clips[number] for number in numbers])
+
+    def hold_out(self, fraction: float = 0.1, seed: int = 0) -> tuple["ShardDataset", "ShardDataset"]:
+        """Split off about `fraction` of each class's sources: (the rest, the part held out).
+
+        A source is the video's group where the dataset knows one, else the video; its clips never stand on both
+        sides. A class with a single source keeps it in the rest.
+        """
+        sources: dict[int, list[str]] = {}
+        for row in self.clips:
+            known = sources.setdefault(row.label, [])
+            if (source := row.group or row.video) not in known[-1:]:
+                known.append(source)
+        held: set[str] = set()
+        for label, names in sorted(sources.items()):
+            distinct = sorted(set(names))
+            count = min(max(1, round(fraction * len(distinct))), len(distinct) - 1)
+            order = np.random.default_rng([seed, label]).permutation(len(distinct))
+            held.update(distinct[place] for place in order[:count])
+        sides: tuple[list[int], list[int]] = ([], [])
+        for number, row in enumerate(self.clips):
+            sides[(row.group or row.video) in held].append(number)
+        return self.select(sides[0]), self.select(sides[1])
+
+
+def open_shards(path: str | Path, subset: str | None = None) -> ShardDataset:
+    """Open what `respike prepare` wrote at `path`: a folder, or an address that fsspec reads (`s3://`, `hf://`, …).
+
+    `subset` is train, val or test; None takes all. A remote set is copied to a cache first. Raises ShardError where
+    there is no index or a wrong one, RespikeError that lists the subsets where `subset` is none of them.
+    """
+    index = read_index(_local(str(path)))
+    subsets = sorted({shard.subset for shard in index.shards})
+    if subset is not None and subset not in subsets:
+        raise RespikeError(f"{path} has no subset {subset!r}", f"choose from {', '.join(subsets)}")
+    numbers = {shard.name: number for number, shard in enumerate(index.shards)}
+    filled = [0] * len(index.shards)
+    rows: list[ClipRow] = []
+    for video in index.videos:
+        shard = numbers[video.shard]
+        first, filled[shard] = filled[shard], filled[shard] + video.num_clips
+        if subset in (None, video.subset):
+            rows.extend(
+                ClipRow(video.video, video.label, video.group, video.subset, clip, shard, first + clip)
+                for clip in range(video.num_clips)
+            )
+    return ShardDataset(index, rows)
+
+
+def _local(path: str) -> Path:
+    """A folder on this machine with the same content."""
+    if len(urlsplit(path).scheme) < 2:  # no scheme, or a drive letter
+        return Path(path)
+    system, remote = fsspec.core.url_to_fs(path)
+    cache = Path(tempfile.gettempdir()) / "respike-shards" / fsspec.utils.tokenize(path)
+    cache.mkdir(parents=True, exist_ok=True)
+    for name in (entry.rsplit("/", 1)[-1] for entry in system.ls(remote, detail=False)):
+        target = cache / name
+        if name.endswith((".tar", ".json", ".jsonl")):
+            size = system.size(f"{remote}/{name}")
+            # the index is always fetched: it says whether the shards in the cache are still the right ones
+            if not target.is_file() or target.stat().st_size != size or not name.endswith(".tar"):
+                system.get_file(f"{remote}/{name}", str(target))
+    return cache

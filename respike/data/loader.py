@@ -1,0 +1,195 @@
+"""The loader: shards → batches. Exact epochs, equal ranks, the same order on any number of workers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from respike.color import Color
+from respike.data.augment import apply_view, centre_view, random_view
+from respike.data.dataset import ShardDataset
+from respike.errors import SettingError
+from respike.sample import Batch
+
+# one row of a batch: which clip, in which epoch it is augmented, whether it counts
+_Row = tuple[int, int, bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderSettings:
+    """How batches are made; see `make_loader`."""
+
+    batch_size: int
+    training: bool
+    image_size: int
+    seed: int = 0
+    flip: bool = True
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise SettingError(f"batch_size is {self.batch_size}", "it must be at least 1")
+        if self.image_size < 1:
+            raise SettingError(f"image_size is {self.image_size}", "it must be at least 1")
+        if not 0 <= self.rank < self.world_size:
+            raise SettingError(f"rank is {self.rank} of {self.world_size}", "it must be from 0 to world_size - 1")
+
+
+class ClipLoader:
+    """Batches of one subset, epoch after epoch: a BatchSource that can stop and go on at the very next batch.
+
+    Order comes from (seed, epoch), augmentation from (seed, epoch, clip): the number of workers changes neither.
+    """
+
+    def __init__(self, dataset: ShardDataset, settings: LoaderSettings, num_workers: int) -> None:
+        self.dataset = dataset
+        self.settings = settings
+        self._order = _BatchOrder(len(dataset), settings)
+        self._loader: DataLoader[Any] = DataLoader(
+            _Rows(dataset, settings),
+            batch_sampler=self._order,
+            num_workers=num_workers,
+            collate_fn=_Collate(dataset.spec.settings["color"]),
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=num_workers > 0,
+            # a forked worker would inherit the accelerator's and the decoder's threads
+            multiprocessing_context="spawn" if num_workers > 0 else None,
+        )
+
+    def __len__(self) -> int:
+        return self._order.num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            self._order.next_batch += 1
+            yield batch
+        self._order.epoch += 1
+        self._order.next_batch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and augmentation of the next pass, from its first batch."""
+        self._order.epoch, self._order.next_batch = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the pass stands: what was yielded so far."""
+        return {"epoch": self._order.epoch, "next_batch": self._order.next_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from `state_dict()`: the next batch is the one that would have come next."""
+        self._order.epoch, self._order.next_batch = state["epoch"], state["next_batch"]
+
+
+def make_loader(
+    dataset: ShardDataset,
+    *,
+    batch_size: int,
+    training: bool,
+    image_size: int,
+    num_workers: int = 0,
+    seed: int = 0,
+    flip: bool = True,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    rank: int = 0,
+    world_size: int = 1,
+) -> ClipLoader:
+    """Make a loader of `batch_size` clips a rank, each `image_size` x `image_size` pixels.
+
+    To train: shuffled, random resized crops of `crop_scale` of the area and, if `flip`, mirrored at random; what does
+    not fill a batch on every rank is left out, other clips each epoch. To evaluate: in order, centre crops, each
+    clip once over all ranks, the last batch filled up with rows whose mask is False. Every rank takes the same number
+    of batches. Raises SettingError on values out of range and where training has fewer clips than one step takes.
+    """
+    settings = LoaderSettings(
+        batch_size=batch_size,
+        training=training,
+        image_size=image_size,
+        seed=seed,
+        flip=flip,
+        crop_scale=crop_scale,
+        rank=rank,
+        world_size=world_size,
+    )
+    if training and len(dataset) < batch_size * world_size:
+        raise SettingError(
+            f"there are {len(dataset)} clips to train on, one step takes {batch_size * world_size}",
+            f"choose a batch size of at most {len(dataset) // world_size}",
+        )
+    return ClipLoader(dataset, settings, num_workers)
+
+
+class _BatchOrder(Sampler[list[_Row]]):
+    """Which clips make which batch on this rank; known before a shard is opened."""
+
+    def __init__(self, num_clips: int, settings: LoaderSettings) -> None:
+        self._num_clips, self._settings = num_clips, settings
+        self.epoch = 0
+        self.next_batch = 0
+        step = settings.batch_size * settings.world_size
+        self.num_batches = num_clips // step if settings.training else -(-num_clips // step)
+
+    def __iter__(self) -> Iterator[list[_Row]]:
+        settings = self._settings
+        rows = self._rows()
+        step = settings.batch_size * settings.world_size
+        for number in range(self.next_batch, self.num_batches):
+            first = number * step + settings.rank * settings.batch_size
+            yield rows[first : first + settings.batch_size]
+
+    def __len__(self) -> int:
+        return self.num_batches - self.next_batch
+
+    def _rows(self) -> list[_Row]:
+        if self._settings.training:
+            # a fresh permutation each epoch, so the remainder that is cut off is another one each time
+            order = np.random.default_rng([self._settings.seed, self.epoch]).permutation(self._num_clips)
+            return [(int(number), self.epoch, True) for number in order]
+        step = self._settings.batch_size * self._settings.world_size
+        padding = self.num_batches * step - self._num_clips
+        return [(number, 0, True) for number in range(self._num_clips)] + [(0, 0, False)] * padding
+
+
+_Decoded = tuple[NDArray[np.uint8], NDArray[np.int16], str, int, int, bool]
+
+
+class _Rows(Dataset[_Decoded]):
+    """Decoded and augmented clips, as workers make them."""
+
+    def __init__(self, dataset: ShardDataset, settings: LoaderSettings) -> None:
+        self._dataset, self._settings = dataset, settings
+
+    def __getitem__(self, row: _Row) -> _Decoded:
+        number, epoch, counts = row
+        clip, settings = self._dataset[number], self._settings
+        height, width = clip.keys.shape[-2:]
+        if settings.training:
+            generator = np.random.default_rng([settings.seed, epoch, number])
+            view = random_view(height, width, generator, flip=settings.flip, scale=settings.crop_scale)
+        else:
+            view = centre_view(height, width)
+        keys, residuals = apply_view(clip, view, settings.image_size)
+        return keys, residuals, clip.info.video, clip.info.clip_index, clip.info.label, counts
+
+
+class _Collate:
+    """Rows → Batch."""
+
+    def __init__(self, color: Color) -> None:
+        self._color = color
+
+    def __call__(self, rows: Sequence[_Decoded]) -> Batch:
+        keys, residuals, videos, clips, labels, counts = zip(*rows, strict=True)
+        return Batch(
+            keys=torch.from_numpy(np.stack(keys)),
+            residuals=torch.from_numpy(np.stack(residuals)),
+            color=self._color,
+            labels=torch.tensor(labels, dtype=torch.int64),
+            video_ids=tuple(videos),
+            clip_indices=torch.tensor(clips, dtype=torch.int64),
+            mask=torch.tensor(counts, dtype=torch.bool),
+        )

@@ -1,0 +1,91 @@
+"""Clip sampling: which frame indices make a clip. Integer arithmetic, no I/O."""
+
+import hashlib
+import itertools
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from respike.errors import SettingError
+from respike.sample import Clip
+
+Sampling = Literal["dense", "uniform"]
+SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How clips are cut from a video.
+
+    `dense`: `clip_length` consecutive frames, the next clip `clip_step` frames later (None: `clip_length`).
+    `uniform`: one frame from each of `clip_length` equal segments, `clips_per_video` seeded draws to train, the
+    middle of each segment to evaluate. `frame_stride` thins the frames first. Raises SettingError on values below 1.
+    """
+
+    clip_length: int = 16
+    sampling: Sampling = "dense"
+    clip_step: int | None = None
+    clips_per_video: int = 4
+    frame_stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.sampling not in SAMPLINGS:
+            raise SettingError(f"sampling is {self.sampling!r}", f"choose from {', '.join(SAMPLINGS)}")
+        for name in ("clip_length", "clips_per_video", "frame_stride"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}", "it must be at least 1")
+        if self.clip_step is not None and self.clip_step < 1:
+            raise SettingError(f"clip_step is {self.clip_step}", "it must be at least 1")
+
+
+def plan_clips(
+    num_frames: int, settings: SamplingSettings, *, training: bool, video_id: str, seed: int = 0, num_views: int = 1
+) -> list[Clip]:
+    """Choose the clips of a video of `num_frames` decoded frames.
+
+    Indices are those of the source frames. A video shorter than a clip gives one clip that repeats its last frame.
+    `seed` and `video_id` decide the training draws of `uniform` alone; an evaluation takes `num_views` views, view i
+    the point (i + ½) / n of each segment. No frames give no clips.
+    """
+    num_thinned = -(-num_frames // settings.frame_stride)
+    if num_thinned == 0:
+        return []
+    if num_thinned < settings.clip_length:
+        picks = [list(range(num_thinned)) + [num_thinned - 1] * (settings.clip_length - num_thinned)]
+    elif settings.sampling == "dense":
+        picks = _dense(num_thinned, settings.clip_length, settings.clip_step or settings.clip_length)
+    elif training:
+        picks = _uniform_draws(num_thinned, settings, video_id, seed)
+    else:
+        picks = [_uniform_view(num_thinned, settings.clip_length, view, num_views) for view in range(num_views)]
+    padded = max(0, settings.clip_length - num_thinned)
+    return [
+        Clip(index=index, frame_indices=tuple(pick * settings.frame_stride for pick in clip), num_padded=padded)
+        for index, clip in enumerate(picks)
+    ]
+
+
+def _dense(num_frames: int, clip_length: int, clip_step: int) -> list[list[int]]:
+    return [list(range(start, start + clip_length)) for start in range(0, num_frames - clip_length + 1, clip_step)]
+
+
+def _segments(num_frames: int, clip_length: int) -> list[tuple[int, int]]:
+    """Equal segments as (first, end); each holds at least one frame, since the video is as long as a clip."""
+    edges = [segment * num_frames // clip_length for segment in range(clip_length + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def _uniform_view(num_frames: int, clip_length: int, view: int, num_views: int) -> list[int]:
+    # floor(first + length x (2 view + 1) / (2 n)), in integers so that no machine rounds it otherwise
+    return [
+        first + (end - first) * (2 * view + 1) // (2 * num_views) for first, end in _segments(num_frames, clip_length)
+    ]
+
+
+def _uniform_draws(num_frames: int, settings: SamplingSettings, video_id: str, seed: int) -> list[list[int]]:
+    # seeded by the video and not by its place in the list, so that a missing neighbour changes nothing
+    digest = hashlib.blake2b(f"{seed}/{video_id}".encode(), digest_size=8).digest()
+    generator = np.random.default_rng(int.from_bytes(digest, "little"))
+    segments = _segments(num_frames, settings.clip_length)
+    return [[int(generator.integers(first, end)) for first, end in segments] for _ in range(settings.clips_per_video)]

@@ -1,0 +1,123 @@
+"""Shards: one tar of samples, written whole or not at all, and read by position."""
+
+import hashlib
+import io
+import mmap
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from respike.errors import ShardError
+from respike.files import atomic_writer
+
+
+class ShardWriter:
+    """Writes samples to an open file as a deterministic tar: no times, owners or modes of this machine."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._hashing = _HashingFile(file)
+        self._tar = tarfile.TarFile(fileobj=self._hashing, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[arg-type]
+        self.num_samples = 0
+
+    def add(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Append one sample."""
+        for name, content in members.items():
+            header = tarfile.TarInfo(f"{key}.{name}")
+            header.size = len(content)
+            header.mode = 0o644
+            self._tar.addfile(header, io.BytesIO(content))
+        self.num_samples += 1
+
+    def close(self) -> tuple[int, str]:
+        """End the tar; return its size in bytes and its SHA-256."""
+        self._tar.close()
+        return self._hashing.num_bytes, self._hashing.digest.hexdigest()
+
+
+class _HashingFile:
+    """A file that hashes what passes through, so that a shard is not read again for its checksum."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.num_bytes = 0
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        self.num_bytes += len(content)
+        return self._file.write(content)
+
+    def tell(self) -> int:
+        return self.num_bytes
+
+
+def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> tuple[int, int, str]:
+    """Write `samples` (key, members) to `path` atomically; return (samples, bytes, SHA-256)."""
+    with atomic_writer(path) as file:
+        writer = ShardWriter(file)
+        for key, members in samples:
+            writer.add(key, members)
+        num_bytes, sha256 = writer.close()
+    return writer.num_samples, num_bytes, sha256
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    offset: int
+    size: int
+
+
+class ShardReader:
+    """Samples of one local shard by position, through a memory map. Members are read, never extracted.
+
+    Raises ShardError on opening for what respike never writes: links, devices, folders, a repeated name, a sample
+    whose members do not stand together, a path in a name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.keys: list[str] = []
+        self._samples: list[list[_Member]] = []
+        self._read_table()
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def members(self, position: int) -> dict[str, bytes]:
+        """The members of the sample at `position`, by name."""
+        return {m.name: self._map[m.offset : m.offset + m.size] for m in self._samples[position]}
+
+    def _read_table(self) -> None:
+        seen: set[str] = set()
+        num_bytes = self.path.stat().st_size
+        try:
+            with tarfile.open(self.path, mode="r:") as tar:
+                for header in tar:
+                    self._add(header, seen)
+                    if header.offset_data + header.size > num_bytes:
+                        raise ShardError(f"{self.path.name} ends within {header.name!r}", _REBUILD)
+        except (tarfile.TarError, OSError, ValueError) as error:
+            raise ShardError(f"{self.path} is no shard: {error}", _REBUILD) from error
+
+    def _add(self, header: tarfile.TarInfo, seen: set[str]) -> None:
+        key, _, name = header.name.partition(".")
+        if not header.isreg() or not key or not name or "/" in header.name or "\\" in header.name:
+            raise ShardError(f"{self.path.name} holds {header.name!r}, which is no member of a sample", _FOREIGN)
+        if not self.keys or self.keys[-1] != key:
+            if key in seen:
+                raise ShardError(f"{self.path.name}: the members of sample {key!r} do not stand together", _FOREIGN)
+            seen.add(key)
+            self.keys.append(key)
+            self._samples.append([])
+        if any(member.name == name for member in self._samples[-1]):
+            raise ShardError(f"{self.path.name} holds {header.name!r} twice", _FOREIGN)
+        self._samples[-1].append(_Member(name, header.offset_data, header.size))
+
+
+_REBUILD = "delete it and run the same `respike prepare` again: only that shard is rebuilt"
+_FOREIGN = "respike did not write this shard; do not use it unless you trust where it is from"
