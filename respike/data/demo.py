@@ -1,0 +1,121 @@
+"""The demo data set: 16 classes of real H.264 videos that take both branches to tell apart.
+
+A class is one of 4 props, at rest (key frames show it, events hardly do), times one of 4 motions of something else
+(events show it, no single key frame does). Each video holds many scenes of one clip's length, cut hard, of one class.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from respike.data.demo_scene import MOTIONS, PROPS, SIZE, draw_scene
+from respike.data.engines import local
+from respike.data.video_writer import write_video
+from respike.errors import SettingError
+from respike.files import canonical_json, write_atomically
+from respike.progress import SILENCE, Progress
+
+_DONE = "demo.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """How many videos a class, how many scenes a video, frames a scene, pixels a side. Raises SettingError below 1."""
+
+    train_videos: int = 8
+    train_scenes: int = 15
+    test_videos: int = 2
+    test_scenes: int = 12
+    clip_length: int = 16
+    size: int = SIZE
+    crf: int = 23
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < (0 if name in ("seed", "crf") else 1):
+                raise SettingError(f"{name} is {value}", "it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _VideoTask:
+    path: Path
+    prop: str
+    motion: str
+    num_scenes: int
+    seed: tuple[int, ...]
+    settings: DemoSettings
+
+
+def demo_classes() -> tuple[str, ...]:
+    """The 16 class names, sorted: `prop-motion`."""
+    return tuple(sorted(f"{prop}-{motion}" for prop in PROPS for motion in MOTIONS))
+
+
+def write_demo(root: Path, settings: DemoSettings, *, num_workers: int = 1, progress: Progress = SILENCE) -> None:
+    """Write the videos as `root/{train,test}/<class>/NN.mp4`; nothing is done where the same stand already.
+
+    Frames depend on the settings alone, not on `num_workers`. Raises RespikeError where ffmpeg or the disk fails.
+    """
+    done = root / _DONE
+    wanted = canonical_json(asdict(settings))
+    if done.is_file() and done.read_text() == wanted:
+        return
+    tasks = _plan(root, settings)
+    done.unlink(missing_ok=True)
+    for folder in {task.path.parent for task in tasks}:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob("*.mp4"):
+            stale.unlink()
+    with progress.task("make videos", total=len(tasks), unit="videos") as task:
+        for _ in local.run(_write, tasks, num_workers, task.advance):
+            pass
+    write_atomically(done, wanted)
+
+
+def is_demo(root: Path) -> bool:
+    """Whether a finished demo data set stands at `root`."""
+    try:
+        return bool(json.loads((root / _DONE).read_text()))
+    except (OSError, ValueError):
+        return False
+
+
+def _plan(root: Path, settings: DemoSettings) -> list[_VideoTask]:
+    parts = (
+        ("train", settings.train_videos, settings.train_scenes),
+        ("test", settings.test_videos, settings.test_scenes),
+    )
+    return [
+        _VideoTask(
+            path=root / subset / f"{prop}-{motion}" / f"{video:02d}.mp4",
+            prop=prop,
+            motion=motion,
+            num_scenes=num_scenes,
+            seed=(settings.seed, part, PROPS.index(prop), MOTIONS.index(motion), video),
+            settings=settings,
+        )
+        for part, (subset, num_videos, num_scenes) in enumerate(parts)
+        for prop in PROPS
+        for motion in MOTIONS
+        for video in range(num_videos)
+    ]
+
+
+def _write(task: _VideoTask, report: Callable[[int], None]) -> None:
+    settings = task.settings
+    # a group of pictures a scene and no scene looks ahead: the codec carries nothing from one scene to the next
+    options: dict[str, str | int] = {"crf": settings.crf, "g": settings.clip_length, "preset": "veryfast"}
+    options |= {"x264-params": f"keyint={settings.clip_length}:scenecut=0", "bf": 0}
+    write_video(task.path, _frames(task), options=options)
+    report(1)
+
+
+def _frames(task: _VideoTask) -> Iterator[NDArray[np.uint8]]:
+    generator = np.random.default_rng(task.seed)
+    for _ in range(task.num_scenes):
+        yield from draw_scene(task.prop, task.motion, task.settings.clip_length, generator, task.settings.size)
