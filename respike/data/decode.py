@@ -14,7 +14,7 @@ import av
 import av.error
 import av.logging
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from respike.color import Color
@@ -92,6 +92,8 @@ class Decoding:
             # `explode` makes the decoder report what it would otherwise conceal
             context.options = {"err_detect": "explode+bitstream+buffer"}
             size: tuple[int, int] | None = None
+            # one for the whole video: setting up the scaler costs more than its work on a small frame
+            reformatter = VideoReformatter()
             try:
                 for frame in container.decode(stream):
                     index, self.num_frames = self.num_frames, self.num_frames + 1
@@ -103,7 +105,7 @@ class Decoding:
                     yield Frame(
                         index=index,
                         time_seconds=round(float(frame.time or 0.0), 6),
-                        planes=_planes(frame, size, self._color),
+                        planes=_planes(frame, reformatter, size, self._color),
                         rotation_degrees=frame.rotation % 360,
                     )
             except av.error.FFmpegError as error:
@@ -155,16 +157,23 @@ def _scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
 
 
 def _planes(
-    frame: "av.VideoFrame", size: tuple[int, int], color: Color
+    frame: "av.VideoFrame", reformatter: VideoReformatter, size: tuple[int, int], color: Color
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
     """Scale in the decoder's own planes, then turn upright."""
     if color == "ycc":
-        converted = frame.reformat(
-            *size, format="yuvj420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.JPEG
+        converted = reformatter.reformat(
+            frame,
+            *size,
+            format="yuvj420p",
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.JPEG,
+            threads=1,
         )
         views = [_plane_view(plane) for plane in converted.planes]
     else:
-        pixels: NDArray[Any] = frame.reformat(*size, format="rgb24", dst_color_range=ColorRange.JPEG).to_ndarray()
+        pixels: NDArray[Any] = reformatter.reformat(
+            frame, *size, format="rgb24", dst_color_range=ColorRange.JPEG, threads=1
+        ).to_ndarray()
         views = [pixels[..., channel] for channel in range(3)]
     turns = frame.rotation // 90 % 4
     # contiguous copies: the decoder takes its buffers back with the next frame

@@ -48,7 +48,8 @@ def _background(size: int, generator: np.random.Generator) -> _Picture:
     for cells, strength in ((4, 30.0), (18, 14.0)):
         noise = generator.normal(0, strength, (cells, cells, 3)).astype(np.float32)
         picture += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
-    return np.clip(picture, 0, 255)
+    clipped: _Picture = np.clip(picture, 0, 255)
+    return clipped
 
 
 def _grid(size: int, x: float, y: float, angle: float) -> tuple[_Picture, _Picture]:
@@ -60,7 +61,8 @@ def _grid(size: int, x: float, y: float, angle: float) -> tuple[_Picture, _Pictu
 
 def _soft(distance: _Picture) -> _Mask:
     """1 inside (negative distance), 0 outside, a pixel of slope between."""
-    return np.clip(0.5 - distance, 0, 1)
+    mask: _Mask = np.clip(0.5 - distance, 0, 1)
+    return mask
 
 
 def _prop(prop: str, size: int, generator: np.random.Generator) -> tuple[_Mask, _Picture]:
