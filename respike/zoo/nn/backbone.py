@@ -1,0 +1,101 @@
+"""Backbone: the ANN branch, any timm network with maps at strides 4, 8, 16 and 32. The only importer of timm."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import timm
+from torch import Tensor, nn
+
+from respike.errors import RespikeError, SettingError
+
+BackboneWeights = Literal["none", "imagenet"]
+STRIDES = (4, 8, 16, 32)
+_LAST_FOUR = (-4, -3, -2, -1)
+_OFFLINE_HINT = (
+    "connect to the network and run the same command again, or put the weights into the Hugging Face cache (HF_HOME) "
+    "by running it once on a machine that is connected, or start from chance with --init-backbone none"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSettings:
+    """Which timm network the key frames go through.
+
+    `timm_name` is timm's name without a tag; `channels` narrows its four stages (None: as timm has them);
+    `imagenet_tag` names the ImageNet weights that `imagenet` means, "" where none fit.
+    """
+
+    timm_name: str
+    channels: tuple[int, ...] | None = None
+    imagenet_tag: str = ""
+
+    @property
+    def pixel_mean(self) -> tuple[float, float, float]:
+        """What is taken off red, green and blue, on a scale of 0 to 1."""
+        return self._pixel_figures("mean")
+
+    @property
+    def pixel_deviation(self) -> tuple[float, float, float]:
+        """What red, green and blue are divided by, on a scale of 0 to 1."""
+        return self._pixel_figures("std")
+
+    def _pixel_figures(self, field: str) -> tuple[float, float, float]:
+        name = f"{self.timm_name}.{self.imagenet_tag}" if self.imagenet_tag else self.timm_name
+        figures = timm.get_pretrained_cfg(name)
+        if figures is None:
+            raise SettingError(f"timm has no network {name!r}", "choose from timm.list_models()")
+        red, green, blue = getattr(figures, field)
+        return float(red), float(green), float(blue)
+
+
+def create_backbone(settings: BackboneSettings, weights: BackboneWeights = "none") -> tuple[nn.Module, tuple[int, ...]]:
+    """Build the network; return it and the channels of its four maps. `key_maps` runs it.
+
+    `imagenet` fetches its weights through timm and the Hugging Face hub, or takes them from the cache.
+
+    Raises SettingError where there are no such weights or the network's maps have other strides, RespikeError where
+    the weights cannot be had.
+    """
+    if weights not in get_args(BackboneWeights):
+        raise SettingError(f"backbone weights {weights!r}", f"choose from {', '.join(get_args(BackboneWeights))}")
+    network = _fetch(settings) if weights == "imagenet" else _build(settings)
+    facts: Any = network.feature_info
+    if tuple(facts.reduction()) != STRIDES:
+        raise SettingError(
+            f"the backbone {settings.timm_name!r} has maps at strides {tuple(facts.reduction())}, needed are {STRIDES}",
+            "choose another timm backbone",
+        )
+    return network, tuple(facts.channels())
+
+
+def key_maps(network: nn.Module, keys: Tensor) -> list[Tensor]:
+    """Run a backbone on normalised key frames `[G, 3, H, W]`: four maps `[G, C, H/4, W/4]` … `[G, C, H/32, W/32]`."""
+    maps: list[Tensor] = network(keys)
+    if str(getattr(network, "output_fmt", "NCHW")).endswith("NHWC"):
+        return [channels_last.permute(0, 3, 1, 2) for channels_last in maps]
+    return maps
+
+
+def _build(settings: BackboneSettings) -> nn.Module:
+    # timm takes this option as it comes, and refuses it where a network has no such stages
+    options: dict[str, Any] = {} if settings.channels is None else {"channels": settings.channels}
+    network: nn.Module = timm.create_model(
+        settings.timm_name, pretrained=False, features_only=True, out_indices=_LAST_FOUR, **options
+    )
+    return network
+
+
+def _fetch(settings: BackboneSettings) -> nn.Module:
+    if settings.channels is not None or not settings.imagenet_tag:
+        raise SettingError(
+            f"there are no ImageNet weights for the backbone {settings.timm_name!r} as this network has it",
+            "train it from chance with --init-backbone none, or take respike_r18 or respike_r50",
+        )
+    name = f"{settings.timm_name}.{settings.imagenet_tag}"
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=True, features_only=True, out_indices=_LAST_FOUR)
+    # timm, the hub and the HTTP library below it each raise errors of their own, not all of them OSErrors
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RespikeError(f"cannot fetch the ImageNet weights {name}: {reason}", _OFFLINE_HINT) from error
+    return network

@@ -1,0 +1,116 @@
+"""Fusion: the spiking branch asks, the key frame answers; a transformer block for each scale and time step.
+
+The module's queries come from the SNN map, keys and values from the ANN map of the same scale. A token is a pixel of
+the pooled maps, L of them. Since the ANN map is the same at every step of a group, its keys and values are computed
+once a group, and all R steps ask in one attention.
+
+Source: ReSpike (arXiv 2409.01564), section on cross-attention fusion; the block is a latent-diffusion transformer's.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from respike.errors import SettingError
+
+HEAD_WIDTH = 32
+NUM_NORM_GROUPS = 32
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Compute attention as matrix products and softmax within the block, so that a FLOP counter sees them."""
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+class Attention(nn.Module):
+    """Multi-head attention with heads of 32 dimensions: no bias on query, key, value, one on the output."""
+
+    def __init__(self, channels: int, context_channels: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(channels, channels, bias=False)
+        self.key = nn.Linear(context_channels, channels, bias=False)
+        self.value = nn.Linear(context_channels, channels, bias=False)
+        self.out = nn.Linear(channels, channels)
+        self.num_heads = channels // HEAD_WIDTH
+
+    def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
+        """Let `tokens` `[A, L, C]` attend to `context` `[G, M, C']`, where A = R·G rows are folded step by step.
+
+        The R rows of a group share its context, so that they are laid end to end; with A = G each row has its own.
+        """
+        num_groups, num_keys, _ = context.shape
+        num_tokens = tokens.shape[1]
+        # [R·G, L, heads·32] → [G, heads, R·L, 32]
+        query = self.query(tokens).view(-1, num_groups, num_tokens, self.num_heads, HEAD_WIDTH)
+        query = query.permute(1, 3, 0, 2, 4).flatten(2, 3)
+        key = self.key(context).view(num_groups, num_keys, self.num_heads, HEAD_WIDTH).transpose(1, 2)
+        value = self.value(context).view(num_groups, num_keys, self.num_heads, HEAD_WIDTH).transpose(1, 2)
+        answer = F.scaled_dot_product_attention(query, key, value)
+        answer = answer.view(num_groups, self.num_heads, -1, num_tokens, HEAD_WIDTH).permute(2, 0, 3, 1, 4)
+        mixed: Tensor = self.out(answer.reshape(tokens.shape))
+        return mixed
+
+
+class GEGLU(nn.Module):
+    """A feed-forward of expansion 4 with a gate: one linear layer makes value and gate, exact GELU opens it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(channels, 8 * channels)
+        self.contract = nn.Linear(4 * channels, channels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map `[A, L, C]` to the same shape."""
+        value, gate = self.expand(tokens).chunk(2, dim=-1)
+        mapped: Tensor = self.contract(value * F.gelu(gate))
+        return mapped
+
+
+class Fusion(nn.Module):
+    """Add to an SNN map what it finds in the key frame's ANN map, at one scale.
+
+    `pool` is the factor by which both maps are averaged first (1: not at all). The fused map then replaces the fine
+    one, upsampled bilinearly: what the pooling took is gone, as in the published network.
+    """
+
+    def __init__(self, channels: int, context_channels: int, *, pool: int = 1) -> None:
+        super().__init__()
+        if channels % HEAD_WIDTH or channels % NUM_NORM_GROUPS:
+            raise SettingError(f"fusion of {channels} channels, allowed are multiples of {HEAD_WIDTH}", "widen the SNN")
+        self.pool = pool
+        self.group_norm = nn.GroupNorm(NUM_NORM_GROUPS, channels, eps=1e-6)
+        self.project_in = nn.Conv2d(channels, channels, 1)
+        self.self_norm = nn.LayerNorm(channels)
+        self.self_attention = Attention(channels, channels)
+        self.cross_norm = nn.LayerNorm(channels)
+        self.cross_attention = Attention(channels, context_channels)
+        self.feed_norm = nn.LayerNorm(channels)
+        self.feed_forward = GEGLU(channels)
+        self.project_out = nn.Conv2d(channels, channels, 1)
+        # an untrained fusion changes nothing, so that training starts from the two branches
+        for parameter in self.project_out.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, potential: Tensor, key_map: Tensor) -> Tensor:
+        """Fuse an SNN map `[R·G, C, H, W]` with an ANN map `[G, C', H, W]`; the result has the SNN map's shape."""
+        if self.pool == 1:
+            return self.fuse(potential, key_map)
+        pooled = self.fuse(F.avg_pool2d(potential, self.pool), F.avg_pool2d(key_map, self.pool))
+        return F.interpolate(pooled, scale_factor=float(self.pool), mode="bilinear", align_corners=False)
+
+    def fuse(self, potential: Tensor, key_map: Tensor) -> Tensor:
+        """Fuse maps that are pooled already; a transformer block on their pixels, plus `potential`."""
+        # one pixel one token; with channels last in memory these are views
+        tokens = self.project_in(self.group_norm(potential)).flatten(2).transpose(1, 2)
+        context = key_map.flatten(2).transpose(1, 2)
+        normed = self.self_norm(tokens)
+        tokens = tokens + self.self_attention(normed, normed)
+        tokens = tokens + self.cross_attention(self.cross_norm(tokens), context)
+        tokens = tokens + self.feed_forward(self.feed_norm(tokens))
+        change: Tensor = self.project_out(tokens.transpose(1, 2).reshape(potential.shape))
+        return change + potential

@@ -1,0 +1,196 @@
+"""ReSpike: an ANN sees the key frames, an SNN the residuals, and at each scale the second asks the first.
+
+Rows are folded for speed: G = B·N groups, and R·G residuals, step by step as in `lif.py`.
+
+Source: *ReSpike: Residual Frames-based Hybrid Spiking Neural Networks for Efficient Action Recognition*
+(arXiv 2409.01564). `docs/model.md` lists every number and every deviation.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from respike.color import COLORS, YCC_TO_RGB, Color
+from respike.errors import SettingError
+from respike.zoo.nn.backbone import BackboneSettings, BackboneWeights, create_backbone, key_maps
+from respike.zoo.nn.fusion import Fusion
+from respike.zoo.nn.spiking_resnet import SpikingResNet, SpikingResNetSettings
+
+Branches = Literal["hybrid", "ann", "snn", "concat"]
+BRANCHES: tuple[Branches, ...] = get_args(Branches)
+SIZE_STEP = 32  # both branches halve an image five times
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """All that decides a network's shape.
+
+    `branches`: `hybrid` (both, fused), `concat` (both, without fusion), `ann` (key frames alone), `snn` (residuals
+    alone). `fusion_pools` holds for each scale the factor by which maps are pooled before fusion, 0 for no fusion.
+    """
+
+    name: str
+    num_classes: int
+    backbone: BackboneSettings
+    snn: SpikingResNetSettings
+    branches: Branches = "hybrid"
+    fusion_pools: tuple[int, ...] = (4, 2, 1, 1)
+
+    def __post_init__(self) -> None:
+        if self.branches not in BRANCHES:
+            raise SettingError(f"branches {self.branches!r}", f"choose from {', '.join(BRANCHES)}")
+        if self.num_classes < 1:
+            raise SettingError(f"a network for {self.num_classes} classes, allowed are 1 and more", "name the classes")
+        if len(self.fusion_pools) != len(self.snn.channels):
+            raise SettingError(
+                f"{len(self.fusion_pools)} fusion pools for {len(self.snn.channels)} scales", "name one a scale"
+            )
+
+    @property
+    def uses_keys(self) -> bool:
+        """Whether key frames enter the network."""
+        return self.branches != "snn"
+
+    @property
+    def uses_residuals(self) -> bool:
+        """Whether residuals enter the network."""
+        return self.branches != "ann"
+
+    def to_json(self) -> dict[str, Any]:
+        """The config as plain JSON values."""
+        return _plain(dataclasses.asdict(self))
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name, value in settings.items():
+        plain[name] = _plain(value) if isinstance(value, dict) else list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+class ReSpike(nn.Module):
+    """The hybrid network, or one of its branches, as `config.branches` says. Make one with `create_model`."""
+
+    def __init__(self, config: ModelConfig, backbone_weights: BackboneWeights = "none") -> None:
+        super().__init__()
+        self.config = config
+        self.pixel_mean, self.pixel_deviation = config.backbone.pixel_mean, config.backbone.pixel_deviation
+        num_features = 0
+        if config.uses_residuals:
+            self.snn = SpikingResNet(config.snn)
+            num_features += config.snn.channels[-1]
+        if config.uses_keys:
+            self.ann, ann_channels = create_backbone(config.backbone, backbone_weights)
+            num_features += ann_channels[-1]
+        if config.branches == "hybrid":
+            scales = zip(config.snn.channels, ann_channels, config.fusion_pools, strict=True)
+            self.fusions = nn.ModuleList(
+                Fusion(channels, context, pool=pool) if pool else nn.Identity() for channels, context, pool in scales
+            )
+        self.head = nn.Linear(num_features, config.num_classes)
+        # a 3×3 convolution on a CPU runs about twice as fast so; names and shapes stay as they are
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, keys: Tensor, residuals: Tensor, color: Color) -> Tensor:
+        """Classify clips: the mean over a clip's groups of each group's logits, `[B, K]`.
+
+        `keys` `[B, N, 3, H, W]` RGB, uint8 or float, 0 to 255; `residuals` `[B, N, R, 3, H, W]`, int16 or float, in
+        8-bit units and the colour that `color` names. H and W are multiples of 32. A branch alone ignores the
+        other's input. Raises SettingError that names what does not fit.
+        """
+        return self.group_logits(keys, residuals, color).mean(dim=1)
+
+    def group_logits(self, keys: Tensor, residuals: Tensor, color: Color) -> Tensor:
+        """Classify each group of each clip: `[B, N, K]`. Takes what `forward` takes."""
+        self._check(keys, residuals, color)
+        maps = key_maps(self.ann, self._normalise_keys(keys).flatten(0, 1)) if self.config.uses_keys else []
+        features = []
+        if self.config.uses_residuals:
+            steps_first = self._normalise_residuals(residuals, color).permute(2, 0, 1, 3, 4, 5)
+            num_steps = len(steps_first)
+            last = self._run_snn(steps_first.flatten(0, 2), num_steps, maps)
+            features.append(last.view(num_steps, -1, *last.shape[1:]).mean(dim=(0, 3, 4)))
+        if self.config.uses_keys:
+            features.append(maps[-1].mean(dim=(2, 3)))
+        logits: Tensor = self.head(torch.cat(features, dim=1))
+        return logits.view(*keys.shape[:2], -1)
+
+    def normalise(self, keys: Tensor, residuals: Tensor, color: Color) -> tuple[Tensor, Tensor]:
+        """Return what the two branches see, in the network's own type and in the shapes given.
+
+        Key frames become `(k / 255 - mean) / deviation`. Residuals become RGB differences, `/ 255 / deviation`: a
+        difference has no mean to take off.
+        """
+        self._check(keys, residuals, color)
+        return self._normalise_keys(keys), self._normalise_residuals(residuals, color)
+
+    def _run_snn(self, residuals: Tensor, num_steps: int, maps: list[Tensor]) -> Tensor:
+        potential: Tensor = self.snn.stem(residuals)
+        for scale, stage in enumerate(self.snn.stages):
+            potential = stage(potential, num_steps)
+            if self.config.branches == "hybrid" and self.config.fusion_pools[scale]:
+                potential = self.fusions[scale](potential, maps[scale])
+        return potential
+
+    def _normalise_keys(self, keys: Tensor) -> Tensor:
+        planes = keys.to(self.head.weight.dtype).unbind(dim=2)
+        # numbers rather than tensors of constants, so that float64 gets them to its own last digit
+        figures = zip(planes, self.pixel_mean, self.pixel_deviation, strict=True)
+        rows = [plane.div(255).sub(mean).div(deviation) for plane, mean, deviation in figures]
+        return torch.stack(rows, dim=-1).movedim(-1, 2)
+
+    def _normalise_residuals(self, residuals: Tensor, color: Color) -> Tensor:
+        # in memory steps come first and channels last, as the SNN takes them, so that folding copies nothing
+        planes = residuals.to(self.head.weight.dtype).permute(2, 0, 1, 3, 4, 5).unbind(dim=3)
+        rgb = [_mix(planes, weights) for weights in YCC_TO_RGB] if color == "ycc" else planes
+        rows = [plane.div(255 * deviation) for plane, deviation in zip(rgb, self.pixel_deviation, strict=True)]
+        return torch.stack(rows, dim=-1).permute(1, 2, 0, 5, 3, 4)
+
+    def _check(self, keys: Tensor, residuals: Tensor, color: Color) -> None:
+        if color not in COLORS:
+            raise SettingError(f"color {color!r}", f"choose from {', '.join(COLORS)}")
+        if keys.dim() != 5 or keys.shape[2] != 3 or not (keys.dtype == torch.uint8 or keys.is_floating_point()):
+            raise SettingError(
+                f"keys are {_describe(keys)}, needed is uint8 or float [B, N, 3, H, W]", "see respike.sample.Batch"
+            )
+        if self.config.uses_residuals and (
+            residuals.dim() != 6
+            or (*residuals.shape[:2], *residuals.shape[3:]) != tuple(keys.shape)
+            or residuals.dtype in (torch.uint8, torch.bool)
+        ):
+            raise SettingError(
+                f"residuals are {_describe(residuals)} beside keys {_describe(keys)}, "
+                "needed is int16 or float [B, N, R, 3, H, W] with the keys' B, N, H and W",
+                "see respike.sample.Batch",
+            )
+        if self.config.uses_residuals and residuals.shape[2] == 0:
+            raise SettingError("the clips hold no residuals (a stride of 1)", "prepare them with a stride of 2 or more")
+        check_image_size(*keys.shape[3:])
+
+
+def check_image_size(height: int, width: int) -> None:
+    """Raise SettingError that names the nearest two sizes, unless both sides are multiples of 32."""
+    for side in (height, width):
+        below = side // SIZE_STEP * SIZE_STEP
+        if side != below or side == 0:
+            nearest = f"{below} or {below + SIZE_STEP}" if below else f"{SIZE_STEP}"
+            raise SettingError(
+                f"images are {height}×{width} (height × width), allowed are multiples of {SIZE_STEP}",
+                f"for {side} take {nearest}",
+            )
+
+
+def _mix(planes: tuple[Tensor, ...], weights: tuple[float, ...]) -> Tensor:
+    luma_weight, *chroma_weights = weights
+    mixed = planes[0] * luma_weight
+    for plane, weight in zip(planes[1:], chroma_weights, strict=True):
+        if weight:
+            mixed = torch.add(mixed, plane, alpha=weight)
+    return mixed
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
