@@ -107,14 +107,12 @@ class ReSpike(nn.Module):
         """Classify each group of each clip: `[B, N, K]`. Takes what `forward` takes."""
         self._check(keys, residuals, color)
         maps = key_maps(self.ann, self._normalise_keys(keys).flatten(0, 1)) if self.config.uses_keys else []
-        features = []
+        features = [maps[-1].mean(dim=(2, 3))] if maps else []
         if self.config.uses_residuals:
             steps_first = self._normalise_residuals(residuals, color).permute(2, 0, 1, 3, 4, 5)
             num_steps = len(steps_first)
             last = self._run_snn(steps_first.flatten(0, 2), num_steps, maps)
             features.append(last.view(num_steps, -1, *last.shape[1:]).mean(dim=(0, 3, 4)))
-        if self.config.uses_keys:
-            features.append(maps[-1].mean(dim=(2, 3)))
         logits: Tensor = self.head(torch.cat(features, dim=1))
         return logits.view(*keys.shape[:2], -1)
 

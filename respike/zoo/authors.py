@@ -1,0 +1,91 @@
+"""Authors: weights trained with the published code, read into our network by an exact map of names."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from respike.errors import CheckpointError
+from respike.zoo.nn.respike import ReSpike
+
+# ours → theirs, the first prefix that fits; then parts within it
+_PREFIXES = (
+    ("ann.conv1.", "ann_layer0.0."),
+    ("ann.bn1.", "ann_layer0.1."),
+    ("ann.layer", "ann_layer"),
+    ("snn.stem.conv.", "snn_backbone.conv1."),
+    ("snn.stem.norm.", "snn_backbone.bn1."),
+    *((f"snn.stages.{scale}.blocks.", f"snn_backbone.layer{scale + 1}.") for scale in range(4)),
+    *((f"fusions.{scale}.", f"snn_backbone.fusion{scale + 1}.") for scale in range(4)),
+    ("head.", "fc."),
+)
+_BLOCK = "transformer_blocks.0."
+_PARTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "snn.stages.": (
+        (".norm1.", ".bn1."),
+        (".norm2.", ".bn2."),
+        (".shortcut.conv.", ".shortcut.1."),
+        (".shortcut.norm.", ".shortcut.2."),
+    ),
+    "fusions.": (
+        (".group_norm.", ".norm."),
+        (".project_in.", ".proj_in."),
+        (".project_out.", ".proj_out."),
+        (".self_norm.", f".{_BLOCK}norm1."),
+        (".cross_norm.", f".{_BLOCK}norm2."),
+        (".feed_norm.", f".{_BLOCK}norm3."),
+        (".self_attention.", f".{_BLOCK}attn1."),
+        (".cross_attention.", f".{_BLOCK}attn2."),
+        (".query.", ".to_q."),
+        (".key.", ".to_k."),
+        (".value.", ".to_v."),
+        (".out.", ".to_out.0."),
+        (".feed_forward.expand.", f".{_BLOCK}ff.net.0.proj."),
+        (".feed_forward.contract.", f".{_BLOCK}ff.net.2."),
+    ),
+}
+
+
+def authors_name(name: str) -> str:
+    """Return what the published code calls the tensor that we call `name`. Raises KeyError on a name of no ours."""
+    for ours, theirs in _PREFIXES:
+        if name.startswith(ours):
+            break
+    else:
+        raise KeyError(name)
+    renamed = theirs + name.removeprefix(ours)
+    for room, parts in _PARTS.items():
+        if name.startswith(room):
+            for part, their_part in parts:
+                renamed = renamed.replace(part, their_part)
+    return renamed
+
+
+def load_authors_state_dict(model: ReSpike, state_dict: Mapping[str, Tensor]) -> None:
+    """Fill `model` with a state dict of the published code; a prefix `module.` on all its names is allowed.
+
+    `model` is a hybrid `respike_r18` or `respike_r50` with as many classes as the state dict. Its type and device
+    stay. Raises CheckpointError that names a tensor missing, too many or of another shape, before anything is filled.
+    """
+    if all(name.startswith("module.") for name in state_dict):
+        state_dict = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
+    own = model.state_dict()
+    try:
+        names = {name: authors_name(name) for name in own}
+    except KeyError as error:
+        raise CheckpointError(f"the published network has no tensor like {error}", "take respike_r18 or _r50") from None
+    if missing := [theirs for theirs in names.values() if theirs not in state_dict]:
+        raise CheckpointError(f"the state dict lacks {len(missing)} tensors, the first is {missing[0]}", _hint(model))
+    if extra := sorted(state_dict.keys() - set(names.values())):
+        raise CheckpointError(
+            f"the state dict has {len(extra)} tensors too many, the first is {extra[0]}", _hint(model)
+        )
+    for ours, theirs in names.items():
+        if state_dict[theirs].shape != own[ours].shape:
+            got, needed = list(state_dict[theirs].shape), list(own[ours].shape)
+            raise CheckpointError(f"the tensor {theirs} is {got}, needed is {needed}", _hint(model))
+    model.load_state_dict({ours: state_dict[theirs] for ours, theirs in names.items()})
+
+
+def _hint(model: ReSpike) -> str:
+    config = model.config
+    return f"the model is {config.name}, {config.branches}, with {config.num_classes} classes: make one that fits"
