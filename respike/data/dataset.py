@@ -29,7 +29,7 @@ class ClipRow:
     position: int
 
 
-class ShardDataset(Sequence[EventClip]):
+class ShardDataset:
     """Clips of a set of shards: `len(dataset)`, `dataset[i]` → EventClip, `dataset.clips[i]` → ClipRow.
 
     Shards are opened when first needed and stay mapped; their samples are read by position, so any order costs the
@@ -49,7 +49,7 @@ class ShardDataset(Sequence[EventClip]):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, number: int) -> EventClip:  # type: ignore[override]
+    def __getitem__(self, number: int) -> EventClip:
         row = self.clips[number]
         reader = self._reader(row.shard)
         clip = decode_sample(reader.keys[row.position], reader.members(row.position))
@@ -143,7 +143,7 @@ def _local(path: str) -> Path:
     if len(urlsplit(path).scheme) < 2:  # no scheme, or a drive letter
         return Path(path)
     system, remote = fsspec.core.url_to_fs(path)
-    cache = Path(tempfile.gettempdir()) / "respike-shards" / fsspec.utils.tokenize(path)
+    cache: Path = Path(tempfile.gettempdir()) / "respike-shards" / fsspec.utils.tokenize(path)
     cache.mkdir(parents=True, exist_ok=True)
     for name in (entry.rsplit("/", 1)[-1] for entry in system.ls(remote, detail=False)):
         target = cache / name

@@ -83,7 +83,8 @@ def decode_events(content: bytes) -> tuple[tuple[NDArray[np.signedinteger[Any]],
     """Decode an events member to (planes, threshold, colour). Raises ShardError before taking memory for nonsense."""
     if len(content) < _HEADER.size:
         raise ShardError("the events member is shorter than its header")
-    magic, version, color_code, threshold, *sizes = _HEADER.unpack_from(content)
+    magic, version, color_code, threshold, num_groups, num_residuals, height, width = _HEADER.unpack_from(content)
+    sizes = (num_groups, num_residuals, height, width)
     if magic != _MAGIC:
         raise ShardError("the events member does not begin with its magic number")
     if version != FORMAT_VERSION:
@@ -92,7 +93,7 @@ def decode_events(content: bytes) -> tuple[tuple[NDArray[np.signedinteger[Any]],
         raise ShardError(f"the events header holds colour {color_code}, threshold {threshold}, sizes {sizes}")
     color = COLORS[color_code]
     dtype = event_dtype(threshold).newbyteorder("<")
-    shapes = plane_shapes(*sizes, color)
+    shapes = plane_shapes(num_groups, num_residuals, height, width, color)
     num_samples = [math.prod(shape) for shape in shapes]
     num_bytes = sum(num_samples) * dtype.itemsize
     flat = np.frombuffer(_decompress(content[_HEADER.size :], num_bytes), dtype=dtype)

@@ -1,0 +1,59 @@
+"""What several tests need: small videos encoded for real, and listings of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from respike.data.video_writer import write_video
+from respike.sample import VideoListing, VideoRef
+
+REAL_CLIPS = Path(__file__).parents[2] / "shared" / "clips"
+
+
+def moving_square(num_frames: int, *, width: int = 64, height: int = 48, seed: int = 0) -> np.ndarray:
+    """Frames with texture at rest and a bright square that moves one pixel a frame: uint8 RGB [T, H, W, 3]."""
+    generator = np.random.default_rng(seed)
+    still = generator.integers(40, 160, (height // 4 + 1, width // 4 + 1, 3)).repeat(4, 0).repeat(4, 1)
+    frames = np.tile(still[None, :height, :width], (num_frames, 1, 1, 1)).astype(np.uint8)
+    for number in range(num_frames):
+        left = (seed + number) % (width - 12)
+        frames[number, 10:22, left : left + 12] = 235
+    return frames
+
+
+@pytest.fixture(scope="session")
+def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve short H.264 videos of two classes, 40 frames each, made once."""
+    root = tmp_path_factory.mktemp("videos")
+    for number in range(12):
+        folder = root / ("wave", "jump")[number % 2]
+        folder.mkdir(exist_ok=True)
+        write_video(folder / f"v{number:02d}.mp4", iter(moving_square(40, seed=number)), options={"crf": 18})
+    return root
+
+
+@pytest.fixture
+def list_folder() -> Callable[[Path], VideoListing]:
+    """A listing of `root/<class>/*`: every fifth video to test, the rest to train."""
+
+    def listing(root: Path) -> VideoListing:
+        classes = tuple(sorted(folder.name for folder in root.iterdir() if folder.is_dir()))
+        videos = []
+        for label, name in enumerate(classes):
+            for number, path in enumerate(sorted((root / name).iterdir())):
+                videos.append(
+                    VideoRef(
+                        video_id=f"{name}/{path.name}",
+                        path=path,
+                        label=label,
+                        class_name=name,
+                        subset="test" if number % 5 == 4 else "train",
+                        group=f"{name}/{number // 2}",
+                    )
+                )
+        return VideoListing(
+            dataset="folder", split=None, evaluation_subset="test", classes=classes, videos=tuple(videos)
+        )
+
+    return listing

@@ -1,0 +1,75 @@
+"""Sampling promises: which frames make a clip."""
+
+import pytest
+from respike.data.sampling import SamplingSettings, plan_clips
+from respike.errors import SettingError
+
+
+def plan(num_frames, training=False, num_views=1, seed=0, video_id="v", **settings):
+    return plan_clips(
+        num_frames, SamplingSettings(**settings), training=training, video_id=video_id, seed=seed, num_views=num_views
+    )
+
+
+def test_dense_takes_consecutive_frames_and_drops_the_incomplete_tail():
+    clips = plan(40)
+    assert [clip.frame_indices for clip in clips] == [tuple(range(16)), tuple(range(16, 32))]
+    assert [clip.index for clip in clips] == [0, 1]
+
+
+def test_clip_step_below_the_length_overlaps():
+    assert [clip.frame_indices[0] for clip in plan(40, clip_step=8)] == [0, 8, 16, 24]
+
+
+def test_frame_stride_thins_before_clips_are_cut():
+    clips = plan(70, frame_stride=2)
+    assert [clip.frame_indices for clip in clips] == [tuple(range(0, 32, 2)), tuple(range(32, 64, 2))]
+
+
+@pytest.mark.parametrize("sampling", ["dense", "uniform"])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_short_video_repeats_its_last_frame_and_says_so(sampling, training):
+    (clip,) = plan(5, sampling=sampling, training=training)
+    assert clip.frame_indices == (0, 1, 2, 3, 4, *[4] * 11)
+    assert clip.num_padded == 11
+
+
+def test_a_video_of_exactly_one_clip_is_not_padded():
+    (clip,) = plan(16)
+    assert clip.num_padded == 0
+    assert clip.frame_indices == tuple(range(16))
+
+
+def test_no_frames_give_no_clips():
+    assert plan(0) == []
+
+
+def test_uniform_evaluation_takes_the_middle_of_each_segment():
+    (clip,) = plan(160, sampling="uniform")
+    assert clip.frame_indices == tuple(range(5, 160, 10))
+
+
+def test_uniform_views_take_the_point_i_plus_a_half_over_n():
+    first, second = plan(160, sampling="uniform", num_views=2)
+    assert (first.frame_indices[0], second.frame_indices[0]) == (2, 7)
+
+
+def test_uniform_training_draws_one_frame_from_each_segment():
+    clips = plan(165, sampling="uniform", training=True, clips_per_video=6)
+    assert len(clips) == 6
+    for clip in clips:
+        for segment, index in enumerate(clip.frame_indices):
+            assert segment * 165 // 16 <= index < (segment + 1) * 165 // 16
+
+
+def test_uniform_training_depends_on_seed_and_video_and_nothing_else():
+    same = [plan(200, sampling="uniform", training=True) for _ in range(2)]
+    assert same[0] == same[1]
+    assert plan(200, sampling="uniform", training=True, seed=1) != same[0]
+    assert plan(200, sampling="uniform", training=True, video_id="w") != same[0]
+
+
+@pytest.mark.parametrize("name", ["clip_length", "clips_per_video", "frame_stride", "clip_step"])
+def test_a_value_below_one_is_named(name):
+    with pytest.raises(SettingError, match=f"{name} is 0"):
+        SamplingSettings(**{name: 0})
