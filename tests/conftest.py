@@ -1,6 +1,5 @@
 """What several tests need: small videos encoded for real, and listings of them."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,27 +32,19 @@ def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def list_folder() -> Callable[[Path], VideoListing]:
+def listing_of(root: Path) -> VideoListing:
     """A listing of `root/<class>/*`: every fifth video to test, the rest to train."""
-
-    def listing(root: Path) -> VideoListing:
-        classes = tuple(sorted(folder.name for folder in root.iterdir() if folder.is_dir()))
-        videos = []
-        for label, name in enumerate(classes):
-            for number, path in enumerate(sorted((root / name).iterdir())):
-                videos.append(
-                    VideoRef(
-                        video_id=f"{name}/{path.name}",
-                        path=path,
-                        label=label,
-                        class_name=name,
-                        subset="test" if number % 5 == 4 else "train",
-                        group=f"{name}/{number // 2}",
-                    )
-                )
-        return VideoListing(
-            dataset="folder", split=None, evaluation_subset="test", classes=classes, videos=tuple(videos)
+    classes = tuple(sorted(folder.name for folder in root.iterdir() if folder.is_dir()))
+    videos = [
+        VideoRef(
+            video_id=f"{name}/{path.name}",
+            path=path,
+            label=label,
+            class_name=name,
+            subset="test" if number % 5 == 4 else "train",
+            group=f"{name}/{number // 2}",
         )
-
-    return listing
+        for label, name in enumerate(classes)
+        for number, path in enumerate(sorted((root / name).iterdir()))
+    ]
+    return VideoListing(dataset="folder", split=None, evaluation_subset="test", classes=classes, videos=tuple(videos))

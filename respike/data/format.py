@@ -64,7 +64,12 @@ def encode_key_frame(planes: tuple[NDArray[np.uint8], ...], color: Color, qualit
     The planes of `ycc` are JPEG's own, so they are written without passing through RGB.
     """
     if color == "ycc":
-        return bytes(simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality))
+        luma, blue, red = planes
+        height, width = luma.shape
+        if height % 2 or width % 2:
+            # the encoder reads luma in pairs of rows and columns; what it finds past the edge must not be chance
+            luma = np.pad(luma, ((0, height % 2), (0, width % 2)), mode="edge")[:height, :width]
+        return bytes(simplejpeg.encode_jpeg_yuv_planes(luma, blue, red, quality=quality))
     return bytes(simplejpeg.encode_jpeg(np.stack(planes, axis=-1), quality=quality, colorspace="RGB"))
 
 
