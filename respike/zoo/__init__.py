@@ -1,1 +1,35 @@
 """Networks, training, scores, weights. Meets the data only at `respike.sample`."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from respike.zoo.checkpoint import load_checkpoint
+    from respike.zoo.models import create_model, list_models
+    from respike.zoo.scoring import score
+    from respike.zoo.train import fit
+    from respike.zoo.train_config import TrainConfig
+
+__all__ = ["TrainConfig", "create_model", "fit", "list_models", "load_checkpoint", "score"]
+
+# fetched on first use: importing this package must not load torch
+_HOMES = {
+    "TrainConfig": "respike.zoo.train_config",
+    "create_model": "respike.zoo.models",
+    "fit": "respike.zoo.train",
+    "list_models": "respike.zoo.models",
+    "load_checkpoint": "respike.zoo.checkpoint",
+    "score": "respike.zoo.scoring",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,81 @@
+"""History: what each epoch of a training gave, on disk as lines and as TensorBoard events."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from respike.errors import RespikeError
+from respike.files import canonical_json, write_atomically
+
+HISTORY_NAME = "history.jsonl"
+TENSORBOARD_NAME = "tensorboard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One epoch, counted from 1.
+
+    `train_loss` is the mean cross-entropy and `train_accuracy` (0 to 1) the share of clips told right, both over the
+    epoch's clips as they were seen, augmented, while the weights moved. `learning_rate` is that of the last update.
+    `validation` holds what the validation gave. `seconds` and `clips_per_second` (of all processes) are of the
+    training alone, without validation.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    learning_rate: float
+    seconds: float
+    clips_per_second: float
+    validation: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON values."""
+        return dataclasses.asdict(self) | {"validation": dict(self.validation)}
+
+
+class History:
+    """Writes the epochs of one run into its folder, one line and one TensorBoard step an epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._path = folder / HISTORY_NAME
+        self._events = SummaryWriter(str(folder / TENSORBOARD_NAME))
+
+    def write(self, records: list[EpochRecord]) -> None:
+        """Put down all epochs so far; the last one is new."""
+        # the file is small, and written whole it never ends in half a line
+        write_atomically(self._path, "".join(canonical_json(record.to_json()) + "\n" for record in records))
+        self._write_events(records[-1])
+
+    def _write_events(self, record: EpochRecord) -> None:
+        scalars = {
+            "train/loss": record.train_loss,
+            "train/accuracy": record.train_accuracy,
+            "train/learning_rate": record.learning_rate,
+            "train/clips_per_second": record.clips_per_second,
+            **{f"validation/{name}": value for name, value in record.validation.items()},
+        }
+        for name, value in scalars.items():
+            self._events.add_scalar(name, value, record.epoch)
+        self._events.flush()
+
+    def close(self) -> None:
+        """Close the TensorBoard file."""
+        self._events.close()
+
+
+def read_history(folder: Path) -> tuple[EpochRecord, ...]:
+    """Read the epochs of the run in `folder`. Raises RespikeError where there is no whole history."""
+    path = folder / HISTORY_NAME
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return tuple(EpochRecord(**json.loads(line)) for line in lines)
+    except FileNotFoundError:
+        raise RespikeError(f"{folder} holds no {HISTORY_NAME}", "give the folder of a run of `respike train`") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise RespikeError(f"cannot read {path}: {error}", "the run may have been changed by hand") from error

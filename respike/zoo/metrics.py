@@ -1,0 +1,59 @@
+"""Metrics: top-1, top-5, mean class accuracy, confusion, from probabilities to fractions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Three accuracies of one set of predictions, each from 0 to 1.
+
+    `top1` and `top5`: the share of rows whose label is the likeliest class, or among the five likeliest (all classes
+    where there are fewer than five). `mean_class_accuracy`: top-1 within each class, averaged over the classes that
+    occur among the labels.
+    """
+
+    top1: float
+    top5: float
+    mean_class_accuracy: float
+
+    def to_json(self) -> dict[str, float]:
+        """The three accuracies by their names."""
+        return {"top1": self.top1, "top5": self.top5, "mean_class_accuracy": self.mean_class_accuracy}
+
+
+def measure_accuracy(probabilities: Tensor, labels: Tensor) -> Accuracy:
+    """Measure `probabilities` `[rows, K]`, K ≥ 2 and at least one row, against `labels` int64 `[rows]`."""
+    num_classes = probabilities.shape[1]
+
+    def top(k: int) -> float:
+        k = min(k, num_classes)
+        return float(multiclass_accuracy(probabilities, labels, num_classes, average="micro", top_k=k))
+
+    per_class = multiclass_accuracy(probabilities, labels, num_classes, average="none")
+    # a class without a label has no accuracy; torchmetrics' own mean would count it as 0 once it is predicted
+    occurs = torch.bincount(labels, minlength=num_classes) > 0
+    return Accuracy(top1=top(1), top5=top(5), mean_class_accuracy=float(per_class[occurs].mean()))
+
+
+def count_confusions(probabilities: Tensor, labels: Tensor) -> NDArray[np.int64]:
+    """Return int64 `[K, K]`: how many rows of the label (first index) were taken for the class (second index)."""
+    matrix = multiclass_confusion_matrix(probabilities, labels, probabilities.shape[1])
+    return matrix.cpu().numpy().astype(np.int64)
+
+
+def average_by_video(probabilities: Tensor, labels: Tensor, video_ids: list[str]) -> tuple[Tensor, Tensor]:
+    """Average the rows of each video: probabilities `[videos, K]` and labels `[videos]`, videos as they first occur."""
+    places: dict[str, int] = {}
+    for video_id in video_ids:
+        places.setdefault(video_id, len(places))
+    rows = torch.tensor([places[video_id] for video_id in video_ids])
+    sums = probabilities.new_zeros(len(places), probabilities.shape[1]).index_add_(0, rows, probabilities)
+    means = sums / torch.bincount(rows)[:, None]
+    video_labels = labels.new_zeros(len(places)).index_copy_(0, rows, labels)
+    return means, video_labels

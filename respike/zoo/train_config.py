@@ -1,0 +1,81 @@
+"""Settings of a training: checked when made, saved with the weights."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from respike.errors import SettingError
+
+Amp = Literal["no", "bf16", "fp16"]
+AMPS: tuple[Amp, ...] = get_args(Amp)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a network is trained.
+
+    `batch_size` is per process. `optimizer` is timm's name of one: `adamw`, `sgd` (with Nesterov's momentum),
+    `momentum` (plain SGD with momentum), and others; weight decay acts on every parameter. The learning rate rises
+    linearly over the first `warmup_share` (0 up to 1) of all updates, then falls to 0 as a cosine. `amp` is the mixed
+    precision of the forward pass. `max_grad_norm` clips the gradient's global norm, `ema_decay` (0 to 1) keeps a
+    moving average of the weights, which is then what is validated and saved; None switches either off. `image_size`
+    is in pixels, `best_metric` the value of the validation, higher being better, that the best checkpoint is kept by.
+    `flip` and `crop_scale` (smallest and largest share of the area) are the loader's augmentation, `device` is auto,
+    cpu, cuda or mps.
+
+    The paper trains with `optimizer="momentum", learning_rate=1e-4, weight_decay=1e-4, warmup_share=0`, from a
+    backbone with ImageNet weights, in mixed precision. Raises SettingError that names the field.
+    """
+
+    epochs: int = 100
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    optimizer: str = "adamw"
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    warmup_share: float = 0.05
+    label_smoothing: float = 0.0
+    amp: Amp = "no"
+    max_grad_norm: float | None = None
+    ema_decay: float | None = None
+    seed: int = 0
+    image_size: int = 224
+    flip: bool = True
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    device: str = "auto"
+    best_metric: str = "top1"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "image_size"):
+            self._require(name, getattr(self, name) >= 1, "a whole number from 1")
+        self._require("seed", 0 <= self.seed < 2**32, "a whole number from 0 to 4294967295")
+        self._require("learning_rate", self.learning_rate > 0, "a number above 0")
+        self._require("weight_decay", self.weight_decay >= 0, "a number from 0")
+        for name in ("momentum", "warmup_share", "label_smoothing"):
+            self._require(name, 0 <= getattr(self, name) < 1, "a number from 0 and below 1")
+        least, most = self.crop_scale
+        self._require("crop_scale", 0 < least <= most <= 1, "two shares of the area above 0, the smaller first")
+        self._require("amp", self.amp in AMPS, f"one of {', '.join(AMPS)}")
+        if self.max_grad_norm is not None:
+            self._require("max_grad_norm", self.max_grad_norm > 0, "a number above 0, or None")
+        if self.ema_decay is not None:
+            self._require("ema_decay", 0 < self.ema_decay < 1, "a number between 0 and 1, or None")
+        self._check_optimizer()
+
+    def _require(self, name: str, is_allowed: bool, allowed: str) -> None:
+        value = getattr(self, name)
+        is_finite = not isinstance(value, float) or math.isfinite(value)
+        if not (is_allowed and is_finite):
+            raise SettingError(f"{name} is {value!r}", f"give {allowed}")
+
+    def _check_optimizer(self) -> None:
+        from timm.optim import list_optimizers  # type: ignore[attr-defined]  # exported, without saying so to mypy
+
+        names = [str(name) for name in list_optimizers()]
+        if self.optimizer not in names:
+            raise SettingError(f"optimizer is {self.optimizer!r}", f"choose from {', '.join(sorted(names))}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        return dataclasses.asdict(self) | {"crop_scale": list(self.crop_scale)}

@@ -1,0 +1,54 @@
+"""History: written whole, read back the same."""
+
+from pathlib import Path
+
+import pytest
+from respike.errors import RespikeError
+from respike.zoo.history import EpochRecord, History, read_history
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+RECORDS = [
+    EpochRecord(
+        epoch=epoch,
+        train_loss=1.0 / epoch,
+        train_accuracy=0.5,
+        learning_rate=0.1,
+        seconds=2.0,
+        clips_per_second=8.0,
+        validation={"top1": 0.25 * epoch},
+    )
+    for epoch in (1, 2)
+]
+
+
+def _write(folder: Path) -> None:
+    history = History(folder)
+    history.write(RECORDS[:1])
+    history.write(RECORDS)
+    history.close()
+
+
+def test_epochs_read_back_as_they_were_written(tmp_path: Path) -> None:
+    _write(tmp_path)
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 2
+    assert read_history(tmp_path) == tuple(RECORDS)
+
+
+def test_tensorboard_gets_every_epoch(tmp_path: Path) -> None:
+    _write(tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(scalar.step, scalar.value) for scalar in events.Scalars("validation/top1")] == [(1, 0.25), (2, 0.5)]
+    assert [(scalar.step, scalar.value) for scalar in events.Scalars("train/loss")] == [(1, 1.0), (2, 0.5)]
+
+
+def test_a_folder_without_history_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RespikeError, match=r"holds no history\.jsonl"):
+        read_history(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"epoch": 1', '{"epoch": 1}', '{"what": 1}', "[1]"])
+def test_a_damaged_history_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "history.jsonl").write_text(text)
+    with pytest.raises(RespikeError, match="cannot read"):
+        read_history(tmp_path)

@@ -1,0 +1,50 @@
+"""Metrics against counts made by hand."""
+
+import pytest
+import torch
+from respike.zoo.metrics import average_by_video, count_confusions, measure_accuracy
+
+
+def _rows(*likeliest: list[int], num_classes: int = 7) -> torch.Tensor:
+    """Probabilities whose classes, from the likeliest on, are those listed."""
+    rows = torch.zeros(len(likeliest), num_classes)
+    for row, order in enumerate(likeliest):
+        for place, label in enumerate(order):
+            rows[row, label] = 0.5**place
+    return rows / rows.sum(dim=1, keepdim=True)
+
+
+def test_top1_and_top5_count_the_likeliest_and_the_five_likeliest() -> None:
+    rows = _rows([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5])
+    accuracy = measure_accuracy(rows, torch.tensor([0, 4, 5, 6]))
+    assert accuracy.top1 == pytest.approx(0.25)
+    assert accuracy.top5 == pytest.approx(0.5)
+
+
+def test_mean_class_accuracy_weighs_classes_not_rows() -> None:
+    rows = _rows([0], [0], [0], [0])
+    accuracy = measure_accuracy(rows, torch.tensor([0, 0, 0, 1]))
+    assert accuracy.top1 == pytest.approx(0.75)
+    assert accuracy.mean_class_accuracy == pytest.approx(0.5)
+
+
+def test_mean_class_accuracy_leaves_out_a_class_that_is_predicted_but_never_a_label() -> None:
+    accuracy = measure_accuracy(_rows([0], [2]), torch.tensor([0, 0]))
+    assert accuracy.mean_class_accuracy == pytest.approx(0.5)
+
+
+def test_top5_of_three_classes_is_certain() -> None:
+    accuracy = measure_accuracy(_rows([0], [0], num_classes=3), torch.tensor([1, 2]))
+    assert (accuracy.top1, accuracy.top5) == (0, 1)
+
+
+def test_confusion_has_labels_first() -> None:
+    matrix = count_confusions(_rows([1], [1], [2], num_classes=3), torch.tensor([0, 0, 2]))
+    assert matrix.tolist() == [[0, 2, 0], [0, 0, 0], [0, 0, 1]]
+
+
+def test_a_video_is_the_mean_of_its_clips() -> None:
+    rows = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
+    means, labels = average_by_video(rows, torch.tensor([0, 1, 0]), ["a", "b", "a"])
+    assert torch.allclose(means, torch.tensor([[0.65, 0.35], [0.2, 0.8]]))
+    assert labels.tolist() == [0, 1]

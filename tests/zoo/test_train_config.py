@@ -1,0 +1,45 @@
+"""Settings of a training, each refused by its name."""
+
+import json
+
+import pytest
+from respike.errors import SettingError
+from respike.zoo.train_config import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("image_size", 0),
+        ("seed", -1),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("weight_decay", -0.1),
+        ("momentum", 1.0),
+        ("warmup_share", 1.0),
+        ("label_smoothing", -0.1),
+        ("amp", "fp8"),
+        ("max_grad_norm", 0.0),
+        ("ema_decay", 1.0),
+        ("crop_scale", (0.5, 0.2)),
+        ("crop_scale", (0.0, 0.2)),
+        ("optimizer", "adamm"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_name(name: str, value: object) -> None:
+    with pytest.raises(SettingError, match=name):
+        TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "momentum", "lamb"])
+def test_optimizers_go_by_timms_names(optimizer: str) -> None:
+    assert TrainConfig(optimizer=optimizer).optimizer == optimizer
+
+
+def test_the_settings_are_plain_json() -> None:
+    config = TrainConfig(max_grad_norm=1.0)
+    assert json.loads(json.dumps(config.to_json())) == config.to_json()
+    assert config.to_json()["max_grad_norm"] == 1.0
