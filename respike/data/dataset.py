@@ -62,6 +62,11 @@ class ShardDataset:
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_readers": {}}
 
+    def member_sizes(self, number: int) -> dict[str, int]:
+        """Bytes of each member of a clip's sample, by name."""
+        row = self.clips[number]
+        return self._reader(row.shard).member_sizes(row.position)
+
     def _reader(self, shard: int) -> ShardReader:
         if shard not in self._readers:
             row = self.index.shards[shard]

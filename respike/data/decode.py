@@ -104,7 +104,7 @@ class Decoding:
                     size = size or _scaled_size(frame.width, frame.height, self._short_side)
                     yield Frame(
                         index=index,
-                        time_seconds=round(float(frame.time or 0.0), 6),
+                        time_seconds=round(_time(container, frame, index), 6),
                         planes=_planes(frame, reformatter, size, self._color),
                         rotation_degrees=frame.rotation % 360,
                     )
@@ -134,6 +134,15 @@ def _open(path: Path) -> "av.container.InputContainer":
         container.close()
         raise UnreadableVideoError("open", "no decoder for its codec")
     return container
+
+
+def _time(container: "av.container.InputContainer", frame: "av.VideoFrame", index: int) -> float:
+    """Seconds from the start of the video."""
+    rate = container.streams.video[0].average_rate
+    # AVI stores no presentation times, and what decoders guess of them runs backwards at B-frames
+    if container.format.name == "avi" and rate:
+        return index / float(rate)
+    return float(frame.time or 0.0)
 
 
 def _check_size(width: int, height: int) -> None:

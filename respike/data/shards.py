@@ -92,6 +92,10 @@ class ShardReader:
         """The members of the sample at `position`, by name."""
         return {m.name: self._map[m.offset : m.offset + m.size] for m in self._samples[position]}
 
+    def member_sizes(self, position: int) -> dict[str, int]:
+        """Bytes of each member of the sample at `position`, by name."""
+        return {member.name: member.size for member in self._samples[position]}
+
     def _read_table(self) -> None:
         seen: set[str] = set()
         num_bytes = self.path.stat().st_size

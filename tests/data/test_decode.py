@@ -155,3 +155,9 @@ def test_the_real_clips_decode_whole():
         pytest.skip("the real clips are not at hand")
     counts = {path.name: len(decode_all(path, color="ycc")) for path in sorted(REAL_CLIPS.iterdir())}
     assert counts == {"apply_eye_makeup.avi": 164, "arm_wrestling.mp4": 280, "flipping_pancake.mkv": 310}
+
+
+def test_times_of_an_avi_with_b_frames_run_forwards(tmp_path):
+    path = tmp_path / "b.avi"
+    write_video(path, iter(moving_square(20)), codec="mpeg4", frames_per_second=25, options={"bf": 2})
+    assert [frame.time_seconds for frame in decode_all(path)] == pytest.approx(np.arange(20) / 25)
