@@ -1,8 +1,8 @@
 """Prepare promises: the same bytes however it got there, everything accounted for, finished work kept."""
 
 import dataclasses
-import json
 import getpass
+import json
 import signal
 import subprocess
 import sys

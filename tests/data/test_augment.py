@@ -1,0 +1,121 @@
+"""Augmentation promises: key frames and events go through the same crop, flip and resize."""
+
+import numpy as np
+import pytest
+from respike.color import ycc_difference_to_rgb
+from respike.data.augment import View, apply_view, centre_view, random_view
+from respike.data.events import residual_events
+from respike.sample import ClipInfo, EventClip
+
+INFO = ClipInfo(
+    video="v",
+    label=0,
+    class_name="c",
+    subset="train",
+    clip_index=0,
+    frame_indices=(0, 1, 2, 3),
+    times_seconds=(0.0, 0.1, 0.2, 0.3),
+    num_padded=0,
+    width=80,
+    height=60,
+)
+
+
+def smooth_frames(height=60, width=80):
+    """Four frames of a soft pattern that drifts: [4, 3, H, W] in 0 … 255."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [
+        [128 + 90 * np.sin((columns + 3 * time) / 9 + channel) * np.cos(rows / 11) for channel in range(3)]
+        for time in range(4)
+    ]
+    return np.array(waves).astype(np.uint8)
+
+
+def clip_of(frames, threshold):
+    key = frames[0]
+    planes = tuple(
+        np.stack([residual_events(frame[channel], key[channel], threshold) for frame in frames[1:]])[None]
+        for channel in range(3)
+    )
+    return EventClip(key="k", keys=key[None], planes=planes, threshold=threshold, color="rgb", info=INFO)
+
+
+VIEWS = [
+    View(top=0, left=0, height=60, width=80),
+    View(top=10, left=20, height=40, width=40),
+    View(top=4, left=6, height=32, width=50, flip=True),
+]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("threshold", [1, 8])
+def test_augmenting_then_reconstructing_equals_reconstructing_then_augmenting(view, threshold):
+    frames = smooth_frames()
+    clip = clip_of(frames, threshold)
+    keys, residuals = apply_view(clip, view, 48)
+    first = keys[:, None].astype(int) + residuals
+    rebuilt = clip.to_frames()
+    stills = EventClip(
+        key="k",
+        keys=rebuilt[1:],
+        planes=tuple(np.zeros((3, 1, 60, 80), np.int8) for _ in range(3)),
+        threshold=8,
+        color="rgb",
+        info=INFO,
+    )
+    second, _ = apply_view(stills, view, 48)
+    # two roundings to whole grey levels on one way, one on the other
+    assert np.abs(first[0] - second.astype(int)).max() <= 2
+    assert np.abs(first[0] - apply_view(clip_of(frames, 1), view, 48)[1][0] - keys).max() < threshold + 2
+
+
+def test_a_flip_mirrors_keys_and_residuals_alike():
+    clip = clip_of(smooth_frames(), 4)
+    plain = apply_view(clip, View(top=0, left=0, height=60, width=60), 30)
+    mirrored = apply_view(clip, View(top=0, left=0, height=60, width=60, flip=True), 30)
+    for one, other in zip(plain, mirrored, strict=True):
+        np.testing.assert_array_equal(one[..., ::-1], other)
+
+
+def test_halved_chroma_stays_in_register_with_luma():
+    generator = np.random.default_rng(0)
+    blocks = generator.integers(-20, 20, (1, 1, 15, 20)).astype(np.int8)
+    half = blocks.repeat(2, 2).repeat(2, 3)
+    full = half.repeat(2, 2).repeat(2, 3)
+    clip = EventClip(
+        key="k",
+        keys=np.zeros((1, 3, 60, 80), np.uint8),
+        planes=(full, half, half),
+        threshold=2,
+        color="ycc",
+        info=INFO,
+    )
+    _, residuals = apply_view(clip, View(top=8, left=12, height=40, width=40), 40)
+    # interpolation blurs chroma's edges; within a block of four pixels the planes agree
+    inner = residuals[0, 0][:, 1::4, 1::4].astype(int)
+    assert np.corrcoef(inner[0].ravel(), inner[1].ravel())[0, 1] > 0.98
+
+
+def test_random_views_lie_inside_on_even_pixels_and_repeat_with_the_seed():
+    for seed in range(200):
+        view = random_view(61, 83, np.random.default_rng(seed), flip=True)
+        assert view == random_view(61, 83, np.random.default_rng(seed), flip=True)
+        assert view.top % 2 == view.left % 2 == 0
+        assert 0 < view.height <= 61 - view.top
+        assert 0 < view.width <= 83 - view.left
+
+
+def test_no_flip_means_none():
+    assert not any(random_view(60, 80, np.random.default_rng(seed), flip=False).flip for seed in range(50))
+    assert any(random_view(60, 80, np.random.default_rng(seed), flip=True).flip for seed in range(50))
+
+
+def test_the_centre_view_is_the_largest_centred_square():
+    assert centre_view(240, 320) == View(top=0, left=40, height=240, width=240)
+    assert centre_view(64, 64) == View(top=0, left=0, height=64, width=64)
+
+
+def test_the_map_from_ycc_is_the_one_of_jpeg():
+    difference = np.array([10.0, 20.0, -30.0]).reshape(3, 1, 1)
+    red, green, blue = ycc_difference_to_rgb(difference).ravel()
+    assert (red, green, blue) == pytest.approx((10 - 42.06, 10 - 0.344136 * 20 + 0.714136 * 30, 10 + 35.44), abs=1e-3)

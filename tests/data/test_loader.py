@@ -1,0 +1,187 @@
+"""Loader promises: exact epochs, equal ranks, one order on any number of workers, and a stop that loses nothing."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from respike.data import make_loader, open_shards
+from respike.data.prepare import PrepareSettings, prepare
+from respike.errors import RespikeError, SettingError, ShardError
+
+from tests.conftest import listing_of
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory, video_folder):
+    out = tmp_path_factory.mktemp("shards")
+    prepare(listing_of(video_folder), out, PrepareSettings(videos_per_shard=4), num_workers=1)
+    return out
+
+
+def seen(loader):
+    return [
+        (video, int(clip))
+        for batch in loader
+        for video, clip, counts in zip(batch.video_ids, batch.clip_indices, batch.mask, strict=True)
+        if counts
+    ]
+
+
+def make(dataset, **settings):
+    defaults = {"batch_size": 3, "training": True, "image_size": 32, "seed": 1}
+    return make_loader(dataset, **(defaults | settings))
+
+
+def test_a_batch_has_the_shapes_types_and_labels_it_promises(shards):
+    dataset = open_shards(shards, "train")
+    batch = next(iter(make(dataset)))
+    assert batch.keys.shape == (3, 4, 3, 32, 32)
+    assert batch.residuals.shape == (3, 4, 3, 3, 32, 32)
+    assert (batch.keys.dtype, batch.residuals.dtype, batch.labels.dtype) == (torch.uint8, torch.int16, torch.int64)
+    labels = {row.video: row.label for row in dataset.clips}
+    assert batch.labels.tolist() == [labels[video] for video in batch.video_ids]
+
+
+def test_an_epoch_shows_each_clip_at_most_once_and_epochs_differ(shards):
+    dataset = open_shards(shards, "train")
+    loader = make(dataset)
+    epochs = [seen(loader) for _ in range(2)]
+    assert all(len(set(epoch)) == len(epoch) == len(loader) * 3 for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_set_epoch_brings_an_epoch_back(shards):
+    loader = make(open_shards(shards, "train"))
+    first = seen(loader)
+    seen(loader)
+    loader.set_epoch(0)
+    assert seen(loader) == first
+
+
+def test_the_number_of_workers_changes_neither_order_nor_pixels(shards):
+    dataset = open_shards(shards, "train")
+    alone, helped = (list(make(dataset, num_workers=workers)) for workers in (0, 2))
+    for one, two in zip(alone, helped, strict=True):
+        assert one.video_ids == two.video_ids
+        assert torch.equal(one.keys, two.keys)
+        assert torch.equal(one.residuals, two.residuals)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_an_evaluation_counts_each_clip_once_over_all_ranks_in_equal_steps(shards, world_size):
+    dataset = open_shards(shards)
+    loaders = [
+        make(dataset, training=False, batch_size=4, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    clips = [clip for loader in loaders for clip in seen(loader)]
+    assert sorted(clips) == sorted((row.video, row.clip_index) for row in dataset.clips)
+    assert len({len(loader) for loader in loaders}) == 1
+    assert all(len(batch) == 4 for loader in loaders for batch in loader)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_training_ranks_take_equal_steps_and_share_no_clip(shards, world_size):
+    dataset = open_shards(shards, "train")
+    loaders = [make(dataset, batch_size=2, rank=rank, world_size=world_size) for rank in range(world_size)]
+    clips = [seen(loader) for loader in loaders]
+    assert len({len(part) for part in clips}) == 1
+    assert len({clip for part in clips for clip in part}) == sum(map(len, clips))
+
+
+def test_the_remainder_that_is_left_out_rotates(shards):
+    dataset = open_shards(shards, "train")
+    loader = make(dataset, batch_size=15)
+    everything = {(row.video, row.clip_index) for row in dataset.clips}
+    left_out = [everything - set(seen(loader)) for _ in range(4)]
+    assert all(left_out)
+    assert len({frozenset(clips) for clips in left_out}) > 1
+
+
+def test_a_stopped_pass_goes_on_at_the_very_next_batch(shards):
+    dataset = open_shards(shards, "train")
+    whole = list(make(dataset))
+    loader = make(dataset)
+    for number, _ in enumerate(loader):
+        if number == 1:
+            break
+    other = make(dataset)
+    other.load_state_dict(loader.state_dict())
+    rest = list(other)
+    assert [batch.video_ids for batch in rest] == [batch.video_ids for batch in whole[2:]]
+    assert torch.equal(rest[0].residuals, whole[2].residuals)
+
+
+def test_without_augmentation_a_clip_comes_as_it_was_stored(shards):
+    dataset = open_shards(shards, "test")
+    # 64 x 48 as stored: a centred square of 48
+    batch = next(iter(make(dataset, training=False, batch_size=1, image_size=48)))
+    clip = dataset[0]
+    np.testing.assert_array_equal(batch.keys[0].numpy(), clip.keys[..., :, 8:56])
+    luma = clip.residuals()[:, :, 0, :, 8:56]
+    np.testing.assert_array_equal(batch.residuals[0, :, :, 0].numpy(), luma)
+
+
+def test_validation_is_held_out_by_source_and_never_by_clip(shards):
+    train, held = open_shards(shards, "train").hold_out(0.3, seed=0)
+    groups = [{row.group for row in part.clips} for part in (train, held)]
+    assert groups[1]
+    assert groups[0].isdisjoint(groups[1])
+    assert len(train) + len(held) == len(open_shards(shards, "train"))
+    assert {row.label for row in held.clips} == {0, 1}
+
+
+def test_too_few_clips_for_a_step_are_told(shards):
+    with pytest.raises(SettingError, match="one step takes 64"):
+        make(open_shards(shards, "train"), batch_size=64)
+
+
+def test_an_unknown_subset_lists_the_subsets(shards):
+    with pytest.raises(RespikeError, match="test, train"):
+        open_shards(shards, "val")
+
+
+def test_a_folder_without_an_index_is_no_data_set(tmp_path):
+    with pytest.raises(ShardError, match=r"no dataset\.json"):
+        open_shards(tmp_path)
+
+
+def test_a_sample_that_contradicts_the_index_is_named(shards):
+    dataset = open_shards(shards, "train")
+    dataset.clips[0] = dataclasses.replace(dataset.clips[0], label=1 - dataset.clips[0].label)
+    with pytest.raises(ShardError, match="the index says"):
+        dataset[0]
+
+
+def test_a_remote_set_reads_as_a_local_one(shards):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for path in shards.iterdir():
+        if path.is_file():
+            memory.pipe(f"/sets/one/{path.name}", path.read_bytes())
+    remote, local = open_shards("memory://sets/one", "test"), open_shards(shards, "test")
+    assert remote.spec == local.spec
+    np.testing.assert_array_equal(remote[0].keys, local[0].keys)
+
+
+def test_plain_webdataset_reads_the_shards(shards):
+    import webdataset
+
+    index = open_shards(shards, "train").index
+    urls = [str(shards / shard.name) for shard in index.shards if shard.subset == "train"]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
+    assert len(samples) == sum(shard.num_samples for shard in index.shards if shard.subset == "train")
+    assert samples[0]["key00.jpg"].shape == (48, 64, 3)
+    assert samples[0]["json"]["class_name"] in ("jump", "wave")
+    assert samples[0]["events"][:4] == b"RSPK"
+
+
+def test_the_datasets_library_reads_the_shards(shards, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    loaded = datasets.load_dataset(
+        "webdataset", data_files={"test": str(shards / "test-*.tar")}, split="test", cache_dir=str(tmp_path)
+    )
+    assert len(loaded) == len(open_shards(shards, "test"))
+    assert loaded[0]["key00.jpg"].size == (64, 48)
+    assert loaded[0]["json"]["subset"] == "test"
