@@ -47,11 +47,10 @@ _PARTS: dict[str, tuple[tuple[str, str], ...]] = {
 
 def authors_name(name: str) -> str:
     """Return what the published code calls the tensor that we call `name`. Raises KeyError on a name of no ours."""
-    for ours, theirs in _PREFIXES:
-        if name.startswith(ours):
-            break
-    else:
+    fitting = [(ours, theirs) for ours, theirs in _PREFIXES if name.startswith(ours)]
+    if not fitting:
         raise KeyError(name)
+    ours, theirs = fitting[0]
     renamed = theirs + name.removeprefix(ours)
     for room, parts in _PARTS.items():
         if name.startswith(room):

@@ -68,6 +68,6 @@ def respike_tiny(num_classes: int, branches: Branches) -> ModelConfig:
         name="respike_tiny",
         num_classes=num_classes,
         branches=branches,
-        backbone=BackboneSettings(timm_name="resnet10t", channels=(32, 64, 96, 96)),
-        snn=SpikingResNetSettings(stem_channels=32, channels=(32, 64, 96, 96), blocks_per_stage=1),
+        backbone=BackboneSettings(timm_name="resnet10t", channels=(32, 32, 64, 96), stem_width=8),
+        snn=SpikingResNetSettings(stem_channels=32, channels=(32, 32, 64, 96), blocks_per_stage=1),
     )

@@ -21,12 +21,14 @@ _OFFLINE_HINT = (
 class BackboneSettings:
     """Which timm network the key frames go through.
 
-    `timm_name` is timm's name without a tag; `channels` narrows its four stages (None: as timm has them);
-    `imagenet_tag` names the ImageNet weights that `imagenet` means, "" where none fit.
+    `timm_name` is timm's name without a tag; `channels` and `stem_width` narrow its four stages and its stem, where
+    the network has such options (None: as timm has them); `imagenet_tag` names the ImageNet weights that `imagenet`
+    means, "" where none fit.
     """
 
     timm_name: str
     channels: tuple[int, ...] | None = None
+    stem_width: int | None = None
     imagenet_tag: str = ""
 
     @property
@@ -77,8 +79,8 @@ def key_maps(network: nn.Module, keys: Tensor) -> list[Tensor]:
 
 
 def _build(settings: BackboneSettings) -> nn.Module:
-    # timm takes this option as it comes, and refuses it where a network has no such stages
-    options: dict[str, Any] = {} if settings.channels is None else {"channels": settings.channels}
+    asked = {"channels": settings.channels, "stem_width": settings.stem_width}
+    options: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     network: nn.Module = timm.create_model(
         settings.timm_name, pretrained=False, features_only=True, out_indices=_LAST_FOUR, **options
     )
@@ -86,7 +88,7 @@ def _build(settings: BackboneSettings) -> nn.Module:
 
 
 def _fetch(settings: BackboneSettings) -> nn.Module:
-    if settings.channels is not None or not settings.imagenet_tag:
+    if not settings.imagenet_tag:
         raise SettingError(
             f"there are no ImageNet weights for the backbone {settings.timm_name!r} as this network has it",
             "train it from chance with --init-backbone none, or take respike_r18 or respike_r50",

@@ -9,7 +9,7 @@ apart; every other layer takes the folded rows as an ordinary batch.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from respike.errors import SettingError
 from respike.registry import Registry
+
+# neurons of a block a thread works on, in elements: three steps of it fit a core's second-level cache
+_BLOCK_ELEMENTS = 1 << 16
 
 # (gradient of the spikes, u = h - threshold, α) → gradient of h; u is its own to overwrite
 Surrogate = Callable[[Tensor, Tensor, float], Tensor]
@@ -89,44 +92,95 @@ def integrate(current: Tensor, num_steps: int, settings: LIFSettings) -> tuple[T
 
     No gradient passes; for that there is `LIF`.
     """
-    potentials, spikes = torch.empty_like(current), torch.empty_like(current)
-    membrane = None
-    steps = zip(*(tensor.chunk(num_steps) for tensor in (current, potentials, spikes)), strict=True)
-    for step_current, potential, fired in steps:
-        if membrane is None:
-            torch.mul(step_current, 1 / settings.tau, out=potential)
-        else:
-            torch.lerp(membrane, step_current, 1 / settings.tau, out=potential)
-        torch.ge(potential, settings.threshold, out=fired)
-        membrane = torch.addcmul(potential, potential, fired, value=-1)
+    current = _dense(current.detach())
+    spikes, potentials = torch.empty_like(current), torch.empty_like(current)
+    for arriving, fired, potential in _blocks(num_steps, current, spikes, potentials):
+        for step, reached in enumerate(_run(arriving, fired, settings)):
+            potential[step] = reached
     return spikes, potentials
 
 
 class _IntegrateAndFire(torch.autograd.Function):
-    """`integrate` with its gradient: one tensor kept for the way back, the potentials."""
+    """Spikes with their gradient. The potentials are computed again on the way back rather than kept: that is cheaper.
+
+    What is kept, the current and the spikes, lives on in the graph in any case.
+    """
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, num_steps: int, settings: LIFSettings) -> Tensor:
-        spikes, potentials = integrate(current, num_steps, settings)
-        # the next convolution keeps the spikes anyway, so that holding on to them costs nothing
-        ctx.save_for_backward(potentials, spikes)
+        current = _dense(current)
+        spikes = torch.empty_like(current)
+        for arriving, fired in _blocks(num_steps, current, spikes):
+            for _ in _run(arriving, fired, settings):
+                pass
+        ctx.save_for_backward(current, spikes)
         ctx.num_steps, ctx.settings = num_steps, settings
         return spikes
 
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, None, None]:
-        potentials, spikes = ctx.saved_tensors
-        settings: LIFSettings = ctx.settings
-        surrogate = SURROGATES.get(settings.surrogate)
-        leak = 1 - 1 / settings.tau
-        grad_current = torch.empty_like(potentials)
-        grad_next = None  # of the current one step later
-        steps = [tensor.chunk(ctx.num_steps) for tensor in (grad_spikes, potentials, spikes, grad_current)]
-        for grad_fired, potential, fired, grad in zip(*(reversed(step) for step in steps), strict=True):
-            through_spike = surrogate(grad_fired, potential - settings.threshold, settings.surrogate_alpha)
-            torch.mul(through_spike, 1 / settings.tau, out=grad)
-            if grad_next is not None:
-                # h[t] reaches x[t+1]'s potential through v[t], which is 0 where it has fired
-                grad.add_(torch.addcmul(grad_next, grad_next, fired, value=-1), alpha=leak)
-            grad_next = grad
+        current, spikes = ctx.saved_tensors
+        grad_current = torch.empty_like(current)
+        if grad_spikes.stride() != current.stride():  # a block must be the same neurons in each
+            grad_spikes = torch.empty_like(current).copy_(grad_spikes)
+        for arriving, fired, grad_fired, grad in _blocks(ctx.num_steps, current, spikes, grad_spikes, grad_current):
+            _run_back(arriving, fired, grad_fired, grad, ctx.settings)
         return grad_current, None, None
+
+
+def _run(current: Tensor, fired: Tensor, settings: LIFSettings) -> Iterator[Tensor]:
+    """Run the steps of `current` `[num_steps, M]`, write the spikes into `fired`, give each step's potential."""
+    potential = None
+    for step, arriving in enumerate(current):
+        potential = _next_potential(potential, fired[step - 1], arriving, settings)
+        torch.ge(potential, settings.threshold, out=fired[step])
+        yield potential
+
+
+def _next_potential(before: Tensor | None, fired_before: Tensor, arriving: Tensor, settings: LIFSettings) -> Tensor:
+    if before is None:
+        return arriving * (1 / settings.tau)
+    kept = torch.addcmul(before, before, fired_before, value=-1)
+    return torch.lerp(kept, arriving, 1 / settings.tau, out=kept)
+
+
+def _run_back(current: Tensor, fired: Tensor, grad_fired: Tensor, grad: Tensor, settings: LIFSettings) -> None:
+    """Write the gradient of `current` `[num_steps, M]` into `grad`, from the last step to the first."""
+    surrogate = SURROGATES.get(settings.surrogate)
+    potentials: list[Tensor] = []
+    for step, arriving in enumerate(current):
+        before = potentials[-1] if potentials else None
+        potentials.append(_next_potential(before, fired[step - 1], arriving, settings))
+    for step in reversed(range(len(current))):
+        overshoot = potentials[step].sub_(settings.threshold)
+        through_spike = surrogate(grad_fired[step], overshoot, settings.surrogate_alpha)
+        torch.mul(through_spike, 1 / settings.tau, out=grad[step])
+        if step + 1 < len(current):
+            # h[t] reaches h[t+1] through v[t], which is 0 where it has fired
+            through_membrane = torch.addcmul(grad[step + 1], grad[step + 1], fired[step], value=-1)
+            grad[step].add_(through_membrane, alpha=1 - 1 / settings.tau)
+
+
+def _blocks(num_steps: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut tensors `[num_steps · G, ...]` of equal strides into views `[num_steps, M]` of the same M neurons each.
+
+    On a CPU M is small enough for all steps of a block to stay in its cache; elsewhere one block holds all.
+    """
+    flat = [_in_memory_order(tensor).view(num_steps, -1) for tensor in tensors]
+    num_neurons = flat[0].shape[1]
+    on_cpu = tensors[0].device.type == "cpu"
+    size = _BLOCK_ELEMENTS * torch.get_num_threads() if on_cpu else max(num_neurons, 1)
+    for start in range(0, num_neurons, size):
+        yield tuple(tensor[:, start : start + size] for tensor in flat)
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return tensor.permute(0, 2, 3, 1)
+    return tensor
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Copy a tensor with gaps or of an odd order; leave the two usual orders as they are."""
+    in_order = tensor.is_contiguous() or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
+    return tensor if in_order else tensor.contiguous()
