@@ -1,6 +1,7 @@
 """Training run: from shards and settings to a run folder, as `respike train` and the demo make it."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,8 @@ def run_training(request: TrainRequest, progress: "Progress") -> TrainOutcome:
     from respike.zoo.models import create_model
     from respike.zoo.train import fit
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RespikeError("respike train runs as one process", "start it without torchrun, or call respike.zoo.fit")
     train_part, held_out = open_shards(find_data(request.data), "train").hold_out(_VALIDATION_SHARE)
     request = _fit_batch_size(request, len(train_part), progress)
     config, data = request.config, train_part.spec

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_stat_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +32,14 @@ def measure_accuracy(probabilities: Tensor, labels: Tensor) -> Accuracy:
     num_classes = probabilities.shape[1]
 
     def top(k: int) -> float:
-        k = min(k, num_classes)
-        return float(multiclass_accuracy(probabilities, labels, num_classes, average="micro", top_k=k))
+        counts = multiclass_stat_scores(probabilities, labels, num_classes, average="micro", top_k=min(k, num_classes))
+        return int(counts[0]) / len(labels)
 
-    per_class = multiclass_accuracy(probabilities, labels, num_classes, average="none")
-    # a class without a label has no accuracy; torchmetrics' own mean would count it as 0 once it is predicted
-    occurs = torch.bincount(labels, minlength=num_classes) > 0
-    return Accuracy(top1=top(1), top5=top(5), mean_class_accuracy=float(per_class[occurs].mean()))
+    # counts, since torchmetrics' own fractions are float32; and a class without a label has no accuracy, where its
+    # own mean would hold one that is predicted to be 0
+    per_class = multiclass_stat_scores(probabilities, labels, num_classes, average="none").tolist()
+    recalls = [num_right / num_labels for num_right, _, _, _, num_labels in per_class if num_labels]
+    return Accuracy(top1=top(1), top5=top(5), mean_class_accuracy=sum(recalls) / len(recalls))
 
 
 def count_confusions(probabilities: Tensor, labels: Tensor) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from respike.errors import RespikeError
 from respike.files import canonical_json, write_atomically
 from respike.zoo.checkpoint import CheckpointSpec, save_checkpoint
-from respike.zoo.history import EpochRecord, History
+from respike.zoo.history import HISTORY_NAME, EpochRecord, History
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.train_config import TrainConfig
 
@@ -21,7 +21,8 @@ class RunFolder:
     """
 
     def __init__(self, folder: Path, config: TrainConfig) -> None:
-        if (folder / CONFIG_NAME).exists():
+        # one that stopped before its first epoch ended holds nothing to lose
+        if any((folder / name).exists() for name in (HISTORY_NAME, LAST_NAME, BEST_NAME)):
             raise RespikeError(f"{folder} holds a run already", "give another --out, or move that run away")
         try:
             folder.mkdir(parents=True, exist_ok=True)

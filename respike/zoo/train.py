@@ -17,7 +17,7 @@ from respike.progress import SILENCE, Progress, Task
 from respike.sample import BatchSource, DataSpec
 from respike.zoo.checkpoint import CheckpointSpec
 from respike.zoo.history import EpochRecord
-from respike.zoo.nn.respike import ReSpike
+from respike.zoo.nn.respike import ReSpike, check_image_size
 from respike.zoo.run_folder import BEST_NAME, LAST_NAME, RunFolder
 from respike.zoo.seen import hash_video
 from respike.zoo.train_config import TrainConfig
@@ -76,12 +76,13 @@ def fit(
     The seed and the network's first weights decide the trained weights, exactly on a CPU. Works on one process or,
     started by `torchrun` or `accelerate launch`, on several. `model` is trained in place and stays on the device.
 
-    Raises SettingError for a device that is not there, RespikeError where `out` holds a run already, where `train` is
-    empty, where the loss stops being a number (the checkpoints of earlier epochs stay), or where `validate` gives no
-    `config.best_metric`.
+    Raises SettingError for a device that is not there or a size that is no multiple of 32, RespikeError where `out`
+    holds a run already, where `train` is empty, where the loss stops being a number (the checkpoints of earlier epochs
+    stay), or where `validate` gives no `config.best_metric`.
     """
     if len(train) == 0:
         raise RespikeError("there is no batch to train on", f"lower the batch size, now {config.batch_size}")
+    check_image_size(config.image_size, config.image_size)
     accelerator = make_accelerator(config)
     folder = RunFolder(out, config) if accelerator.is_main_process else None
     set_seed(config.seed, device_specific=True)

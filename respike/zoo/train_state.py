@@ -87,7 +87,8 @@ def make_state(model: ReSpike, config: TrainConfig, accelerator: Accelerator, *,
     num_warmup = int(config.warmup_share * num_updates)
     scheduler = CosineLRScheduler(
         optimizer,
-        t_initial=num_updates - num_warmup,
+        # timm warns of a cosine of one update, which is as good as none
+        t_initial=max(2, num_updates - num_warmup),
         warmup_t=num_warmup,
         # the first update is made at this rate; at 0 it would be wasted
         warmup_lr_init=config.learning_rate / (num_warmup + 1),

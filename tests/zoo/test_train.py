@@ -186,6 +186,20 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path: Path) -> 
     assert (tmp_path / "last.safetensors").read_bytes() == kept
 
 
+def test_a_run_that_finished_no_epoch_gives_its_folder_back(tmp_path: Path) -> None:
+    model = _model()
+    model.head.bias.data[0] = float("nan")
+    with pytest.raises(RespikeError, match="no epoch was finished"):
+        _fit(tmp_path, model=model)
+    assert _fit(tmp_path).best_epoch == 2
+
+
+def test_an_image_size_that_the_network_cannot_halve_is_refused_before_the_folder_is_made(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="40"):
+        _fit(tmp_path / "run", config=dataclasses.replace(CONFIG, image_size=40))
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_empty_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RespikeError, match="no batch to train on"):
         _fit(tmp_path, source=Batches([]))
