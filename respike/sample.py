@@ -136,7 +136,7 @@ class EventClip:
         """The events as three sparse COO tensors, one a plane, of the planes' shapes and types."""
         import torch
 
-        first, second, third = (torch.from_numpy(plane).to_sparse() for plane in self.planes)
+        first, second, third = (torch.tensor(plane).to_sparse() for plane in self.planes)
         return first, second, third
 
     def residuals(self) -> NDArray[np.int16]:

@@ -21,5 +21,5 @@ def test_the_python_of_the_readme_runs(tmp_path, video_folder, monkeypatch, caps
 def test_every_command_of_the_readme_exists():
     from respike.cli.main import COMMANDS
 
-    named = set(re.findall(r"`respike (\w+)", README.read_text()))
+    named = set(re.findall(r"`respike ([a-z]+)", README.read_text()))
     assert named == set(COMMANDS)
