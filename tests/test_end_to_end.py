@@ -109,7 +109,7 @@ def test_the_real_clips_go_the_whole_way(tmp_path):
 
 def test_the_demo_in_the_small_writes_its_page(tmp_path):
     answer = run("demo", "--out", "demo", "--epochs", 1, "--videos", 1, "--json", cwd=tmp_path)
-    assert json.loads(answer.stdout)["scores"]["hybrid"]["num_clips"] == 384
+    assert json.loads(answer.stdout)["scores"]["hybrid"]["num_clips"] == 192
     page = (tmp_path / "demo" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     assert "multiply-accumulates" in page

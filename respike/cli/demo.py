@@ -45,7 +45,7 @@ Examples:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Where all goes.")
 @click.option("--ablate", is_flag=True, help="Train each branch alone as well, on the same budget.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training clips.  [default: the demo's own]")
-@click.option("--videos", type=click.IntRange(min=1), help="Training videos a class.  [default: the demo's own]")
+@click.option("--videos", type=click.IntRange(min=1), help="Training videos a class; a quarter to test.  [default: 8]")
 @click.option("--seed", default=0, show_default=True, help="Of the videos and the training.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that make and prepare videos.  [default: cores]")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -70,7 +70,9 @@ def command(
 
     started = time.perf_counter()
     progress = render.make_progress(quiet=quiet, json=as_json)
-    settings = DemoSettings(seed=seed) if videos is None else DemoSettings(seed=seed, train_videos=videos)
+    settings = DemoSettings(seed=seed)
+    if videos is not None:
+        settings = dataclasses.replace(settings, train_videos=videos, test_videos=max(1, videos // 4))
     train, test = _make_data(out, settings, workers, progress)
     config = demo_training(seed)
     config = config if epochs is None else dataclasses.replace(config, epochs=epochs)
