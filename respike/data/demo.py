@@ -4,7 +4,6 @@ A class is one of 4 props, at rest (key frames show it, events hardly do), times
 (events show it, no single key frame does). Each video holds many scenes of one clip's length, cut hard, of one class.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,14 +74,6 @@ def write_demo(root: Path, settings: DemoSettings, *, num_workers: int = 1, prog
         for _ in local.run(_write, tasks, num_workers, task.advance):
             pass
     write_atomically(done, wanted)
-
-
-def is_demo(root: Path) -> bool:
-    """Whether a finished demo data set stands at `root`."""
-    try:
-        return bool(json.loads((root / _DONE).read_text()))
-    except (OSError, ValueError):
-        return False
 
 
 def _plan(root: Path, settings: DemoSettings) -> list[_VideoTask]:

@@ -6,6 +6,7 @@ clockwise mirrors counter-clockwise.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 PROPS = ("disc", "square", "triangle", "cross")
 MOTIONS = ("left", "right", "clockwise", "counterclockwise")
 SIZE = 72
+# most that the mover goes in a frame: share of the side, radians
+_MOST_STEP = 0.065
+_MOST_TURN = 0.32
 
 _Picture = NDArray[np.floating[Any]]
 _Mask = NDArray[np.floating[Any]]
@@ -26,14 +30,16 @@ def draw_scene(
     """Draw one scene: uint8 RGB `[num_frames, size, size, 3]`, the prop at rest, the mover under way."""
     background = _background(size, generator)
     still = _blend(background, *_prop(prop, size, generator))
-    sprite, colors = _mover(size, generator)
+    mover = _draw_mover(size, generator)
     frames = np.empty((num_frames, size, size, 3), np.uint8)
-    for number, (x, y) in enumerate(_path(motion, num_frames, size, generator)):
-        # the colour drifts as it goes: brightness alone must not say which edge leads
+    for number, pose in enumerate(_path(motion, num_frames, size, generator)):
         share = number / max(1, num_frames - 1)
-        color = (1 - share) * colors[0] + share * colors[1]
-        moved = np.roll(sprite, (round(y), round(x)), axis=(0, 1))
-        frames[number] = np.clip(_blend(still, moved, np.broadcast_to(color, still.shape)), 0, 255)
+        color = (1 - share) * mover.first_color + share * mover.last_color
+        across, down = _grid(size, pose.x, pose.y, pose.angle, wrap=True)
+        balls = np.hypot(abs(across) - mover.reach, down) - mover.ball_radius
+        bar = np.maximum(abs(across) - mover.reach, abs(down) - mover.half_width)
+        mask = _soft(np.minimum(balls, bar))
+        frames[number] = np.clip(_blend(still, mask, np.broadcast_to(color, still.shape)), 0, 255)
     return frames
 
 
@@ -44,7 +50,7 @@ def _blend(under: _Picture, mask: _Mask, over: NDArray[np.floating[Any]]) -> _Pi
 
 def _background(size: int, generator: np.random.Generator) -> _Picture:
     """Smooth noise at two scales: texture that the mover covers and uncovers."""
-    picture = np.full((size, size, 3), generator.uniform(70, 180, 3), np.float32)
+    picture = np.full((size, size, 3), generator.uniform(40, 110, 3), np.float32)
     for cells, strength in ((4, 30.0), (18, 14.0)):
         noise = generator.normal(0, strength, (cells, cells, 3)).astype(np.float32)
         picture += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
@@ -52,10 +58,12 @@ def _background(size: int, generator: np.random.Generator) -> _Picture:
     return clipped
 
 
-def _grid(size: int, x: float, y: float, angle: float) -> tuple[_Picture, _Picture]:
-    """Pixel coordinates about (x, y), turned by `angle`."""
+def _grid(size: int, x: float, y: float, angle: float, *, wrap: bool = False) -> tuple[_Picture, _Picture]:
+    """Pixel coordinates about (x, y), turned by `angle`; on the torus if `wrap`."""
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
     across, down = columns - x, rows - y
+    if wrap:
+        across, down = (across + size / 2) % size - size / 2, (down + size / 2) % size - size / 2
     return math.cos(angle) * across + math.sin(angle) * down, math.cos(angle) * down - math.sin(angle) * across
 
 
@@ -94,28 +102,53 @@ def _swapped(across: _Picture, down: _Picture, radius: float) -> _Picture:
     return swapped
 
 
-def _mover(size: int, generator: np.random.Generator) -> tuple[_Mask, NDArray[np.float64]]:
-    """A bar or a blob at the origin of the torus, and the two colours between which it drifts."""
-    across, down = _grid(size, size / 2, size / 2, generator.uniform(0, math.pi))
-    half = size * generator.uniform(0.07, 0.10)
-    length = half * generator.uniform(1.0, 1.8)
-    mask = _soft(np.maximum(abs(across) - length, abs(down) - half))
-    colors = generator.uniform(0, 255, (2, 3))
-    # far from mid-grey, so that it stands out from any background, on either side
-    colors = np.where(generator.random((1, 1)) < 0.5, colors * 0.3, 255 - colors * 0.3)
-    return mask, colors
+@dataclass(frozen=True, kw_only=True)
+class _Mover:
+    """A light dumbbell: from its centre to a ball's, a ball's radius, half the bar's width, in pixels; its colours.
+
+    It drifts from the first colour to the last.
+    """
+
+    reach: float
+    ball_radius: float
+    half_width: float
+    first_color: NDArray[np.float64]
+    last_color: NDArray[np.float64]
 
 
-def _path(motion: str, num_frames: int, size: int, generator: np.random.Generator) -> list[tuple[float, float]]:
-    """Where the mover is in each frame, in pixels, on the torus; uniform there whatever the motion."""
-    start_x, start_y = generator.uniform(0, size, 2)
-    speed = size * generator.uniform(0.035, 0.06)
-    if motion in ("left", "right"):
-        sign = 1 if motion == "right" else -1
-        return [(start_x + sign * speed * number, start_y) for number in range(num_frames)]
+def _draw_mover(size: int, generator: np.random.Generator) -> _Mover:
+    # lighter than anything else in the scene, whatever its hue: what it covers brightens, what it uncovers darkens
+    first_color, last_color = generator.uniform(185, 255, (2, 3))
+    return _Mover(
+        reach=size * generator.uniform(0.14, 0.18),
+        ball_radius=size * generator.uniform(0.075, 0.10),
+        half_width=size * generator.uniform(0.03, 0.05),
+        first_color=first_color,
+        last_color=last_color,
+    )
+
+
+@dataclass(frozen=True)
+class _Pose:
+    """Where the mover is, in pixels, and how far it is turned, in radians."""
+
+    x: float
+    y: float
+    angle: float
+
+
+def _path(motion: str, num_frames: int, size: int, generator: np.random.Generator) -> list[_Pose]:
+    """The mover's pose in each frame: uniform on the torus and over all angles, whatever the motion."""
+    x, y = generator.uniform(0, size, 2)
+    angle = generator.uniform(0, 2 * math.pi)
+    speed = generator.uniform(0.6, 1)
     # rows run downwards, so a growing angle turns clockwise as seen
-    sign = 1 if motion == "clockwise" else -1
-    radius = size * generator.uniform(0.09, 0.13)
-    phase = generator.uniform(0, 2 * math.pi)
-    angles = [phase + sign * speed / radius * number for number in range(num_frames)]
-    return [(start_x + radius * math.cos(angle), start_y + radius * math.sin(angle)) for angle in angles]
+    step, turn = {
+        "left": (-_MOST_STEP, 0.0),
+        "right": (_MOST_STEP, 0.0),
+        "clockwise": (0.0, _MOST_TURN),
+        "counterclockwise": (0.0, -_MOST_TURN),
+    }[motion]
+    return [
+        _Pose(x + speed * step * size * number, y, angle + speed * turn * number) for number in range(num_frames)
+    ]
