@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import huggingface_hub
 import timm
+from huggingface_hub import get_session
 from torch import Tensor, nn
 
 from respike.errors import RespikeError, SettingError
@@ -11,6 +13,8 @@ from respike.errors import RespikeError, SettingError
 BackboneWeights = Literal["none", "imagenet"]
 STRIDES = (4, 8, 16, 32)
 _LAST_FOUR = (-4, -3, -2, -1)
+_WEIGHTS_NAME = "model.safetensors"
+_PROBE_SECONDS = 10
 _OFFLINE_HINT = (
     "connect to the network and run the same command again, or put the weights into the Hugging Face cache (HF_HOME) "
     "by running it once on a machine that is connected, or start from chance with --init-backbone none"
@@ -95,9 +99,22 @@ def _fetch(settings: BackboneSettings) -> nn.Module:
         )
     name = f"{settings.timm_name}.{settings.imagenet_tag}"
     try:
-        network: nn.Module = timm.create_model(name, pretrained=True, features_only=True, out_indices=_LAST_FOUR)
+        overlay = {"file": _weights_file(f"timm/{name}")}
+        network: nn.Module = timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay=overlay, features_only=True, out_indices=_LAST_FOUR
+        )
     # timm, the hub and the HTTP library below it each raise errors of their own, not all of them OSErrors
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RespikeError(f"cannot fetch the ImageNet weights {name}: {reason}", _OFFLINE_HINT) from error
     return network
+
+
+def _weights_file(repository: str) -> str:
+    """Return the weights' path in the Hugging Face cache, fetched unless they lie there already."""
+    cached = huggingface_hub.try_to_load_from_cache(repository, _WEIGHTS_NAME)
+    if isinstance(cached, str):
+        return cached
+    # without a network this fails at once, where the download would try again for a minute
+    get_session().head(huggingface_hub.constants.ENDPOINT, timeout=_PROBE_SECONDS)
+    return huggingface_hub.hf_hub_download(repository, _WEIGHTS_NAME)

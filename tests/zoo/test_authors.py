@@ -1,0 +1,86 @@
+"""Authors: on known weights and frames our network answers what the published one did, to the last digits."""
+
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from respike.errors import CheckpointError
+from respike.zoo.authors import authors_name, load_authors_state_dict
+from respike.zoo.models import create_model
+from respike.zoo.nn.lif import LIF
+
+from tests.zoo import golden
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return golden.load()
+
+
+@pytest.fixture(scope="module")
+def state_dict(expected):
+    return {name: torch.from_numpy(np.asarray(golden.weights(name, shape))) for name, shape in expected["state_dict"]}
+
+
+@pytest.fixture(scope="module")
+def model(state_dict):
+    model = create_model("respike_r18", num_classes=101).double().eval()
+    load_authors_state_dict(model, state_dict)
+    return model
+
+
+@torch.no_grad()
+def test_logits_rates_and_fused_maps_are_the_published_network_s(model, expected):
+    frames = golden.frames()
+    assert zlib.crc32(frames[None].tobytes()) == expected["frames_crc32"]
+    groups = torch.from_numpy(frames).view(1, 2, 4, 3, 224, 224)
+    residuals = groups[:, :, 1:].short() - groups[:, :, :1].short()
+    rates, fused, handles = {}, {}, []
+    for name, module in model.named_modules():
+        if isinstance(module, LIF):
+            note = lambda _, __, fired, name=name: rates.update({name: [s.mean().item() for s in fired.chunk(3)]})  # noqa: E731
+            handles.append(module.register_forward_hook(note))
+    for scale, fusion in enumerate(model.fusions, start=1):
+        watch = lambda _, __, change, scale=scale: fused.update({scale: change})  # noqa: E731
+        handles.append(fusion.project_out.register_forward_hook(watch))
+    logits = model.group_logits(groups[:, :, 0], residuals, "rgb")[0]
+    for handle in handles:
+        handle.remove()
+
+    error = (logits - torch.tensor(expected["logits"], dtype=torch.float64)).abs().max().item()
+    assert error <= 1e-8 * expected["logits_std"]
+    assert list(rates.values()) == list(expected["rates"].values())
+    assert sorted(fused) == [1, 2, 3, 4]
+
+
+def test_the_map_of_names_is_one_to_one_and_complete(model, state_dict):
+    assert sorted(map(authors_name, model.state_dict())) == sorted(state_dict)
+
+
+def test_a_data_parallel_prefix_is_taken_off(model, state_dict):
+    other = create_model("respike_r18", num_classes=101).double()
+    load_authors_state_dict(other, {f"module.{name}": tensor for name, tensor in state_dict.items()})
+    assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), model.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: state.pop("fc.bias"), "lacks 1 tensors, the first is fc.bias"),
+        (lambda state: state.update(extra=torch.zeros(1)), "1 tensors too many, the first is extra"),
+        (lambda state: state.update({"fc.bias": torch.zeros(51)}), r"fc.bias is \[51\], needed is \[101\]"),
+    ],
+)
+def test_a_state_dict_that_does_not_fit_is_named_and_fills_nothing(model, state_dict, change, words):
+    before = model.head.bias.clone()
+    wrong = {name: tensor + 1 for name, tensor in state_dict.items()}
+    change(wrong)
+    with pytest.raises(CheckpointError, match=words):
+        load_authors_state_dict(model, wrong)
+    assert torch.equal(model.head.bias, before)
+
+
+def test_a_network_of_another_build_is_refused(state_dict):
+    with pytest.raises(CheckpointError, match=r"lacks \d+ tensors.*respike_tiny"):
+        load_authors_state_dict(create_model("respike_tiny", num_classes=101), state_dict)
