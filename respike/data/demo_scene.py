@@ -149,6 +149,4 @@ def _path(motion: str, num_frames: int, size: int, generator: np.random.Generato
         "clockwise": (0.0, _MOST_TURN),
         "counterclockwise": (0.0, -_MOST_TURN),
     }[motion]
-    return [
-        _Pose(x + speed * step * size * number, y, angle + speed * turn * number) for number in range(num_frames)
-    ]
+    return [_Pose(x + speed * step * size * number, y, angle + speed * turn * number) for number in range(num_frames)]
