@@ -112,7 +112,8 @@ def _measured_inputs(model: nn.Module) -> Iterator[dict[str, _Input]]:
 
             def watch(_: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
                 seen = args[0]
-                is_spikes = bool(((seen == 0) | (seen == 1)).all())
+                # residuals are no spikes, not even where all of them happen to be zero
+                is_spikes = not name.startswith("snn.stem") and bool(((seen == 0) | (seen == 1)).all())
                 inputs[name] = _Input(density=float((seen != 0).float().mean()), is_spikes=is_spikes)
 
             handles.append(module.register_forward_pre_hook(watch))
@@ -128,8 +129,11 @@ def _own_flops(counts: dict[str, dict[Any, int]]) -> dict[str, int]:
     totals = {name: sum(by_operator.values()) for name, by_operator in counts.items() if "." in name}
     own = dict(totals)
     for name, total in totals.items():
+        # the nearest module above that was called: a list of blocks, say, is not
         parent = name.rpartition(".")[0]
-        if parent in own:
+        while parent and parent not in own:
+            parent = parent.rpartition(".")[0]
+        if parent:
             own[parent] -= total
     # the counter puts the network's class before each name
     return {name.partition(".")[2]: count for name, count in own.items()}

@@ -5,7 +5,9 @@ import torch
 from respike.sample import Batch
 from respike.zoo.energy import AC_JOULES, MAC_JOULES, estimate_energy
 from respike.zoo.models import create_model
+from respike.zoo.nn.fusion import plain_attention
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def batch_of(residuals):
@@ -62,6 +64,38 @@ def test_a_network_is_accounted_for_by_branch_and_keeps_its_mode():
     spiking = [layer for layer in report.layers if layer.input_rate is not None]
     assert len(spiking) == 8
     assert all(0 <= layer.input_rate <= 1 for layer in spiking)
+
+
+def test_no_operation_is_counted_twice_or_lost():
+    """All rows together, with every neuron firing, are what the counter finds in the whole network."""
+    torch.manual_seed(0)
+    model = create_model("respike_tiny", num_classes=4).eval()
+    batch = batch_of(torch.randint(-90, 90, (1, 4, 3, 3, 64, 64)).short())
+    for module in model.snn.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.zeros_(module.weight)
+            nn.init.constant_(module.bias, 9.0)
+    with torch.no_grad(), plain_attention(), FlopCounterMode(display=False) as counter:
+        model(batch.keys, batch.residuals, batch.color)
+    report = estimate_energy(model, batch)
+    assert {layer.input_rate for layer in report.layers} == {None, 1.0}
+    assert sum(layer.macs + layer.acs for layer in report.layers) == pytest.approx(counter.get_total_flops() / 2)
+
+
+def test_the_published_branches_cost_what_their_shapes_say():
+    """Worked out by hand for 16 frames at 64×64, stride 4: convolutions of the spiking ResNet-18 on real values."""
+    model = create_model("respike_r18", num_classes=4, branches="snn")
+    report = estimate_energy(model, batch_of(torch.randint(-90, 90, (1, 4, 3, 3, 64, 64)).short()))
+    stem = 27 * 64 * 32**2
+    shortcuts = 64 * 64 * 16**2 + 64 * 128 * 8**2 + 128 * 256 * 4**2 + 256 * 512 * 2**2
+    assert report.by_branch()["SNN"][0] == 12 * (stem + shortcuts)
+
+
+def test_a_clip_in_which_nothing_moves_still_has_a_dense_stem():
+    model = create_model("respike_tiny", num_classes=4, branches="snn")
+    report = estimate_energy(model, batch_of(torch.zeros(1, 4, 3, 3, 64, 64, dtype=torch.int16)))
+    stem = report.layers[0]
+    assert (stem.name, stem.macs, report.stem_event_density) == ("snn.stem.conv", 12 * 27 * 32 * 32**2, 0)
 
 
 def test_attention_is_counted():
