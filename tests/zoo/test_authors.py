@@ -30,28 +30,45 @@ def model(state_dict):
     return model
 
 
-@torch.no_grad()
-def test_logits_rates_and_fused_maps_are_the_published_network_s(model, expected):
-    frames = golden.frames()
-    assert zlib.crc32(frames[None].tobytes()) == expected["frames_crc32"]
-    groups = torch.from_numpy(frames).view(1, 2, 4, 3, 224, 224)
+@pytest.fixture(scope="module")
+def answer(model):
+    """Logits `[N, K]`, each LIF layer's mean firing rate a step, and each fusion's output at its own resolution."""
+    groups = torch.from_numpy(golden.frames()).view(1, 2, 4, 3, 224, 224)
     residuals = groups[:, :, 1:].short() - groups[:, :, :1].short()
-    rates, fused, handles = {}, {}, []
-    for name, module in model.named_modules():
+    rates, fused, handles = [], [], []
+    for module in model.modules():
         if isinstance(module, LIF):
-            note = lambda _, __, fired, name=name: rates.update({name: [s.mean().item() for s in fired.chunk(3)]})  # noqa: E731
-            handles.append(module.register_forward_hook(note))
-    for scale, fusion in enumerate(model.fusions, start=1):
-        watch = lambda _, __, change, scale=scale: fused.update({scale: change})  # noqa: E731
-        handles.append(fusion.project_out.register_forward_hook(watch))
-    logits = model.group_logits(groups[:, :, 0], residuals, "rgb")[0]
+            note = module.register_forward_hook(lambda _, __, spikes: rates.append(spikes))
+            handles.append(note)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        for fusion in model.fusions:
+            own = fusion.fuse
+            patch.setattr(fusion, "fuse", lambda *maps, own=own: fused.append(own(*maps)) or fused[-1])
+        logits = model.group_logits(groups[:, :, 0], residuals, "rgb")[0]
     for handle in handles:
         handle.remove()
+    return logits, [[step.mean().item() for step in spikes.chunk(3)] for spikes in rates], fused
 
-    error = (logits - torch.tensor(expected["logits"], dtype=torch.float64)).abs().max().item()
+
+def test_the_frames_are_those_the_answers_were_made_on(expected):
+    assert zlib.crc32(golden.frames()[None].tobytes()) == expected["frames_crc32"]
+
+
+def test_logits_are_the_published_network_s(answer, expected):
+    error = (answer[0] - torch.tensor(expected["logits"], dtype=torch.float64)).abs().max().item()
     assert error <= 1e-8 * expected["logits_std"]
-    assert list(rates.values()) == list(expected["rates"].values())
-    assert sorted(fused) == [1, 2, 3, 4]
+
+
+def test_firing_rates_are_the_published_network_s(answer, expected):
+    assert answer[1] == list(expected["rates"].values())
+
+
+@pytest.mark.parametrize("scale", range(4))
+def test_fused_maps_are_the_published_network_s(answer, expected, scale):
+    for step, wanted in zip(answer[2][scale].chunk(3), expected["fused"][str(scale + 1)], strict=True):
+        assert step.mean().item() == pytest.approx(wanted["mean"], rel=1e-8)
+        assert step.std().item() == pytest.approx(wanted["std"], rel=1e-8)
+        assert step.flatten()[:4].tolist() == pytest.approx(wanted["first"], rel=1e-8)
 
 
 def test_the_map_of_names_is_one_to_one_and_complete(model, state_dict):
