@@ -50,6 +50,8 @@ def _draw_pair(axes: Axes, title: str, training: list[tuple[int, float]], valida
     axes.set_title(title)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0.5, max(epoch for epoch, _ in training) + 0.5)
+    axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

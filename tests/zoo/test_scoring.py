@@ -47,7 +47,7 @@ def test_clips_and_videos_are_counted_apart() -> None:
 
 
 def test_masked_rows_do_not_count() -> None:
-    source = Batches([_batch([0, 0, 0], ["a", "b", "b"], [0, 0, 0], [True, True, False])])
+    source = Batches([_batch([0, 0, 0], ["a", "b", "c"], [0, 0, 0], [True, True, False])])
     scores = score(Oracle([YES, YES, NO]), source, num_classes=2)
     assert (scores.num_clips, scores.num_videos, scores.clip.top1) == (2, 2, 1)
 
