@@ -2,8 +2,13 @@
 
 import difflib
 import importlib
+import io
+import os
+import signal
 import sys
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
@@ -19,6 +24,9 @@ COMMANDS = {
     "demo": "Make videos, prepare, train and score, all on this machine.",
     "doctor": "Show what is installed and found.",
 }
+# what stopping a command half-way leaves behind
+_AFTER_INTERRUPT = {"prepare": "finished shards are kept; run the same command to go on"}
+FAILED, INTERRUPTED, READER_GONE, TERMINATED = 1, 130, 141, 143
 
 
 class _LazyGroup(click.Group):
@@ -36,12 +44,20 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        # click names options only; a mistyped command deserves the same
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            advice = f"Did you mean '{near[0]}'?" if near else f"Choose from {', '.join(COMMANDS)}."
+            raise click.UsageError(f"No such command '{args[0]}'. {advice}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            if near := difflib.get_close_matches(args[0], COMMANDS, n=1):
-                raise click.UsageError(f"{error.message} Did you mean '{near[0]}'?", ctx) from error
-            raise
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # the reader of our output has gone, as with `| head`; nothing is left to say it to
+            _close_stdout()
+            ctx.exit(READER_GONE)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -61,28 +77,76 @@ def cli() -> None:
     """
 
 
-def main(arguments: list[str] | None = None) -> Any:
-    """Run the program and exit: 0 well, 1 a foreseen problem, 2 wrong usage, 130 interrupted."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program with `arguments` (None: the process's own) and exit by code where it does not end well.
+
+    Codes: 1 a foreseen problem, 2 wrong usage, 130 interrupted, 141 the reader of the output has gone, 143 terminated.
+    Results go to stdout, all else to stderr. Where the arguments ask for `--json`, an error is one JSON object
+    `{"error", "hint"}` on stderr.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    as_json = "--json" in given
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a terminal that lacks θ, or a file name that is no text, must not end an hour's work
+            stream.reconfigure(errors="backslashreplace")
     try:
-        cli.main(args=arguments, prog_name="respike", standalone_mode=False)
+        with _stopped_by_sigterm():
+            code = cli.main(args=given, prog_name="respike", standalone_mode=False)
+            sys.stdout.flush()
     except RespikeError as error:
-        _print_error(error)
-        sys.exit(1)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        _fail(error.problem, error.hint, FAILED, as_json)
     except click.ClickException as error:
+        _refuse(error, as_json)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", _AFTER_INTERRUPT.get(given[0], ""), INTERRUPTED, as_json)
+    except BrokenPipeError:
+        _close_stdout()
+        sys.exit(READER_GONE)
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        _fail(f"{where}{error.strerror or error}", "", FAILED, as_json)
+    else:
+        # click hands the code of `ctx.exit(code)` back instead of raising
+        if isinstance(code, int) and code:
+            sys.exit(code)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that workers are stopped and temporary files removed."""
+    try:
+        before = signal.signal(signal.SIGTERM, _terminate)
+    except ValueError:  # not in the main thread: whoever embeds us keeps its own handler
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    sys.exit(TERMINATED)
+
+
+def _refuse(error: click.ClickException, as_json: bool) -> None:
+    """Tell wrong usage in click's own way, or as JSON."""
+    if not as_json:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; what was finished is kept, run the same command to go on", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # the reader of our output has gone, as with `| head`; nothing is left to say it to
-        sys.stderr.close()
-        sys.exit(141)
+    context = getattr(error, "ctx", None)
+    hint = f"see `{context.command_path} --help`" if context is not None else ""
+    _fail(error.format_message(), hint, error.exit_code, as_json)
 
 
-def _print_error(error: RespikeError) -> None:
-    click.echo(click.style("error: ", fg="red") + error.problem, err=True)
-    if error.hint:
-        click.echo(click.style("hint: ", fg="yellow") + error.hint, err=True)
+def _fail(problem: str, hint: str, code: int, as_json: bool) -> None:
+    from respike.cli import render
+
+    render.print_error(problem, hint, as_json=as_json)
+    sys.exit(code)
+
+
+def _close_stdout() -> None:
+    """Send what is still buffered nowhere, so that the interpreter does not complain of it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

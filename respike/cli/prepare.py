@@ -1,18 +1,21 @@
 """`respike prepare`: raw videos → shards."""
 
+import shlex
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.errors import RespikeError
-
 if TYPE_CHECKING:
+    from respike.color import Color
     from respike.data.layouts import Layout
-    from respike.data.prepare import PrepareSettings, PrepareSummary
+    from respike.data.prepare import PrepareSummary
+    from respike.data.sampling import Sampling
+    from respike.sample import VideoListing
 
 DATASETS = ("ucf101", "hmdb51", "kinetics400", "kinetics600", "kinetics700", "folder", "demo")
-_SHOWN_REASONS = 5
+_SHOWN_VIDEOS = 5
 
 
 @click.command(
@@ -20,11 +23,11 @@ _SHOWN_REASONS = 5
 Examples:
   respike prepare ucf101 --stride 4
   respike prepare hmdb51 --root /data/hmdb51 --split 2 --workers 16
-  respike prepare kinetics400 --root /data/k400 --stride 2
+  respike prepare kinetics400 --root /data/k400 --stride 2 --clips-per-video 2
   respike prepare folder --root videos --list labels.csv --out shards/mine
 """
 )
-@click.argument("dataset", type=click.Choice(DATASETS))
+@click.argument("dataset", type=click.Choice(DATASETS), metavar="DATASET")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the videos lie.  [default: data/DATASET]")
 @click.option("--out", type=click.Path(path_type=Path), help="Where shards go.  [default: shards/DATASET[-splitN]]")
 @click.option(
@@ -34,98 +37,169 @@ Examples:
 @click.option("--clip-length", default=16, show_default=True, help="Frames a clip.")
 @click.option("--sampling", type=click.Choice(["dense", "uniform"]), help="How clips are cut.  [default: by data set]")
 @click.option("--clip-step", type=int, help="dense: frames from clip to clip.  [default: clip length]")
-@click.option("--clips-per-video", type=int, help="uniform: training draws a video.  [default: 4]")
+@click.option("--clips-per-video", type=int, help="uniform: clips drawn from a training video.  [default: 4]")
 @click.option("--frame-stride", default=1, show_default=True, help="Take every n-th frame of the video.")
 @click.option("--split", type=int, help="Which official split.  [default: 1 where there are splits]")
 @click.option("--short-side", default=256, show_default=True, help="Most pixels of the short side; never scaled up.")
-@click.option("--threshold", default=8, show_default=True, metavar="θ", help="Grey levels a step of an event.")
-@click.option("--color", type=click.Choice(["ycc", "rgb"]), default="ycc", show_default=True, help="Planes of events.")
+@click.option(
+    "--threshold",
+    default=8,
+    show_default=True,
+    metavar="θ",
+    help="Contrast threshold of events, in grey levels; 1 is exact.",
+)
+@click.option(
+    "--color",
+    type=click.Choice(["ycc", "rgb"]),
+    default="ycc",
+    show_default=True,
+    help="Planes that events are taken on.",
+)
 @click.option("--key-quality", default=90, show_default=True, help="JPEG quality of key frames, 1 to 100.")
 @click.option("--videos-per-shard", default=64, show_default=True, help="Listed videos a shard.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
 @click.option("--seed", default=0, show_default=True, help="Order of videos in shards, training draws, splits.")
-@click.option("--strict", is_flag=True, help="Fail if any video was skipped.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--strict", is_flag=True, help="Exit 1 if a video had to be skipped.")
+@click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 def command(
     dataset: str,
     root: Path | None,
     out: Path | None,
     list_path: Path | None,
+    stride: int,
+    clip_length: int,
+    sampling: "Sampling | None",
+    clip_step: int | None,
+    clips_per_video: int | None,
+    frame_stride: int,
     split: int | None,
+    short_side: int,
+    threshold: int,
+    color: "Color",
+    key_quality: int,
+    videos_per_shard: int,
     workers: int | None,
+    seed: int,
     strict: bool,
     quiet: bool,
     as_json: bool,
-    **settings: Any,
 ) -> None:
     """Turn raw videos into shards of key frames and residual events.
+
+    DATASET is ucf101, hmdb51, kinetics400, kinetics600, kinetics700, folder (your own videos, in class folders or
+    named in a list) or demo.
 
     Broken and missing videos are skipped, counted and named in skipped.jsonl. Run the same command again to go on
     where a run was stopped: finished shards are kept.
     """
     from respike.cli import render
     from respike.data.layouts import LAYOUTS, ListingRequest
-    from respike.data.prepare import prepare
+    from respike.data.prepare import PrepareSettings, prepare
 
     layout = LAYOUTS.get(dataset)
-    split = _check_fit(layout, split, list_path)
-    chosen = _settings(layout, settings)
-    root = root or Path("data") / dataset
-    out = out or Path("shards") / (dataset if split is None else f"{dataset}-split{split}")
-    listing = layout.list_videos(ListingRequest(root=root, split=split, seed=chosen.seed, list_path=list_path))
+    sampling = sampling or layout.default_sampling
+    _check_fit(layout, sampling, split=split, list_path=list_path, clip_step=clip_step, clips_per_video=clips_per_video)
+    settings = PrepareSettings(
+        stride=stride,
+        clip_length=clip_length,
+        sampling=sampling,
+        clip_step=clip_step,
+        clips_per_video=PrepareSettings.clips_per_video if clips_per_video is None else clips_per_video,
+        frame_stride=frame_stride,
+        short_side=short_side,
+        threshold=threshold,
+        color=color,
+        key_quality=key_quality,
+        videos_per_shard=videos_per_shard,
+        seed=seed,
+    )
+    if split is None and layout.splits:
+        split = layout.splits[0]
+    request = ListingRequest(root=root or Path("data") / dataset, split=split, seed=seed, list_path=list_path)
     progress = render.make_progress(quiet=quiet, json=as_json)
-    summary = prepare(listing, out, chosen, num_workers=workers, strict=strict, progress=progress)
+    listing = layout.list_videos(request)
+    summary = prepare(
+        listing, out or _default_out(dataset, split), settings, num_workers=workers, strict=strict, progress=progress
+    )
     if as_json:
-        render.print_json(_facts(summary))
+        render.print_json(gather_facts(listing, summary))
     elif not quiet:
         _report(summary)
 
 
-def _check_fit(layout: "Layout", split: int | None, list_path: Path | None) -> int | None:
-    """Refuse options that do not fit the data set; return its split."""
+def _default_out(dataset: str, split: int | None) -> Path:
+    return Path("shards") / (dataset if split is None else f"{dataset}-split{split}")
+
+
+def _check_fit(
+    layout: "Layout",
+    sampling: "Sampling",
+    *,
+    split: int | None,
+    list_path: Path | None,
+    clip_step: int | None,
+    clips_per_video: int | None,
+) -> None:
+    """Refuse options that would do nothing on this data set or with this sampling."""
     if list_path is not None and layout.name != "folder":
-        raise click.UsageError(f"--list goes with `folder`; {layout.name} has official lists")
+        raise click.UsageError(f"--list goes with `folder`; {layout.name} has lists of its own")
     if split is not None and split not in layout.splits:
         allowed = f"has splits {', '.join(map(str, layout.splits))}" if layout.splits else "has no splits"
         raise click.UsageError(f"--split {split}: {layout.name} {allowed}")
-    return split if split is not None or not layout.splits else layout.splits[0]
+    if clip_step is not None and sampling == "uniform":
+        raise click.UsageError("--clip-step goes with --sampling dense; this is uniform")
+    if clips_per_video is not None and sampling == "dense":
+        raise click.UsageError("--clips-per-video goes with --sampling uniform; this is dense")
 
 
-def _settings(layout: "Layout", given: dict[str, Any]) -> "PrepareSettings":
-    from respike.data.prepare import PrepareSettings
-
-    sampling = given["sampling"] or layout.default_sampling
-    if given["clip_step"] is not None and sampling == "uniform":
-        raise click.UsageError("--clip-step goes with --sampling dense")
-    if given["clips_per_video"] is not None and sampling == "dense":
-        raise click.UsageError("--clips-per-video goes with --sampling uniform")
-    chosen = {name: value for name, value in given.items() if value is not None} | {"sampling": sampling}
-    return PrepareSettings(**chosen)
-
-
-def _facts(summary: "PrepareSummary") -> dict[str, Any]:
-    names = ("listed", "written", "skipped", "num_clips", "num_shards", "num_built", "num_bytes", "event_density")
-    facts = {name: getattr(summary, name) for name in names}
-    return {"out": str(summary.out)} | facts | {"seconds": round(summary.seconds, 3)}
+def gather_facts(listing: "VideoListing", summary: "PrepareSummary") -> dict[str, Any]:
+    """What a run did, as `--json` prints it."""
+    stages = Counter(video.stage for video in summary.skipped_videos)
+    return {
+        "out": str(summary.out),
+        "listed": summary.listed,
+        "written": summary.written,
+        "skipped": summary.skipped,
+        "skipped_by_stage": dict(stages.most_common()),
+        "num_clips": summary.num_clips,
+        "num_shards": summary.num_shards,
+        "num_built": summary.num_built,
+        "num_bytes": summary.num_bytes,
+        "event_density": summary.event_density,
+        "seconds": round(summary.seconds, 3),
+        "warnings": list(listing.warnings),
+    }
 
 
 def _report(summary: "PrepareSummary") -> None:
     from respike.cli import render
 
-    rate = f", {summary.written / summary.seconds:.1f} videos/s" if summary.num_built else ", nothing to do"
-    facts = {
-        "videos": f"{summary.written:,} written, {summary.skipped:,} skipped of {summary.listed:,}",
-        "clips": f"{summary.num_clips:,} in {summary.num_shards:,} shards, {render.format_bytes(summary.num_bytes)}",
-        "events": f"{render.format_share(summary.event_density)} of the samples are not zero",
-        "time": render.format_seconds(summary.seconds) + rate,
-        "out": summary.out,
-    }
-    render.print_facts(facts)
-    for video in summary.skipped_videos[:_SHOWN_REASONS]:
+    skipped_path = summary.out / "skipped.jsonl"
+    render.print_facts(
+        {
+            "videos": f"{summary.written:,} written, {summary.skipped:,} skipped of {summary.listed:,}",
+            "clips": f"{summary.num_clips:,} in {summary.num_shards:,} shards",
+            "size": f"{render.format_bytes(summary.num_bytes)}, "
+            f"{render.format_bytes(summary.num_bytes / max(1, summary.num_clips))} a clip",
+            "events": f"{render.format_share(summary.event_density)} of the stored samples are not zero",
+            "time": _time(summary),
+            "out": summary.out,
+        }
+    )
+    for video in summary.skipped_videos[:_SHOWN_VIDEOS]:
         render.print_line(f"skipped {video.video}: {video.stage}: {video.reason}")
-    if summary.skipped > _SHOWN_REASONS:
-        render.print_line(f"… and {summary.skipped - _SHOWN_REASONS:,} more in {summary.out / 'skipped.jsonl'}")
-    if not summary.num_clips:
-        raise RespikeError("no clip was written", f"see {summary.out / 'skipped.jsonl'}")
-    render.print_line(f"next: respike train --data {summary.out}")
+    if (num_more := summary.skipped - _SHOWN_VIDEOS) > 0:
+        render.print_line(f"skipped {num_more:,} more, named in {skipped_path}")
+    render.print_line(f"next: respike train --data {shlex.quote(str(summary.out))}")
+
+
+def _time(summary: "PrepareSummary") -> str:
+    from respike.cli import render
+
+    spent = render.format_seconds(summary.seconds)
+    if not summary.num_built:
+        return f"{spent}; all was done before"
+    if summary.num_built < summary.num_shards:
+        return f"{spent} for {summary.num_built:,} of the shards; the others were done before"
+    return f"{spent}, {render.format_rate(summary.listed / max(1e-3, summary.seconds), 'videos')}"

@@ -1,179 +1,219 @@
-"""What people see: bars, tables, facts. The only importer of rich. Progress goes to stderr, results to stdout."""
+"""What people see: tables, facts, errors, bars. The only importer of rich. Results go to stdout, all else to stderr."""
 
 import json
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from datetime import timedelta
+from functools import partial
+from typing import TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.progress import Task as RichTask
 from rich.table import Table
+from rich.text import Text
 
-from respike.progress import SILENCE, Task
-from respike.progress import Progress as ProgressProtocol
+from respike.cli.lines import (
+    Lines,
+    Warnings,
+    format_bytes,
+    format_facts,
+    format_rate,
+    format_seconds,
+    format_share,
+    plain,
+)
+from respike.progress import SILENCE, Progress, Task
 
-# without a terminal a line every few seconds: enough for a log, few enough to read
-_LINE_SECONDS = 5.0
+__all__ = [
+    "format_bytes",
+    "format_rate",
+    "format_seconds",
+    "format_share",
+    "make_progress",
+    "print_error",
+    "print_facts",
+    "print_json",
+    "print_line",
+    "print_table",
+]
+
+# wide enough never to fold: a pipe or a log is searched line by line
+_UNFOLDED_WIDTH = 10_000
+# below this many columns a bar keeps its count and its time left
+_LEAST_WIDTH_FOR_RATE = 60
 
 
-def make_progress(*, quiet: bool = False, json: bool = False) -> ProgressProtocol:
-    """The progress that fits: bars on a terminal, lines in a log, nothing for scripts or where quiet is wanted."""
-    if quiet or json:
+def make_progress(*, quiet: bool = False, json: bool = False) -> Progress:
+    """The Progress that fits, on stderr: bars on a terminal, else a line now and then.
+
+    With `quiet` it tells warnings alone, with `json` nothing: what scripts need to know stands in the JSON.
+    """
+    if json:
         return SILENCE
-    console = Console(stderr=True, highlight=False)
-    return _Bars(console) if console.is_terminal else _Lines(console)
+    console = _console(sys.stderr)
+    if quiet or not console.is_terminal:
+        write = partial(_write_line, console)
+        return Warnings(write) if quiet else Lines(write)
+    return _Bars(console)
 
 
 def print_json(value: object) -> None:
-    """Print one JSON value for scripts."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    """Print one JSON value on one line, in ASCII, so that no terminal's encoding can break it."""
+    sys.stdout.write(json.dumps(value) + "\n")
 
 
 def print_facts(facts: Mapping[str, object], title: str = "") -> None:
     """Print names and values in two columns."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0), title=title or None, title_justify="left")
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0), title=_title(title), title_justify="left")
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, str(value))
-    Console(highlight=False).print(table)
+        table.add_row(_text(name), _text(value))
+    _print(table)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """Print rows under headings; all columns but the first stand right."""
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    """Print rows under headings; a column of numbers stands right, a column of words left."""
+    cells = [[plain(str(cell)) for cell in row] for row in rows]
+    table = Table(title=_title(title), title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    Console(highlight=False).print(table)
+        are_numbers = number > 0 and all(row[number][:1].isdigit() or row[number] in ("", "–") for row in cells)
+        table.add_column(_text(column), justify="right" if are_numbers else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(_text, row))
+    _print(table)
 
 
 def print_line(text: str) -> None:
-    """Print one line as it is."""
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+    """Print one line as it is, however long."""
+    _console(sys.stdout).print(_text(text), soft_wrap=True)
 
 
-def format_bytes(count: float) -> str:
-    """A size for people: 1.5 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+def print_error(problem: str, hint: str = "", *, as_json: bool = False) -> None:
+    """Print a problem and what to do about it on stderr: a line each, or one JSON object `{"error", "hint"}`."""
+    if as_json:
+        sys.stderr.write(json.dumps({"error": problem, "hint": hint}) + "\n")
+        return
+    console = _console(sys.stderr)
+    console.print(Text.assemble(("error: ", "bold red"), plain(problem)), soft_wrap=True)
+    if hint:
+        console.print(Text.assemble(("hint: ", "yellow"), plain(hint)), soft_wrap=True)
 
 
-def format_seconds(seconds: float) -> str:
-    """A duration for people: 42 s, 3 min 5 s, 2 h 10 min."""
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+def _console(file: TextIO) -> Console:
+    # asked anew each time: tests and embedders exchange the streams
+    width = None if file.isatty() else _UNFOLDED_WIDTH
+    return Console(file=file, width=width, highlight=False, markup=False, emoji=False)
 
 
-def format_share(share: float) -> str:
-    """A share from 0 to 1 as a percentage."""
-    return f"{share:.1%}"
+def _text(value: object) -> Text:
+    return Text(plain(str(value)))
 
 
-def _format_facts(facts: Mapping[str, Any]) -> str:
-    shown = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in facts.items())
-    return " · ".join(shown)
+def _title(title: str) -> Text | None:
+    return Text(plain(title), style="italic") if title else None
+
+
+def _print(table: Table) -> None:
+    """Print a table without the spaces that fill its last column."""
+    console = _console(sys.stdout)
+    with console.capture() as capture:
+        console.print(table)
+    sys.stdout.write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))
+
+
+def _write_line(console: Console, line: str) -> None:
+    style = "yellow" if line.startswith("warning: ") else ""
+    console.print(Text(plain(line), style=style), soft_wrap=True)
 
 
 class _Bars:
-    """Progress as bars on a terminal."""
+    """Progress as bars on a terminal: the outermost task's stays, those within it go when they are done."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._display: _Display | None = None
 
     @contextmanager
     def task(self, name: str, *, total: float | None, unit: str) -> Iterator[Task]:
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.completed:.0f}/{task.fields[goal]} {task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[facts]}"),
-        )
-        with Progress(*columns, console=self._console, transient=False, expand=False) as progress:
-            goal = "?" if total is None else f"{total:.0f}"
-            number = progress.add_task(name, total=total, goal=goal, rate=unit, facts="")
-            yield _Bar(progress, number, unit)
+        if self._display is None:
+            with _Display(self._console) as display:
+                self._display = display
+                try:
+                    yield _Bar(display, display.start_bar(name, total, unit))
+                finally:
+                    self._display = None
+        else:
+            display = self._display
+            number = display.start_bar(name, total, unit)
+            try:
+                yield _Bar(display, number)
+            finally:
+                display.remove_task(number)
 
     def say(self, message: str) -> None:
-        self._console.print(message, markup=False)
+        _write_line(self._console, message)
 
     def warn(self, message: str) -> None:
-        self._console.print(f"warning: {message}", style="yellow", markup=False)
+        _write_line(self._console, f"warning: {message}")
 
 
 class _Bar:
-    """One bar with its rate."""
+    """The Task behind one bar."""
 
-    def __init__(self, progress: Progress, number: TaskID, unit: str) -> None:
-        self._progress, self._number, self._unit = progress, number, unit
-        self._started, self._done = time.monotonic(), 0.0
+    def __init__(self, display: "_Display", number: TaskID) -> None:
+        self._display, self._number = display, number
         self._facts: dict[str, str | float] = {}
 
     def advance(self, amount: float = 1, **facts: str | float) -> None:
-        self._done += amount
         self._facts |= facts
-        rate = self._done / max(1e-3, time.monotonic() - self._started)
-        self._progress.update(
-            self._number, advance=amount, rate=f"{self._unit} {rate:.1f}/s", facts=_format_facts(self._facts)
-        )
+        self._display.update(self._number, advance=amount, facts=format_facts(self._facts))
 
 
-class _Lines:
-    """Progress as plain lines for logs."""
+class _Display(RichProgress):
+    """Bars with the facts of each task on a line of their own below, where there is room for them."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=None)]
+        columns.append(_CountColumn())
+        if console.width >= _LEAST_WIDTH_FOR_RATE:
+            columns.append(_RateColumn())
+        super().__init__(*columns, _TimeColumn(), console=console, expand=True)
 
-    @contextmanager
-    def task(self, name: str, *, total: float | None, unit: str) -> Iterator[Task]:
-        line = _Line(self, name, total, unit)
-        yield line
-        line.show(final=True)
+    def start_bar(self, name: str, total: float | None, unit: str) -> TaskID:
+        return self.add_task(plain(name), total=total, unit=unit, facts="")
 
-    def say(self, message: str) -> None:
-        self._console.print(message, markup=False, soft_wrap=True)
-
-    def warn(self, message: str) -> None:
-        self.say(f"warning: {message}")
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.fields["facts"]:
+                yield Text(plain(task.fields["facts"]), style="dim", no_wrap=True, overflow="ellipsis")
 
 
-class _Line:
-    """A task that tells how far it is from time to time."""
+class _CountColumn(ProgressColumn):
+    """3/12 videos"""
 
-    def __init__(self, lines: _Lines, name: str, total: float | None, unit: str) -> None:
-        self._lines, self._name, self._total, self._unit = lines, name, total, unit
-        self._started = self._shown = time.monotonic()
-        self._done = 0.0
-        self._facts: dict[str, str | float] = {}
+    def render(self, task: RichTask) -> Text:
+        goal = "" if task.total is None else f"/{task.total:.0f}"
+        return Text(f"{task.completed:.0f}{goal}")
 
-    def advance(self, amount: float = 1, **facts: str | float) -> None:
-        self._done += amount
-        self._facts |= facts
-        if time.monotonic() - self._shown >= _LINE_SECONDS:
-            self.show()
 
-    def show(self, *, final: bool = False) -> None:
-        self._shown = time.monotonic()
-        seconds = max(1e-3, self._shown - self._started)
-        rate = self._done / seconds
-        goal = "" if self._total is None else f"/{self._total:.0f}"
-        parts = [f"{self._name}: {self._done:.0f}{goal} {self._unit}", f"{rate:.1f}/s"]
-        if final:
-            parts.append(f"took {format_seconds(seconds)}")
-        elif self._total is not None and rate > 0:
-            parts.append(f"{format_seconds((self._total - self._done) / rate)} left")
-        if self._facts:
-            parts.append(_format_facts(self._facts))
-        self._lines.say(" · ".join(parts))
+class _RateColumn(ProgressColumn):
+    """12.3 videos/s"""
+
+    def render(self, task: RichTask) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(format_rate(speed, task.fields["unit"]) if speed else task.fields["unit"])
+
+
+class _TimeColumn(ProgressColumn):
+    """0:03:05 left, and at the end: took 4 min 2 s"""
+
+    def render(self, task: RichTask) -> Text:
+        if task.finished:
+            return Text(f"took {format_seconds(task.finished_time or 0)}")
+        left = task.time_remaining
+        return Text("" if left is None else f"{timedelta(seconds=round(left))} left")
