@@ -1,131 +1,134 @@
 """folder: your own videos, in class folders or named in a list."""
 
-import csv
-import io
-import json
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from respike.data.layouts.base import LAYOUTS, Layout, ListingRequest
-from respike.data.layouts.lists import check_unique, read_text, require_folder, walk_videos
+from respike.data.layouts.folder_list import LIST_HINT, ListRow, read_list
+from respike.data.layouts.folders import Tree, find_videos, locate, name_some, readable, require_folder
+from respike.data.layouts.listing import check_alike, make_listing
 from respike.errors import LayoutError
 from respike.sample import SUBSETS, VideoListing, VideoRef
 
 _FORM = "give --root a folder of <class>/<video>, or of {train,val,test}/<class>/<video>, or name videos with --list"
-_LIST_FORM = "each row holds path, label and, if you like, subset (train, val or test)"
 _TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What lies under the root or stands in the list: rows, where each is, the classes in label order, oddities."""
+
+    rows: Sequence[ListRow]
+    paths: Sequence[Path | None]
+    classes: Sequence[str]
+    warnings: tuple[str, ...] = ()
 
 
 def list_folder(request: ListingRequest) -> VideoListing:
     """List `<root>/<class>/**`, `<root>/{train,val,test}/<class>/**`, or what a CSV or JSONL list names.
 
-    Where no subset is given, a seeded fifth of each class's videos is the test. Raises LayoutError where there is no
-    video, a list is malformed, or a video is listed twice.
+    Labels index the sorted class names (those of a list by number where all are numbers). Where no subset is given, a
+    seeded fifth of each class's videos is the test. Raises LayoutError where there is no video, a list is malformed,
+    a video is listed twice, names differ in case only, or subset folders stand beside others.
     """
     root = require_folder(request.root, "videos", _FORM)
-    if request.list_path is not None:
-        rows = _read_list(request.list_path)
-        classes = tuple(sorted({label for _, label, _ in rows}))
-    else:
-        rows, classes = _scan_rows(root)
-    if not rows:
-        raise LayoutError(f"there is no video under {request.list_path or root}", _FORM)
-    subsets = _subsets(rows, request.seed)
-    labels = {name: number for number, name in enumerate(classes)}
+    split = request.official_split("folder", ())
+    found = _read_rows(root, request.list_path) if request.list_path else _scan_rows(root)
+    subsets = _subsets(found.rows, request.seed)
+    labels = {name: number for number, name in enumerate(found.classes)}
     videos = [
-        VideoRef(
-            video_id=path,
-            # is_symlink: a link that leads nowhere is listed, and skipped as missing
-            path=root / path if (root / path).exists() else None,
-            label=labels[label],
-            class_name=label,
-            subset=subset,
-        )
-        for (path, label, _), subset in zip(rows, subsets, strict=True)
+        VideoRef(video_id=row.path, path=path, label=labels[row.label], class_name=row.label, subset=subset)
+        for row, path, subset in zip(found.rows, found.paths, subsets, strict=True)
     ]
-    present = {video.label for video in videos}
-    empty = [name for number, name in enumerate(classes) if number not in present]
-    return VideoListing(
-        dataset="folder",
-        split=None,
-        evaluation_subset="test" if "test" in subsets or "val" not in subsets else "val",
-        classes=classes,
-        videos=check_unique(videos),
-        warnings=(f"no video in the class folders {', '.join(empty)}",) if empty else (),
+    return make_listing(
+        "folder",
+        root,
+        found.classes,
+        videos,
+        hint=LIST_HINT if request.list_path else _FORM,
+        split=split,
+        evaluation_subset="val" if "val" in subsets and "test" not in subsets else "test",
+        warnings=found.warnings,
     )
 
 
-def _scan_rows(root: Path) -> tuple[list[tuple[str, str, str | None]], tuple[str, ...]]:
-    """(path, label, subset) of each video, and all class folders, empty ones as well."""
-    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-    if folders and set(folders) <= set(SUBSETS):
-        parts = [(subset, folder) for subset in folders for folder in sorted((root / subset).iterdir())]
-        parts = [(subset, folder) for subset, folder in parts if folder.is_dir()]
-        rows: list[tuple[str, str, str | None]] = [
-            (f"{subset}/{folder.name}/{file}", folder.name, subset)
-            for subset, folder in parts
-            for file in walk_videos(folder)
-        ]
-        return rows, tuple(sorted({folder.name for _, folder in parts}))
-    return [(f"{name}/{file}", name, None) for name in folders for file in walk_videos(root / name)], tuple(folders)
+def _read_rows(root: Path, list_path: Path) -> _Found:
+    rows = read_list(list_path, root)
+    return _Found(rows=rows, paths=[locate(root, row.path) for row in rows], classes=_sorted_labels(rows))
 
 
-def _read_list(path: Path) -> list[tuple[str, str, str | None]]:
-    if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
-        rows = _read_jsonl(path)
-    else:
-        reader = csv.reader(io.StringIO(read_text(path)), skipinitialspace=True)
-        table = [row for row in reader if any(cell.strip() for cell in row)]
-        header = [cell.strip().lower() for cell in table[0]] if table else []
-        if not {"path", "label"} <= set(header):
-            header = ["path", "label", "subset"]
-        else:
-            table = table[1:]
-        rows = [dict(zip(header, row, strict=False)) for row in table]
-    return [_checked(path, number, row) for number, row in enumerate(rows, start=1)]
+def _sorted_labels(rows: Iterable[ListRow]) -> list[str]:
+    labels = {row.label for row in rows}
+    if all(label.isascii() and label.isdigit() for label in labels):
+        return sorted(labels, key=lambda label: (int(label), label))
+    return sorted(labels)
 
 
-def _read_jsonl(path: Path) -> list[dict[str, str]]:
-    rows = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if line.strip():
-            try:
-                value = json.loads(line)
-            except ValueError as error:
-                raise LayoutError(f"{path} line {number} is no JSON: {error}", _LIST_FORM) from error
-            if not isinstance(value, dict):
-                raise LayoutError(f"{path} line {number} is no JSON object", _LIST_FORM)
-            rows.append({name: str(cell) for name, cell in value.items() if cell is not None})
-    return rows
+def _scan_rows(root: Path) -> _Found:
+    tree = find_videos(root)
+    in_subsets = _has_subset_folders(root, tree)
+    depth = 2 if in_subsets else 1  # how many folders down a class stands
+    rows: list[ListRow] = []
+    paths: list[Path | None] = []
+    loose: list[str] = []
+    classes: set[str] = set()
+    for folder in tree.folders:
+        parts = tuple(map(readable, folder.parts))
+        subset = parts[0].lower() if in_subsets and parts else None
+        if in_subsets and subset is not None and subset not in SUBSETS:
+            continue
+        if len(parts) >= depth:
+            classes.add(parts[depth - 1])
+        for name in folder.videos:
+            video_id = "/".join((*parts, readable(name)))
+            if len(parts) < depth:
+                loose.append(video_id)
+                continue
+            rows.append(ListRow(path=video_id, label=parts[depth - 1], subset=subset))
+            paths.append(None if name in folder.dangling else folder.path / name)
+    warnings = tree.warnings()
+    if loose:
+        told = f"{len(loose):,} videos lie in no class folder and are left out: {name_some(loose)}"
+        if not rows:
+            raise LayoutError(f"no class folders under {root}: {told}", _FORM)
+        warnings = (*warnings, told)
+    return _Found(rows=rows, paths=paths, classes=sorted(classes), warnings=warnings)
 
 
-def _checked(path: Path, number: int, row: dict[str, str]) -> tuple[str, str, str | None]:
-    video, label = (row.get(name, "").strip() for name in ("path", "label"))
-    if not video or not label:
-        raise LayoutError(f"{path} row {number} lacks a path or a label", _LIST_FORM)
-    subset = row.get("subset", "").strip().lower() or None
-    if subset is not None and subset not in SUBSETS:
-        raise LayoutError(f"{path} row {number}: subset {subset!r}", _LIST_FORM)
-    if Path(video).is_absolute() or ".." in Path(video).parts:
-        raise LayoutError(f"{path} row {number}: {video!r} leads out of --root", "give paths relative to --root")
-    return Path(video).as_posix(), label, subset
+def _has_subset_folders(root: Path, tree: Tree) -> bool:
+    """Whether the first folders are subsets. Raises LayoutError where some are and others are not."""
+    tops = {folder.parts[0] for folder in tree.folders if folder.parts}
+    check_alike(sorted(tops), f"folders of {root}")
+    used = {folder.parts[0] for folder in tree.folders if folder.parts and folder.videos}
+    subsets = {name for name in used if name.lower() in SUBSETS}
+    if subsets and subsets != used:
+        # a class may be called train, as the vehicle: then its videos lie right in it
+        holders = {folder.parts[0] for folder in tree.folders if len(folder.parts) == 1 and folder.videos}
+        if subsets - holders:
+            raise LayoutError(
+                f"{root} holds {name_some(sorted(subsets))} and beside them {name_some(sorted(used - subsets))}", _FORM
+            )
+        return False
+    return bool(subsets)
 
 
-def _subsets(rows: list[tuple[str, str, str | None]], seed: int) -> list[str]:
+def _subsets(rows: Sequence[ListRow], seed: int) -> list[str]:
     """The subset of each row; where none is given, a fifth of each class's videos is test, and one stays in train."""
-    subsets: list[str | None] = [subset for _, _, subset in rows]
-    given = sum(subset is not None for subset in subsets)
-    if 0 < given < len(rows):
+    given = [row.subset for row in rows if row.subset is not None]
+    if given and len(given) < len(rows):
         raise LayoutError(
-            f"{given} of {len(rows)} videos have a subset, the others none", "give all of them one, or none"
+            f"{len(given)} of {len(rows)} videos have a subset, the others none", "give all of them one, or none"
         )
     if given:
-        return [subset or "" for subset in subsets]
+        return given
     by_class: dict[str, list[int]] = defaultdict(list)
-    for number, (_, label, _) in enumerate(rows):
-        by_class[label].append(number)
+    # by path: the split must not hang on the order of a list
+    for number in sorted(range(len(rows)), key=lambda number: rows[number].path):
+        by_class[rows[number].label].append(number)
     chosen = ["train"] * len(rows)
     for place, (_, numbers) in enumerate(sorted(by_class.items())):
         count = min(max(1, round(_TEST_SHARE * len(numbers))), len(numbers) - 1)

@@ -1,70 +1,92 @@
 """HMDB51: `<class>/<name>.avi` with the official splits in `testTrainMulti_7030_splits/`."""
 
+import re
 from pathlib import Path
 
 from respike.data.layouts.base import LAYOUTS, Layout, ListingRequest
-from respike.data.layouts.lists import check_unique, read_lines, require_any, require_folder, scan
+from respike.data.layouts.folders import fold, require_folder, scan
+from respike.data.layouts.listing import make_listing
+from respike.data.layouts.lists import read_lines
 from respike.errors import LayoutError
 from respike.sample import VideoListing, VideoRef
 
 _PAGE = "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/"
 _GET = f"download hmdb51_org.rar and test_train_splits.rar from {_PAGE} and extract both there, and the RARs within"
-_SUBSETS = {"1": "train", "2": "test"}
+_SPLITS = (1, 2, 3)
+_NUM_CLASSES = 51
+_LIST_FOLDER = "testTrainMulti_7030_splits"
+_VIDEOS = ("hmdb51", "hmdb51_org", "videos", ".")
+_LIST_NAME = re.compile(r"(?P<name>[^.].*)_test_split(?P<split>[0-9]+)\.txt")
+_SUBSETS = {"1": "train", "2": "test", "0": None}
 
 
 def list_hmdb51(request: ListingRequest) -> VideoListing:
-    """List one of the three splits: code 1 trains, 2 tests, 0 is left out. Classes are sorted by name.
+    """List one of the three splits: code 1 trains, 2 tests, 0 is left out.
 
-    Raises LayoutError where the root, the splits or one class's list is missing or not of the official form.
+    The lists lie in `testTrainMulti_7030_splits/` under the root or beside it, or in `annotations/`; the class folders
+    in `hmdb51/`, `hmdb51_org/`, `videos/` or the root. There is no official order of classes: they are sorted by name.
+    Raises LayoutError where the root or a list is missing or not of the official form, and where no video is there.
     """
     root = require_folder(request.root, "HMDB51", _GET)
-    split = request.split or 1
-    names = ("testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits")
-    lists = require_any((root / name for name in names), "the official splits of HMDB51", _GET)
-    suffix = f"_test_split{split}.txt"
-    paths = {path.name.removesuffix(suffix): path for path in lists.iterdir() if path.name.endswith(suffix)}
-    if not paths:
-        raise LayoutError(f"{lists} holds no list *{suffix}", _GET)
+    split = request.official_split("hmdb51", _SPLITS) or 1
+    paths = _find_lists(root, split)
     classes = tuple(sorted(paths))
-    videos_root = next((root / name for name in ("hmdb51", "videos") if (root / name).is_dir()), root)
+    videos_root = next(root / name for name in _VIDEOS if (root / name).is_dir())
     folders = scan(videos_root)
     videos: list[VideoRef] = []
-    empty: list[str] = []
     for label, name in enumerate(classes):
-        folder = videos_root / folders.get(name.lower(), name)
-        files = scan(folder)
-        if not files:
-            empty.append(name)
-        videos.extend(_list_class(paths[name], name, label, folder, files))
-    return VideoListing(
-        dataset="hmdb51",
+        videos.extend(_list_class(paths[name], name, label, videos_root / folders.get(fold(name), name)))
+    return make_listing(
+        "hmdb51",
+        videos_root,
+        classes,
+        sorted(videos, key=lambda video: (video.subset != "train", video.video_id)),
+        hint=_GET,
         split=split,
-        evaluation_subset="test",
-        classes=classes,
-        videos=check_unique(sorted(videos, key=lambda video: (video.subset != "train", video.video_id))),
-        warnings=(f"{len(empty)} classes have no video on disk: {', '.join(empty[:5])}",) if empty else (),
+        num_official_classes=_NUM_CLASSES,
     )
 
 
-def _list_class(path: Path, name: str, label: int, folder: Path, files: dict[str, str]) -> list[VideoRef]:
+def _find_lists(root: Path, split: int) -> dict[str, Path]:
+    """The lists of one split by class. A class with a list of another split only is an error: labels would shift."""
+    places = (root, root / "test_train_splits", root.parent)
+    looked = [*(place / _LIST_FOLDER for place in places), root / "annotations"]
+    for folder in looked:
+        found = {path: match for path in _files(folder) if (match := _LIST_NAME.fullmatch(path.name))}
+        if not found:
+            continue
+        paths = {match["name"]: path for path, match in found.items() if int(match["split"]) == split}
+        for name in sorted({match["name"] for match in found.values()} - set(paths)):
+            raise LayoutError(f"the official lists of HMDB51: no {folder / name}_test_split{split}.txt", _GET)
+        return paths
+    raise LayoutError(f"the official lists of HMDB51: there is no {looked[0]} with *_test_split{split}.txt", _GET)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _list_class(path: Path, name: str, label: int, folder: Path) -> list[VideoRef]:
+    files = scan(folder)
     videos = []
     for line in read_lines(path):
-        # names may hold anything but a space at the end, so the code is what follows the last one
-        file, _, code = line.rpartition(" ")
-        if code not in ("0", "1", "2"):
+        # names may hold spaces, so the code is what follows the last one
+        file, *code = line.rsplit(maxsplit=1)
+        if not code or code[0] not in _SUBSETS:
             raise LayoutError(f"{path} holds {line!r}, not a file name and 0, 1 or 2", _GET)
-        if code in _SUBSETS:
-            found = files.get(file.strip().lower())
+        subset = _SUBSETS[code[0]]
+        if subset is not None:
+            found = files.get(fold(file))
             videos.append(
                 VideoRef(
-                    video_id=f"{name}/{file.strip()}",
+                    video_id=f"{name}/{file}",
                     path=None if found is None else folder / found,
                     label=label,
                     class_name=name,
-                    subset=_SUBSETS[code],
+                    subset=subset,
                 )
             )
     return videos
 
 
-LAYOUTS.add("hmdb51", Layout(name="hmdb51", list_videos=list_hmdb51, default_sampling="dense", splits=(1, 2, 3)))
+LAYOUTS.add("hmdb51", Layout(name="hmdb51", list_videos=list_hmdb51, default_sampling="dense", splits=_SPLITS))

@@ -4,58 +4,81 @@ import re
 from pathlib import Path
 
 from respike.data.layouts.base import LAYOUTS, Layout, ListingRequest
-from respike.data.layouts.lists import check_unique, read_lines, require_any, require_folder, scan
+from respike.data.layouts.folders import fold, require_folder, scan
+from respike.data.layouts.listing import check_alike, make_listing
+from respike.data.layouts.lists import read_lines
 from respike.errors import LayoutError
 from respike.sample import VideoListing, VideoRef
 
 _PAGE = "https://www.crcv.ucf.edu/research/data-sets/ucf101/"
 _GET = f"download UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from {_PAGE} and extract both there"
+_SPLITS = (1, 2, 3)
+_NUM_CLASSES = 101
+_VIDEOS = ("UCF-101", "UCF101", "videos", ".")
+_LINE = re.compile(r"(?P<folder>[^/]+)/(?P<file>.+?)(?:\s+(?P<number>\d+))?")
 _GROUP = re.compile(r"_(g\d+)_c\d+", re.IGNORECASE)
 
 
 def list_ucf101(request: ListingRequest) -> VideoListing:
-    """List one of the three splits. Labels come from classInd.txt, a video's class from its list, case aside.
+    """List one of the three splits.
 
-    Raises LayoutError where the root, a list or a class of the list is missing.
+    The lists lie in `ucfTrainTestlist/` under the root or beside it, or in `annotations/`; the class folders in
+    `UCF-101/`, `UCF101/`, `videos/` or the root. Labels come from classInd.txt, a video's class from its folder in the
+    list; names match without case. A group is a source video of one class, as `Archery/g07`.
+    Raises LayoutError where the root, a list or a class of the list is missing, and where no video is there.
     """
     root = require_folder(request.root, "UCF101", _GET)
-    split = request.split or 1
-    lists = require_any(
-        (root / "ucfTrainTestlist", root.parent / "ucfTrainTestlist"), "the official lists of UCF101", _GET
-    )
+    split = request.official_split("ucf101", _SPLITS) or 1
+    lists = _lists_folder(root)
     classes = _read_classes(lists / "classInd.txt")
-    videos_root = root / "UCF-101" if (root / "UCF-101").is_dir() else root
+    videos_root = next(root / name for name in _VIDEOS if (root / name).is_dir())
     finder = _Finder(videos_root, classes)
-    videos = [
-        finder.find(line.split()[0], subset)
-        for subset in ("train", "test")
-        for line in read_lines(_list_path(lists, subset, split))
-    ]
-    return VideoListing(
-        dataset="ucf101",
+    videos = []
+    for subset in ("train", "test"):
+        path = _require_list(lists / f"{subset}list{split:02d}.txt")
+        subset_videos = [finder.find(path, line, subset) for line in read_lines(path)]
+        if not subset_videos:
+            raise LayoutError(f"the list {path} of UCF101 is empty", _GET)
+        videos.extend(subset_videos)
+    return make_listing(
+        "ucf101",
+        videos_root,
+        classes,
+        videos,
+        hint=_GET,
         split=split,
-        evaluation_subset="test",
-        classes=classes,
-        videos=check_unique(videos),
         warnings=finder.warnings(),
+        num_official_classes=_NUM_CLASSES,
     )
 
 
-def _list_path(lists: Path, subset: str, split: int) -> Path:
-    path = lists / f"{subset}list{split:02d}.txt"
+def _lists_folder(root: Path) -> Path:
+    looked = [root / "ucfTrainTestlist", root.parent / "ucfTrainTestlist", root / "annotations"]
+    for folder in looked:
+        if (folder / "classInd.txt").is_file():
+            return folder
+    # the first folder there is, so that the error names the one list that it lacks
+    folder = next((folder for folder in looked if folder.is_dir()), looked[0])
+    raise LayoutError(f"the official lists of UCF101: there is no {folder / 'classInd.txt'}", _GET)
+
+
+def _require_list(path: Path) -> Path:
     if not path.is_file():
-        raise LayoutError(f"the list {path} of UCF101 is missing", _GET)
+        raise LayoutError(f"the official lists of UCF101: there is no {path}", _GET)
     return path
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
     """Class names in label order; the numbers of the file begin with 1."""
-    if not path.is_file():
-        raise LayoutError(f"the class list {path} of UCF101 is missing", _GET)
-    numbered = dict(sorted((int(number), name) for number, name in (line.split() for line in read_lines(path))))
-    if list(numbered) != list(range(1, len(numbered) + 1)):
-        raise LayoutError(f"the numbers in {path} do not run from 1 without a gap", _GET)
-    return tuple(numbered.values())
+    rows = [line.split(maxsplit=1) for line in read_lines(path)]
+    if bad := [row for row in rows if len(row) != 2 or not re.fullmatch(r"[0-9]+", row[0])]:
+        raise LayoutError(f"{path} holds {' '.join(bad[0])!r}, not a number and a class", _GET)
+    numbered = sorted((int(number), name) for number, name in rows)
+    if not numbered or [number for number, _ in numbered] != list(range(1, len(numbered) + 1)):
+        raise LayoutError(f"the numbers in {path} do not run from 1, each once, without a gap", _GET)
+    classes = tuple(name for _, name in numbered)
+    check_alike(classes, "classes")
+    return classes
 
 
 class _Finder:
@@ -63,20 +86,25 @@ class _Finder:
 
     def __init__(self, root: Path, classes: tuple[str, ...]) -> None:
         self._root, self._classes = root, classes
-        self._labels = {name.lower(): label for label, name in enumerate(classes)}
+        self._labels = {fold(name): label for label, name in enumerate(classes)}
         self._folders = scan(root)
         self._files: dict[str, dict[str, str]] = {}
+        self._num_other_numbers = 0
 
-    def find(self, listed: str, subset: str) -> VideoRef:
-        folder, _, name = listed.partition("/")
-        if folder.lower() not in self._labels:
-            raise LayoutError(f"{listed!r} is listed, but classInd.txt has no class {folder!r}", _GET)
-        label = self._labels[folder.lower()]
+    def find(self, list_path: Path, line: str, subset: str) -> VideoRef:
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise LayoutError(f"{list_path} holds {line!r}, not <Class>/<video>", _GET)
+        folder, name = fold(match["folder"]), match["file"]
+        if folder not in self._labels:
+            raise LayoutError(f"{list_path} holds {line!r}, but classInd.txt has no class {match['folder']!r}", _GET)
+        label = self._labels[folder]
+        self._num_other_numbers += match["number"] is not None and int(match["number"]) != label + 1
         class_name = self._classes[label]
         group = _GROUP.search(name)
         return VideoRef(
             video_id=f"{class_name}/{name}",
-            path=self._path(folder.lower(), name.lower()),
+            path=self._path(folder, fold(name)),
             label=label,
             class_name=class_name,
             subset=subset,
@@ -93,10 +121,9 @@ class _Finder:
         return None if file is None else self._root / actual / file
 
     def warnings(self) -> tuple[str, ...]:
-        empty = [name for name in self._classes if not self._files.get(name.lower())]
-        if not empty:
+        if not self._num_other_numbers:
             return ()
-        return (f"{len(empty)} of {len(self._classes)} classes have no video on disk: {', '.join(empty[:5])}",)
+        return (f"{self._num_other_numbers:,} lines carry another number than classInd.txt; their class name stands",)
 
 
-LAYOUTS.add("ucf101", Layout(name="ucf101", list_videos=list_ucf101, default_sampling="dense", splits=(1, 2, 3)))
+LAYOUTS.add("ucf101", Layout(name="ucf101", list_videos=list_ucf101, default_sampling="dense", splits=_SPLITS))

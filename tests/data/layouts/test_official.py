@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,14 @@ def test_ucf101_splits_have_the_official_counts(ucf101, split, train, test):
     subsets = [video.subset for video in listing.videos]
     assert (subsets.count("train"), subsets.count("test"), len(listing.classes)) == (train, test, 101)
     assert all(video.path is not None for video in listing.videos)
+    assert listing.warnings == ()
+
+
+@needs_lists
+def test_ucf101_is_listed_in_seconds(ucf101):
+    started = time.process_time()
+    LAYOUTS.get("ucf101").list_videos(ListingRequest(root=ucf101))
+    assert time.process_time() - started < 1.5
 
 
 @needs_lists
@@ -49,6 +58,7 @@ def test_ucf101_labels_are_those_of_the_class_list_and_not_of_sorting(ucf101):
     listing = LAYOUTS.get("ucf101").list_videos(ListingRequest(root=ucf101))
     assert listing.classes != tuple(sorted(listing.classes))
     assert listing.classes[0] == "ApplyEyeMakeup"
+    assert listing.classes.index("Hammering") < listing.classes.index("HammerThrow")
     labelled = {
         line.split()[0].lower(): int(line.split()[1]) - 1
         for line in (ucf101 / "ucfTrainTestlist" / "trainlist01.txt").read_text().splitlines()

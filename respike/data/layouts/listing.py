@@ -1,0 +1,69 @@
+"""Listings: what was listed and found, put together; what is ambiguous is refused, what is empty is told."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from respike.data.layouts.folders import fold, name_some
+from respike.errors import LayoutError
+from respike.sample import VideoListing, VideoRef
+
+
+def make_listing(
+    dataset: str,
+    root: Path,
+    classes: Sequence[str],
+    videos: Sequence[VideoRef],
+    *,
+    hint: str,
+    split: int | None = None,
+    evaluation_subset: str = "test",
+    warnings: Sequence[str] = (),
+    num_official_classes: int | None = None,
+) -> VideoListing:
+    """Put a listing together from what the lists name and what was found under `root`.
+
+    A class of which no video was found keeps its label and is told in the warnings; so is another number of classes
+    than the official one. Raises LayoutError, with `hint`, where nothing is listed or nothing of it is on disk, and
+    where a video is listed twice or two names differ in case only.
+    """
+    check_alike(classes, "classes")
+    if not videos:
+        raise LayoutError(f"{dataset}: no video is listed for {root}", hint)
+    check_unique(videos)
+    present = {video.label for video in videos if video.path is not None}
+    if not present:
+        raise LayoutError(f"{dataset}: none of the {len(videos):,} listed videos is under {root}", hint)
+    told = list(warnings)
+    if num_official_classes not in (None, len(classes)):
+        told.append(f"the lists hold {len(classes)} classes, where {dataset} has {num_official_classes}")
+    if empty := [name for label, name in enumerate(classes) if label not in present]:
+        told.append(f"{len(empty)} of {len(classes)} classes have no video on disk: {name_some(empty)}")
+    return VideoListing(
+        dataset=dataset,
+        split=split,
+        evaluation_subset=evaluation_subset,
+        classes=tuple(classes),
+        videos=tuple(videos),
+        warnings=tuple(told),
+    )
+
+
+def check_alike(names: Iterable[str], what: str, key: Callable[[str], str] = fold) -> None:
+    """Raise LayoutError, naming both, where two of the names have the same `key`: by default, differ in case only."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.get(key(name))) is not None:
+            raise LayoutError(f"the {what} {other!r} and {name!r} are alike", "give them one name, or two that differ")
+        seen[key(name)] = name
+
+
+def check_unique(videos: Iterable[VideoRef]) -> None:
+    """Raise LayoutError, naming both, where a video is listed twice, in one subset or in two, case aside."""
+    seen: dict[str, VideoRef] = {}
+    for video in videos:
+        other = seen.setdefault(fold(video.video_id), video)
+        if other is not video:
+            raise LayoutError(
+                f"{other.video_id!r} ({other.subset}) and {video.video_id!r} ({video.subset}) are listed both",
+                "each video may be listed once, in one subset, and names may not differ in case only",
+            )
