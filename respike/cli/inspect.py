@@ -1,14 +1,20 @@
 """`respike inspect`: what a set of shards holds, in numbers and pictures."""
 
+import shlex
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.errors import ShardError
+
 if TYPE_CHECKING:
     from respike.data import ShardDataset
+    from respike.data.index import DatasetIndex
 
 _SHEET_CLIPS = 6
+_WEIGHED_CLIPS = 100
 
 
 @click.command(
@@ -24,117 +30,132 @@ Examples:
 @click.option("--html", type=click.Path(path_type=Path), help="Write numbers and contact sheet as one page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 def command(shards: str, png: Path | None, html: Path | None, as_json: bool) -> None:
-    """Show what the SHARDS folder holds: videos, clips, classes, events, sizes, and how they look."""
+    """Show what the SHARDS folder holds: videos, clips, classes, events, sizes, and how they look.
+
+    Red pixels of the contact sheet grew brighter than in the key frame, blue ones darker.
+    """
     from respike.cli import render
     from respike.data import open_shards
 
     dataset = open_shards(shards)
+    if not len(dataset):
+        raise ShardError(
+            f"{shards} holds no clip", f"see {Path(shards) / 'skipped.jsonl'} for what was skipped and why"
+        )
     facts = gather_facts(dataset)
     if png or html:
-        from respike.cli import sheet
-
-        figure = sheet.draw_sheet([dataset[number] for number in _choose(dataset)])
-        if png:
-            sheet.save_figure(figure, png)
-        if html:
-            _write_page(html, shards, facts, sheet.inline_png(sheet.figure_png(figure)))
+        _draw(dataset, facts, shards, png, html)
     if as_json:
         render.print_json(facts)
-    else:
-        _print(facts)
-        for path in filter(None, (png, html)):
-            render.print_line(f"wrote {path}")
+        return
+    _print(facts)
+    for path in filter(None, (png, html)):
+        render.print_line(f"wrote {path}")
+    if not png and not html:
+        render.print_line(f"next: respike inspect {shlex.quote(shards)} --png sheet.png")
+
+
+def _draw(dataset: "ShardDataset", facts: dict[str, Any], shards: str, png: Path | None, html: Path | None) -> None:
+    from respike.cli import sheet
+    from respike.cli.pages import render_page
+    from respike.files import write_atomically
+
+    picture = sheet.figure_png(sheet.draw_sheet([dataset[number] for number in choose_clips(dataset)]))
+    if png:
+        write_atomically(png, picture)
+    if html:
+        title = Path(shards).name or shards
+        write_atomically(html, render_page("inspect.html", title=title, facts=facts, picture=sheet.inline_png(picture)))
 
 
 def gather_facts(dataset: "ShardDataset") -> dict[str, Any]:
-    """What the index says of a set of shards, and what one sample of each shard weighs."""
+    """What the index says of a set of shards, and the mean weight of the parts of its samples.
+
+    Sizes are in bytes, shares from 0 to 1. Nothing is hashed and no picture decoded.
+    """
     index = dataset.index
     clips_by_class: dict[str, int] = dict.fromkeys(index.spec.classes, 0)
     for row in dataset.clips:
         clips_by_class[index.spec.classes[row.label]] += 1
-    subsets = {
-        subset: {
-            "shards": len(shards := [shard for shard in index.shards if shard.subset == subset]),
-            "videos": sum(video.subset == subset for video in index.videos),
-            "clips": sum(shard.num_samples for shard in shards),
-            "bytes": sum(shard.num_bytes for shard in shards),
-        }
-        for subset in sorted({shard.subset for shard in index.shards})
-    }
+    counts = sorted(clips_by_class.values())
     num_bytes = sum(shard.num_bytes for shard in index.shards)
     num_frames = index.num_clips * int(index.spec.settings["clip_length"])
     return {
         "dataset": index.spec.dataset,
         "split": index.spec.split,
+        "evaluation_subset": index.spec.evaluation_subset,
         "settings": dict(index.spec.settings),
         "fingerprint": index.spec.fingerprint,
         "videos": {"listed": index.num_listed, "written": index.num_written, "skipped": index.num_skipped},
-        "subsets": subsets,
+        "subsets": {subset: _count(index, subset) for subset in sorted({shard.subset for shard in index.shards})},
         "num_classes": len(index.spec.classes),
+        "clips_a_class": {"min": counts[0], "median": statistics.median_low(counts), "max": counts[-1]},
         "clips_by_class": clips_by_class,
         "num_clips": index.num_clips,
         "event_density": index.event_density,
         "num_bytes": num_bytes,
-        "bytes_per_clip": round(num_bytes / max(1, index.num_clips)),
-        "bytes_per_frame": round(num_bytes / max(1, num_frames)),
+        "bytes_per_clip": round(num_bytes / index.num_clips),
+        "bytes_per_frame": round(num_bytes / num_frames),
         "sizes": _weigh(dataset),
+    }
+
+
+def _count(index: "DatasetIndex", subset: str) -> dict[str, int]:
+    shards = [shard for shard in index.shards if shard.subset == subset]
+    return {
+        "shards": len(shards),
+        "videos": sum(video.subset == subset for video in index.videos),
+        "clips": sum(shard.num_samples for shard in shards),
+        "bytes": sum(shard.num_bytes for shard in shards),
     }
 
 
 def _weigh(dataset: "ShardDataset") -> dict[str, int]:
     """Mean bytes a clip of key frames, events and JSON, from up to a hundred clips spread over the set."""
-    step = max(1, len(dataset) // 100)
-    weights = [dataset.member_sizes(number) for number in range(0, len(dataset), step)]
+    step = -(-len(dataset) // _WEIGHED_CLIPS)
+    numbers = range(0, len(dataset), step)
     totals = {"key_frames": 0, "events": 0, "json": 0}
-    for sizes in weights:
-        for name, size in sizes.items():
+    for number in numbers:
+        for name, size in dataset.member_sizes(number).items():
             totals["key_frames" if name.endswith(".jpg") else name] += size
-    return {name: round(total / max(1, len(weights))) for name, total in totals.items()}
+    return {name: round(total / len(numbers)) for name, total in totals.items()}
 
 
-def _choose(dataset: "ShardDataset") -> list[int]:
-    """Clips of different classes, spread over them, each from the middle of a video."""
+def choose_clips(dataset: "ShardDataset", most: int = _SHEET_CLIPS) -> list[int]:
+    """Numbers of at most `most` clips of different classes, spread over them, each from the middle of its class."""
     by_label: dict[int, list[int]] = {}
     for number, row in enumerate(dataset.clips):
         by_label.setdefault(row.label, []).append(number)
     labels = sorted(by_label)
-    step = max(1, len(labels) // _SHEET_CLIPS)
-    chosen = [by_label[label][len(by_label[label]) // 2] for label in labels[::step]]
-    return chosen[:_SHEET_CLIPS]
+    num_shown = min(most, len(labels))
+    chosen = [labels[place * len(labels) // num_shown] for place in range(num_shown)]
+    return [by_label[label][len(by_label[label]) // 2] for label in chosen]
 
 
 def _print(facts: dict[str, Any]) -> None:
     from respike.cli import render
 
-    settings, videos = facts["settings"], facts["videos"]
-    counts = sorted(facts["clips_by_class"].values())
+    settings, videos, counts = facts["settings"], facts["videos"], facts["clips_a_class"]
+    split = f", split {facts['split']}" if facts["split"] is not None else ""
+    parts = {name: render.format_bytes(size) for name, size in facts["sizes"].items()}
+    clip, frame = (render.format_bytes(facts[name]) for name in ("bytes_per_clip", "bytes_per_frame"))
     render.print_facts(
         {
-            "data set": facts["dataset"] + (f", split {facts['split']}" if facts["split"] else ""),
+            "data set": f"{facts['dataset']}{split}; scores are made on {facts['evaluation_subset']}",
             "videos": f"{videos['written']:,} written, {videos['skipped']:,} skipped of {videos['listed']:,}",
-            "classes": f"{facts['num_classes']}; clips a class {counts[0]} – {counts[-1]}, "
-            f"median {counts[len(counts) // 2]}",
-            "clips": f"{facts['num_clips']:,} of {settings['clip_length']} frames, stride {settings['stride']}",
-            "events": f"θ {settings['threshold']}, {settings['color']}, "
-            f"{render.format_share(facts['event_density'])} not zero",
-            "size": f"{render.format_bytes(facts['num_bytes'])}; {render.format_bytes(facts['bytes_per_clip'])} a clip "
-            f"(key frames {render.format_bytes(facts['sizes']['key_frames'])}, "
-            f"events {render.format_bytes(facts['sizes']['events'])}), "
-            f"{render.format_bytes(facts['bytes_per_frame'])} a frame",
+            "classes": f"{facts['num_classes']:,}, of {counts['min']:,} to {counts['max']:,} clips, "
+            f"median {counts['median']:,}",
+            "clips": f"{facts['num_clips']:,} of {settings['clip_length']} frames, stride {settings['stride']}, "
+            f"{settings['sampling']} sampling",
+            "events": f"{render.format_share(facts['event_density'])} of the samples are not zero; "
+            f"threshold {settings['threshold']}, {settings['color']}",
+            "size": f"{render.format_bytes(facts['num_bytes'])}; {clip} a clip, {frame} a frame",
+            "of a clip": f"key frames {parts['key_frames']}, events {parts['events']}, JSON {parts['json']}",
             "fingerprint": facts["fingerprint"][:16],
         }
     )
-    render.print_table(
-        ("subset", "shards", "videos", "clips", "bytes"),
-        [
-            (name, part["shards"], f"{part['videos']:,}", f"{part['clips']:,}", render.format_bytes(part["bytes"]))
-            for name, part in facts["subsets"].items()
-        ],
-    )
-
-
-def _write_page(path: Path, shards: str, facts: dict[str, Any], picture: str) -> None:
-    from respike.cli.pages import render_page
-    from respike.files import write_atomically
-
-    write_atomically(path, render_page("inspect.html", title=Path(shards).name or shards, facts=facts, picture=picture))
+    rows = [
+        (name, *(f"{part[what]:,}" for what in ("shards", "videos", "clips")), render.format_bytes(part["bytes"]))
+        for name, part in facts["subsets"].items()
+    ]
+    render.print_table(("subset", "shards", "videos", "clips", "size"), rows)
