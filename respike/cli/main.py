@@ -25,7 +25,7 @@ COMMANDS = {
     "doctor": "Show what is installed and found.",
 }
 # what stopping a command half-way leaves behind
-_AFTER_INTERRUPT = {"prepare": "finished shards are kept; run the same command to go on"}
+_AFTER_STOP = {"prepare": ": finished shards are kept, run the same command to go on"}
 FAILED, INTERRUPTED, READER_GONE, TERMINATED = 1, 130, 141, 143
 
 
@@ -99,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         _refuse(error, as_json)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted", _AFTER_INTERRUPT.get(given[0], ""), INTERRUPTED, as_json)
+        _fail(_stopped("interrupted", given), "", INTERRUPTED, as_json)
+    except _Terminated:
+        _fail(_stopped("terminated", given), "", TERMINATED, as_json)
     except BrokenPipeError:
         _close_stdout()
         sys.exit(READER_GONE)
@@ -123,11 +125,20 @@ def _stopped_by_sigterm() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # None: a handler that was not set from Python and cannot be set back from it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came; no `except Exception` may swallow it."""
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    sys.exit(TERMINATED)
+    raise _Terminated
+
+
+def _stopped(how: str, arguments: Sequence[str]) -> str:
+    return how + (_AFTER_STOP.get(arguments[0], "") if arguments else "")
 
 
 def _refuse(error: click.ClickException, as_json: bool) -> None:
