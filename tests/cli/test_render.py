@@ -1,0 +1,129 @@
+import io
+import json
+import sys
+
+import pytest
+from respike.cli import render
+from respike.progress import SILENCE
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Make stderr and stdout one terminal of some width."""
+
+    def make(columns: int, **environment: str) -> Terminal:
+        for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in ({"TERM": "xterm", "COLUMNS": str(columns), "LINES": "30"} | environment).items():
+            monkeypatch.setenv(name, value)
+        screen = Terminal()
+        monkeypatch.setattr(sys, "stderr", screen)
+        monkeypatch.setattr(sys, "stdout", screen)
+        return screen
+
+    return make
+
+
+def work(progress) -> None:
+    with progress.task("prepare", total=3, unit="videos") as task:
+        task.advance(1, skipped=0)
+        with progress.task("within", total=1, unit="clips") as inner:
+            inner.advance()
+        progress.warn("one is [red]broken[/red]")
+        task.advance(2, skipped=1)
+
+
+def test_without_a_terminal_progress_is_plain_lines_on_stderr(capsys):
+    work(render.make_progress())
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("prepare: 0 of 3 videos\nwarning: one is [red]broken[/red]\nprepare: 3 of 3 videos · ")
+    assert "\x1b" not in err
+
+
+def test_quiet_leaves_warnings(capsys):
+    work(render.make_progress(quiet=True))
+    assert capsys.readouterr() == ("", "warning: one is [red]broken[/red]\n")
+
+
+def test_json_leaves_nothing(capsys):
+    assert render.make_progress(json=True) is SILENCE
+
+
+def test_a_terminal_gets_a_bar_with_count_rate_time_and_facts(terminal):
+    screen = terminal(80)
+    work(render.make_progress())
+    last = screen.getvalue().rpartition("prepare")[2]
+    assert "3/3" in last
+    assert "videos/s" in last
+    assert "took" in last
+    assert "skipped 1" in last
+    assert "warning: one is [red]broken[/red]" in screen.getvalue()
+
+
+def test_a_bar_within_a_bar_goes_when_it_is_done(terminal):
+    screen = terminal(80)
+    work(render.make_progress())
+    assert "within" not in screen.getvalue().rpartition("prepare")[2]
+    assert "within" in screen.getvalue()
+
+
+@pytest.mark.parametrize("columns", [40, 60])
+def test_a_bar_fits_a_narrow_terminal(terminal, columns):
+    screen = terminal(columns, NO_COLOR="1", TERM="dumb", TTY_COMPATIBLE="1", TTY_INTERACTIVE="0")
+    work(render.make_progress())
+    shown = [line for line in screen.getvalue().splitlines() if line.startswith("prepare")]
+    assert shown
+    assert all("3/3" in line and len(line) <= columns for line in shown)
+
+
+def test_no_color_is_heeded(terminal):
+    screen = terminal(80, NO_COLOR="1")
+    render.print_error("wrong", "set it right")
+    assert "\x1b[3" not in screen.getvalue()
+    colored = terminal(80)
+    render.print_error("wrong", "set it right")
+    assert "\x1b[1;31merror" in colored.getvalue()
+
+
+def test_an_error_stays_one_line_however_long(capsys):
+    render.print_error("x " * 200 + "\n[b]y", "z " * 200)
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.endswith("\\n[b]y")
+    assert hint.startswith("hint: z")
+
+
+def test_facts_and_tables_are_text_as_it_is_and_unfolded_in_a_pipe(capsys):
+    path = "/very/long" * 30 + "/[bold]x[/bold]/:smile:"
+    render.print_facts({"out": path, "a longer name": 3}, title="of [it]")
+    assert capsys.readouterr().out.splitlines() == ["of [it]", f"out            {path}", "a longer name  3"]
+
+
+def test_numbers_stand_right_and_words_left(capsys):
+    render.print_table(("name", "clips", "what"), [("a", "5", "left"), ("bcd", "1,200", "words")])
+    assert capsys.readouterr().out.splitlines() == [
+        "name  clips  what",
+        "a         5  left",
+        "bcd   1,200  words",
+    ]
+
+
+def test_a_wide_table_folds_on_a_narrow_terminal(terminal):
+    screen = terminal(60, NO_COLOR="1", TERM="dumb")
+    render.print_facts({"out": "x" * 100})
+    assert max(map(len, screen.getvalue().splitlines())) <= 60
+    assert screen.getvalue().count("x") == 100
+
+
+def test_json_survives_names_that_are_no_text(capsys):
+    render.print_json({"video": "猫\udcff\n"})
+    line = capsys.readouterr().out
+    assert line.isascii()
+    assert json.loads(line) == {"video": "猫\udcff\n"}
