@@ -20,8 +20,16 @@ def clock(monkeypatch):
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (999.7, "1.0 kB"), (1500, "1.5 kB"), (999_960, "1.0 MB"), (2e9, "2.0 GB")]
-    + [(5e12, "5.0 TB"), (3e15, "3000.0 TB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (999.7, "1.0 kB"),
+        (1500, "1.5 kB"),
+        (999_960, "1.0 MB"),
+        (2e9, "2.0 GB"),
+        (5e12, "5.0 TB"),
+        (3e15, "3000.0 TB"),
+    ],
 )
 def test_sizes_read_as_people_write_them(count, text):
     assert format_bytes(count) == text
@@ -29,8 +37,15 @@ def test_sizes_read_as_people_write_them(count, text):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (185, "3 min 5 s")]
-    + [(7800, "2 h 10 min")],
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (185, "3 min 5 s"),
+        (7800, "2 h 10 min"),
+    ],
 )
 def test_durations_read_as_people_write_them(seconds, text):
     assert format_seconds(seconds) == text

@@ -1,0 +1,166 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from respike.cli import prepare as prepare_command
+from respike.data import open_shards
+from respike.data.layouts import LAYOUTS
+from respike.data.prepare import PrepareSettings
+
+
+@pytest.fixture
+def here(tmp_path, video_folder, monkeypatch):
+    """A working folder with the small videos and a broken one under data/folder."""
+    for path in sorted(video_folder.rglob("*.mp4")):
+        target = tmp_path / "data" / "folder" / path.relative_to(video_folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(path, target)
+    (tmp_path / "data" / "folder" / "wave" / "broken.mp4").write_bytes(b"no video at all")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def option_of(name: str) -> click.Option:
+    return next(option for option in prepare_command.command.params if option.name == name)
+
+
+def default_of(option: click.Option):
+    # what a bare command would pass on: releases of click differ in how they keep an option without a default
+    return prepare_command.command.make_context("prepare", ["folder"]).params[option.name]
+
+
+def test_the_data_sets_are_those_that_layouts_know():
+    assert list(prepare_command.DATASETS) == LAYOUTS.names()
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(PrepareSettings), ids=lambda field: field.name)
+def test_each_setting_has_an_option_with_its_default(field):
+    option = option_of(field.name)
+    assert option.opts == ["--" + field.name.replace("_", "-")]
+    # None: the default hangs on the data set or the sampling, and is told in the help
+    told = f"[default: {field.default}]" if field.name == "clips_per_video" else "[default: "
+    default = default_of(option)
+    assert default == field.default or (default is None and told in option.help)
+
+
+def test_a_bare_command_finds_its_root_and_names_its_out(here, call):
+    answer = call("prepare", "folder", "--workers", 1, "--threshold", 6, "--json")
+    assert answer.code == 0, answer.err
+    facts = json.loads(answer.out)
+    assert answer.err == ""
+    assert (facts["out"], facts["listed"], facts["written"], facts["skipped"]) == ("shards/folder", 13, 12, 1)
+    assert facts["skipped_by_stage"] == {"open": 1}
+    dataset = open_shards("shards/folder")
+    assert facts["num_clips"] == len(dataset)
+    assert facts["num_bytes"] == sum(path.stat().st_size for path in Path("shards/folder").glob("*.tar"))
+    assert dataset.spec.settings == PrepareSettings(threshold=6).to_json()
+
+
+def test_every_option_reaches_the_settings(here, call):
+    given = {"stride": 2, "clip_length": 8, "clip_step": 4, "frame_stride": 2, "short_side": 32, "threshold": 5}
+    given |= {"color": "rgb", "key_quality": 80, "videos_per_shard": 3, "seed": 7}
+    options = [part for name, value in given.items() for part in ("--" + name.replace("_", "-"), value)]
+    assert call("prepare", "folder", "--workers", 1, "--quiet", "--out", "a", *options).code == 0
+    assert open_shards("a").spec.settings == PrepareSettings(**given).to_json()
+    uniform = ("--sampling", "uniform", "--clips-per-video", 2)
+    assert call("prepare", "folder", "--workers", 1, "--quiet", "--out", "b", *uniform).code == 0
+    assert open_shards("b").spec.settings == PrepareSettings(sampling="uniform", clips_per_video=2).to_json()
+
+
+def test_the_report_tells_counts_what_was_skipped_and_the_next_command(here, call):
+    answer = call("prepare", "folder", "--workers", 1, "--out", "my shards")
+    assert answer.code == 0
+    assert "12 written, 1 skipped of 13" in answer.out
+    assert "skipped wave/broken.mp4: open: " in answer.out
+    assert answer.out.splitlines()[-1] == "next: respike train --data 'my shards'"
+    assert answer.err.startswith("prepare: 0 of 13 videos\n")
+    again = call("prepare", "folder", "--workers", 1, "--out", "my shards")
+    assert "all was done before" in again.out
+
+
+def test_many_skipped_videos_are_counted_not_listed(here, call):
+    for number in range(8):
+        Path(f"data/folder/wave/b{number}.mp4").touch()
+    answer = call("prepare", "folder", "--workers", 1)
+    assert answer.out.count("\nskipped wave/") == 5
+    assert "skipped 4 more, named in shards/folder/skipped.jsonl" in answer.out
+
+
+def test_quiet_says_nothing_where_nothing_is_wrong(here, call):
+    answer = call("prepare", "folder", "--workers", 1, "--quiet")
+    assert (answer.code, answer.out, answer.err) == (0, "", "")
+
+
+def test_warnings_of_the_listing_reach_people_and_scripts(here, call):
+    Path("data/folder/empty").mkdir()
+    answer = call("prepare", "folder", "--workers", 1, "--quiet")
+    assert answer.err.startswith("warning: ")
+    assert "empty" in answer.err
+    facts = json.loads(call("prepare", "folder", "--workers", 1, "--json").out)
+    assert len(facts["warnings"]) == 1
+    assert "empty" in facts["warnings"][0]
+
+
+def test_strict_fails_after_all_else_is_written(here, call):
+    answer = call("prepare", "folder", "--workers", 1, "--strict", "--json")
+    assert (answer.code, answer.out) == (1, "")
+    assert "1 of 13 videos were skipped" in json.loads(answer.err)["error"]
+    assert open_shards("shards/folder").index.num_written == 12
+
+
+def test_a_list_names_the_videos(here, call):
+    Path("list.csv").write_text("path,label,subset\nwave/v00.mp4,hello,train\njump/v01.mp4,bye,test\n")
+    assert call("prepare", "folder", "--list", "list.csv", "--workers", 1, "--quiet").code == 0
+    assert open_shards("shards/folder").spec.classes == ("bye", "hello")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("folder", "--split", 2), "--split 2: folder has no splits"),
+        (("ucf101", "--split", 4), "--split 4: ucf101 has splits 1, 2, 3"),
+        (("ucf101", "--list", "x.csv"), "--list goes with `folder`; ucf101 has lists of its own"),
+        (("folder", "--sampling", "uniform", "--clip-step", 8), "--clip-step goes with --sampling dense"),
+        (("kinetics400", "--clip-step", 8), "--clip-step goes with --sampling dense"),
+        (("ucf101", "--clips-per-video", 2), "--clips-per-video goes with --sampling uniform"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(call, arguments, said):
+    answer = call("prepare", *arguments)
+    assert answer.code == 2
+    assert said in answer.err
+
+
+def test_a_split_has_an_out_of_its_own():
+    assert prepare_command._default_out("ucf101", 2) == Path("shards/ucf101-split2")
+    assert prepare_command._default_out("kinetics400", None) == Path("shards/kinetics400")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_half_way_the_same_command_ends_with_the_same_bytes(here, number, code):
+    command = [sys.executable, "-m", "respike", "prepare", "folder", "--videos-per-shard", "1", "--workers", "2"]
+    with subprocess.Popen([*command, "--out", "a"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        deadline = time.monotonic() + 60
+        # stopped while work is under way, or at the latest when it is done
+        while not list(Path("a/.respike/done").glob("*.json")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        run.send_signal(number)
+        _, complaint = run.communicate(timeout=60)
+    assert run.returncode == code
+    assert "finished shards are kept, run the same command to go on" in complaint.splitlines()[-1]
+    assert "Traceback" not in complaint
+    assert not Path("a/dataset.json").exists()
+    for out in ("a", "b"):
+        subprocess.run([*command, "--out", out, "--quiet"], check=True)
+    contents = [
+        {path.name: path.read_bytes() for path in sorted(Path(out).iterdir()) if path.is_file()} for out in ("a", "b")
+    ]
+    assert contents[0] == contents[1]
+    assert len(contents[0]) == 12 + 4
