@@ -14,10 +14,12 @@ from tests.conftest import REAL_CLIPS, moving_square
 RESPIKE = (sys.executable, "-m", "respike")
 
 
-def run(*arguments, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def run(
+    *arguments, cwd: Path, code: int = 0, num_threads: int = 1, timeout: float = 280
+) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": str(num_threads)}
     answer = subprocess.run(
-        [*RESPIKE, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, env=environment, timeout=280
+        [*RESPIKE, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, env=environment, timeout=timeout
     )
     assert answer.returncode == code, answer.stderr
     assert "Traceback" not in answer.stderr
@@ -109,7 +111,19 @@ def test_the_real_clips_go_the_whole_way(tmp_path):
 
 def test_the_demo_in_the_small_writes_its_page(tmp_path):
     answer = run("demo", "--out", "demo", "--epochs", 1, "--videos", 1, "--json", cwd=tmp_path)
-    assert json.loads(answer.stdout)["scores"]["hybrid"]["num_clips"] == 192
+    assert json.loads(answer.stdout)["scores"]["hybrid"]["num_clips"] == 96
     page = (tmp_path / "demo" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     assert "multiply-accumulates" in page
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_in_the_demo_the_hybrid_knows_what_neither_branch_knows_alone(tmp_path):
+    answer = run("demo", "--ablate", "--json", cwd=tmp_path, num_threads=os.cpu_count() or 1, timeout=1700)
+    scores = json.loads(answer.stdout)["scores"]
+    assert scores["hybrid"]["clip"]["top1"] >= 0.95
+    # four groups of four told apart, and within each a guess: 25 %
+    assert 0.15 <= scores["ann"]["clip"]["top1"] <= 0.35
+    assert 0.15 <= scores["snn"]["clip"]["top1"] <= 0.35
+    assert (tmp_path / "demo" / "report.html").is_file()

@@ -27,8 +27,8 @@ class DemoSettings:
 
     train_videos: int = 8
     train_scenes: int = 15
-    test_videos: int = 2
-    test_scenes: int = 12
+    test_videos: int = 4
+    test_scenes: int = 6
     clip_length: int = 16
     size: int = SIZE
     crf: int = 23

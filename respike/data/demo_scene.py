@@ -18,7 +18,7 @@ MOTIONS = ("left", "right", "clockwise", "counterclockwise")
 SIZE = 72
 # most that the mover goes in a frame: share of the side, radians
 _MOST_STEP = 0.065
-_MOST_TURN = 0.32
+_MOST_TURN = 0.21
 
 _Picture = NDArray[np.floating[Any]]
 _Mask = NDArray[np.floating[Any]]
@@ -120,8 +120,8 @@ def _draw_mover(size: int, generator: np.random.Generator) -> _Mover:
     # lighter than anything else in the scene, whatever its hue: what it covers brightens, what it uncovers darkens
     first_color, last_color = generator.uniform(185, 255, (2, 3))
     return _Mover(
-        reach=size * generator.uniform(0.14, 0.18),
-        ball_radius=size * generator.uniform(0.075, 0.10),
+        reach=size * generator.uniform(0.20, 0.25),
+        ball_radius=size * generator.uniform(0.065, 0.085),
         half_width=size * generator.uniform(0.03, 0.05),
         first_color=first_color,
         last_color=last_color,

@@ -63,11 +63,16 @@ def respike_r50(num_classes: int, branches: Branches) -> ModelConfig:
 
 @MODELS.register("respike_tiny")
 def respike_tiny(num_classes: int, branches: Branches) -> ModelConfig:
-    """A network of the same build for 64×64 clips on a CPU: tests, the demo, first tries."""
+    """A network of the same build for 32×32 or 64×64 clips on a CPU: tests, the demo, first tries.
+
+    It fuses at the two coarse scales alone, and unpooled: of images this small the fine maps would cost most of the
+    attention, and pooling them would cost the direction of motion.
+    """
     return ModelConfig(
         name="respike_tiny",
         num_classes=num_classes,
         branches=branches,
         backbone=BackboneSettings(timm_name="resnet10t", channels=(32, 32, 64, 96), stem_width=8),
         snn=SpikingResNetSettings(stem_channels=32, channels=(32, 32, 64, 96), blocks_per_stage=1),
+        fusion_pools=(0, 0, 1, 1),
     )

@@ -87,7 +87,8 @@ def group_logits(model: nn.Module, key: torch.Tensor, residuals: torch.Tensor) -
         for scale, stage in enumerate(model.snn.stages):
             for block in stage.blocks:
                 x = block_step(block, neurons[block], x)
-            x = fuse(model.fusions[scale], x, maps[scale])
+            if model.config.fusion_pools[scale]:
+                x = fuse(model.fusions[scale], x, maps[scale])
         last.append(x)
     features = torch.cat([maps[-1], torch.stack(last).mean(dim=0)], dim=1).mean(dim=(2, 3))[0]
     return model.head.weight @ features + model.head.bias

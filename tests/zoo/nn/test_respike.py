@@ -7,7 +7,7 @@ import pytest
 import torch
 from respike.color import YCC_TO_RGB
 from respike.errors import SettingError
-from respike.zoo.models import create_model
+from respike.zoo.models import ReSpike, create_model, model_config
 from respike.zoo.nn.lif import LIF
 
 from tests.zoo.nn import stepping
@@ -22,10 +22,11 @@ def clips(*, num_clips=2, num_groups=2, num_residuals=3, height=64, width=64):
     return keys, torch.randint(-255, 256, shape, generator=generator, dtype=torch.int16)
 
 
-def random_model(**options):
-    """A network in which nothing is at its starting value, so that no part can hide."""
+def random_model(pools=(4, 2, 1, 1), **options):
+    """A small network, fused as the published ones, in which nothing is at its starting value: no part can hide."""
     torch.manual_seed(0)
-    model = create_model("respike_tiny", num_classes=5, **options)
+    config = model_config("respike_tiny", num_classes=5, **options)
+    model = ReSpike(dataclasses.replace(config, fusion_pools=pools))
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if name.endswith("running_var"):
@@ -36,9 +37,10 @@ def random_model(**options):
     return model.eval()
 
 
+@pytest.mark.parametrize("pools", [(4, 2, 1, 1), (0, 0, 1, 1), (1, 0, 2, 0)])
 @torch.no_grad()
-def test_folded_time_equals_stepping_in_time_to_1e_10():
-    model = random_model().double()
+def test_folded_time_equals_stepping_in_time_to_1e_10(pools):
+    model = random_model(pools).double()
     keys, residuals = clips(height=64, width=96)
     folded = model.group_logits(keys, residuals, "ycc")
     seen_keys, seen_residuals = model.normalise(keys, residuals, "ycc")
@@ -173,8 +175,7 @@ def test_a_config_that_makes_no_network_is_refused(change, words):
 
 @torch.no_grad()
 def test_a_scale_without_fusion_stays_as_it_is():
-    config = dataclasses.replace(random_model().config, fusion_pools=(0, 0, 0, 0))
-    model = type(random_model())(config).eval()
+    model = random_model((0, 0, 0, 0))
     concat = random_model(branches="concat")
     model.load_state_dict(concat.state_dict())
     assert torch.equal(model(*clips(), "ycc"), concat(*clips(), "ycc"))
