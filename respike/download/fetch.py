@@ -1,27 +1,21 @@
 """fetch(): from an address to a whole, checked file, over dropped connections and across runs."""
 
 import re
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 
-import filelock
-
 from respike.download.address import Place, by_hand, locate
+from respike.download.attempts import Attempts, Meter
 from respike.download.incoming import BrokenTransferError, Incoming, StaleError
-from respike.download.partial import Partial, Wanted, hash_with_progress
+from respike.download.partial import Partial, Wanted
+from respike.download.present import is_there, remember, turn
 from respike.download.settings import FetchSettings
 from respike.download.store import open_store
 from respike.download.web import open_web
-from respike.errors import DownloadError, RespikeError, SettingError
-from respike.files import write_atomically, write_error
-from respike.progress import SILENCE, Progress, Task
+from respike.errors import DownloadError, SettingError
+from respike.files import write_error
+from respike.progress import SILENCE, Progress
 
-# a connection that brought this much has earned the next one its full number of tries
-_WORTH_BYTES = 1_000_000
-# a name that cannot be found twice will not be found
-_OFFLINE_RETRIES = 1
 _PATIENT = FetchSettings()
 
 
@@ -49,13 +43,13 @@ def fetch(
         raise SettingError(f"sha256 {sha256!r} is no SHA-256", "give 64 hex digits")
     wanted = Wanted(sha256=sha256, num_bytes=num_bytes)
     places = [locate(each) for each in (address, *mirrors)]
-    if _is_there(target, wanted, progress):
+    if is_there(target, wanted, progress):
         return target
     by_hand_hint = f"fetch it by hand ({by_hand(places[0])}) and put it at {target}, then run the same command again"
     if offline:
         raise DownloadError(f"{target} is not there, and offline {places[0].told} is not asked", by_hand_hint)
-    with _turn(target, progress):
-        if _is_there(target, wanted, progress):  # another process has fetched it meanwhile
+    with turn(target, progress):
+        if is_there(target, wanted, progress):  # another process has fetched it meanwhile
             return target
         problems = []
         for place in places:
@@ -68,7 +62,7 @@ def fetch(
                 continue
             except OSError as error:
                 raise write_error(target, error) from error
-            _remember(target, digest)
+            remember(target, digest)
             return target
     raise DownloadError(f"no address gives {target.name}: {'; '.join(problems)}", by_hand_hint)
 
@@ -76,8 +70,8 @@ def fetch(
 def _fetch_from(place: Place, target: Path, wanted: Wanted, progress: Progress, settings: FetchSettings) -> str:
     """Receive, check and name the file; returns its SHA-256."""
     partial = Partial(target, wanted)
-    attempts = _Attempts(place, settings, progress)
-    with _Meter(target.name, progress) as meter:
+    attempts = Attempts(place, settings, progress)
+    with Meter(target.name, progress) as meter:
         while True:
             before = partial.num_received
             try:
@@ -102,7 +96,7 @@ def _fetch_from(place: Place, target: Path, wanted: Wanted, progress: Progress, 
             attempts.restarted("the parts do not make the expected file")
 
 
-def _receive(place: Place, partial: Partial, settings: FetchSettings, meter: "_Meter", attempts: "_Attempts") -> None:
+def _receive(place: Place, partial: Partial, settings: FetchSettings, meter: Meter, attempts: Attempts) -> None:
     """Take in what one connection brings. Raises BrokenTransferError where it ends before the file does."""
     version = partial.version_at(place.told)
     offset = partial.num_received
@@ -135,125 +129,3 @@ def _refuse_endless(incoming: Incoming, partial: Partial, place: Place) -> None:
             f"{place.told} does not say how long it is, so a dropped connection would look like its end",
             "give its size or its SHA-256",
         )
-
-
-class _Attempts:
-    """Counts what went wrong, waits before the next try, and gives up in the end."""
-
-    def __init__(self, place: Place, settings: FetchSettings, progress: Progress) -> None:
-        self._place, self._settings, self._progress = place, settings, progress
-        self._num_failures = self._num_restarts = 0
-
-    def failed(self, error: BrokenTransferError, num_received: int) -> None:
-        """Wait after a failure. Raises DownloadError after too many that brought next to nothing."""
-        self._num_failures = 1 if num_received >= _WORTH_BYTES else self._num_failures + 1
-        num_retries = self._settings.num_retries
-        if error.is_offline:
-            num_retries = min(num_retries, _OFFLINE_RETRIES)
-        if self._num_failures > num_retries:
-            raise DownloadError(
-                f"cannot download {self._place.told}: {error.reason} ({self._num_failures} times in a row)",
-                "check the network; what was received is kept and continued by the same command",
-            ) from error
-        wait_seconds = self._settings.backoff(self._num_failures)
-        if error.wait_seconds is not None:
-            wait_seconds = error.wait_seconds
-        self._progress.say(f"{error.reason}; trying again in {wait_seconds:.0f} s")
-        time.sleep(wait_seconds)
-
-    def restarted(self, reason: str) -> None:
-        """Note that the file is begun anew. Raises DownloadError after too many."""
-        self._num_restarts += 1
-        if self._num_restarts > max(1, self._settings.num_retries):
-            raise DownloadError(
-                f"cannot download {self._place.told}: begun anew {self._num_restarts} times: {reason}",
-                "the file changes while it is fetched, or the server is broken",
-            )
-        self._progress.say(f"{reason}: begun anew")
-
-
-class _Meter:
-    """Shows bytes, rate and time left; a resumed download counts what is left of it."""
-
-    def __init__(self, name: str, progress: Progress) -> None:
-        self._name, self._progress = name, progress
-        self._stack = ExitStack()
-        self._task: Task | None = None
-        self._position = 0
-
-    def __enter__(self) -> "_Meter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def start(self, position: int, total: int | None) -> None:
-        """Go on at `position` of `total` bytes; a new bar where that is not where the last one stopped."""
-        if self._task is not None and position == self._position:
-            return
-        self._stack.close()
-        left = None if total is None else total - position
-        name = f"download {self._name}" + (" (resumed)" if position else "")
-        self._task = self._stack.enter_context(self._progress.task(name, total=left, unit="bytes"))
-        self._position = position
-
-    def advance(self, num_bytes: int) -> None:
-        """Count bytes that came."""
-        self._position += num_bytes
-        if self._task is not None:
-            self._task.advance(num_bytes)
-
-
-@contextmanager
-def _turn(target: Path, progress: Progress) -> Iterator[None]:
-    """Wait until no other process fetches the same file. The system frees the lock of a process that died."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            progress.say(f"waiting for another process that downloads {target.name}")
-            lock.acquire()
-    except OSError as error:
-        raise write_error(target, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _is_there(target: Path, wanted: Wanted, progress: Progress) -> bool:
-    """Whether the file is there. Raises DownloadError where it is another one than wanted, or has changed."""
-    if not target.exists():
-        return False
-    wanted.refuse_length(target.stat().st_size, str(target))
-    remembered = _recall(target)
-    expected = wanted.sha256 or remembered
-    sha256 = hash_with_progress(target, progress)
-    if expected not in (None, sha256):
-        known = "expected" if wanted.sha256 else "there when it was downloaded"
-        raise DownloadError(
-            f"{target} is not the file that was {known}: its SHA-256 is {sha256}, not {expected}",
-            "remove it to have it downloaded again",
-        )
-    if remembered is None:
-        with suppress(RespikeError):  # a folder that may only be read will do
-            _remember(target, sha256)
-    return True
-
-
-def _hash_path(target: Path) -> Path:
-    return target.with_name(f"{target.name}.sha256")
-
-
-def _recall(target: Path) -> str | None:
-    with suppress(OSError, ValueError):
-        if match := re.match(r"[0-9a-f]{64}\b", _hash_path(target).read_text()):
-            return match[0]
-    return None
-
-
-def _remember(target: Path, sha256: str) -> None:
-    # in the form that `sha256sum --check` reads
-    write_atomically(_hash_path(target), f"{sha256}  {target.name}\n")

@@ -4,7 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Act = Callable[["Handler"], None]
@@ -21,10 +21,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.requests.append((self.path, dict(self.headers)))
             act = self.server.script.pop(0) if self.server.script else serve()
         self.close_connection = True
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             act(self)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     def log_message(self, *_: object) -> None:
         pass
