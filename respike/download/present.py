@@ -64,5 +64,6 @@ def _recall(target: Path) -> str | None:
 
 
 def remember(target: Path, sha256: str) -> None:
+    """Keep the SHA-256 of a file that was downloaded beside it."""
     # in the form that `sha256sum --check` reads
     write_atomically(_hash_path(target), f"{sha256}  {target.name}\n")
