@@ -33,13 +33,8 @@ class Source:
     def __post_init__(self) -> None:
         for field, value in (("name", self.name), ("to", self.to)):
             path = PurePosixPath(value)
-            if (
-                not value
-                or path.is_absolute()
-                or ".." in path.parts
-                or "\0" in value
-                or (field == "name" and "/" in value)
-            ):
+            leads_out = path.is_absolute() or ".." in path.parts or not path.parts or "\0" in value
+            if leads_out or (field == "name" and "/" in value):
                 raise SettingError(f"{field} = {value!r} leads out of its folder", "give a plain relative path")
         if not self.addresses:
             raise SettingError(f"{self.name} has no addresses", "give one or more")
