@@ -135,9 +135,9 @@ def endless(handler: Handler) -> None:
 
 
 def trickle(handler: Handler) -> None:
-    """Send a byte now and then for two seconds."""
+    """Send a byte now and then for half a minute, unless the other side has had enough."""
     handler.head(200, Content_Length=len(handler.body), ETag=handler.server.etag)
-    for number in range(40):
+    for number in range(600):
         handler.wfile.write(handler.body[number : number + 1])
         handler.wfile.flush()
         time.sleep(0.05)

@@ -86,7 +86,9 @@ def test_a_file_comes_whole_with_its_hash_beside_it(get, tmp_path):
 @pytest.mark.parametrize("sha256", [SHA256, None])
 def test_a_broken_connection_is_taken_up_where_it_broke(get, server, act, sha256):
     server.script = [act]
+    started = time.monotonic()
     assert get(sha256=sha256).read_bytes() == CONTENT
+    assert time.monotonic() - started < 20
     assert len(server.requests) == 2
     if act is not hang_up:
         again = server.requests[1][1]
