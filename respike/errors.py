@@ -32,6 +32,10 @@ class CheckpointError(RespikeError):
     """Weights or their spec that do not fit: wrong header, hash, tensor or field."""
 
 
+class DownloadError(RespikeError):
+    """A file that could not be fetched, or is not the one that was meant."""
+
+
 class MismatchError(RespikeError):
     """Two things that must not be used together, such as a checkpoint and shards of another stride."""
 

@@ -34,9 +34,9 @@ def atomic_writer(path: Path, keep: Callable[[], bool] = lambda: True) -> Iterat
             os.fsync(file.fileno())
         # rename last: a killed worker must not leave a half file that looks finished
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
-        raise RespikeError(f"cannot write {path}: {error.strerror or error}", _write_hint(error)) from error
+        raise write_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -47,7 +47,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -56,8 +56,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_hint(error: OSError) -> str:
-    return f"free space on or permission for {error.filename or 'the output folder'}, then run the same command again"
+def write_error(path: Path, error: OSError) -> RespikeError:
+    """The error that tells of a file system that refused to write `path`."""
+    where = error.filename or "the output folder"
+    hint = f"free space on or permission for {where}, then run the same command again"
+    return RespikeError(f"cannot write {path}: {error.strerror or error}", hint)
 
 
 def canonical_json(value: object, *, indent: int | None = None) -> str:
@@ -72,12 +75,14 @@ def sha256_of_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hex digits, in constant memory."""
+def sha256_of_file(path: Path, advance: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits, in constant memory; `advance` is told of bytes that were read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
+            if advance is not None:
+                advance(len(chunk))
     return digest.hexdigest()
 
 

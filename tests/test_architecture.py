@@ -111,7 +111,14 @@ def test_help_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "module", ["respike.data.prepare", "respike.data.build", "respike.data.engines.local", "respike.data.layouts"]
+    "module",
+    [
+        "respike.data.prepare",
+        "respike.data.build",
+        "respike.data.engines.local",
+        "respike.data.layouts",
+        "respike.data.obtain",
+    ],
 )
 def test_prepare_and_its_workers_never_load_torch(module):
     assert not loaded_by(f"import {module}") & {"torch", "webdataset", "timm"}

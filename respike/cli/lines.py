@@ -36,8 +36,16 @@ def format_share(share: float) -> str:
     return f"{share:.1%}"
 
 
+def format_count(done: float, total: float | None, unit: str, between: str = " of ") -> str:
+    """How far work is: 3 of 12, or 1.5 MB of 2.0 GB for the unit `bytes`; without a total just the first."""
+    shown = [done] if total is None else [done, total]
+    return between.join(format_bytes(count) if unit == "bytes" else f"{count:.0f}" for count in shown)
+
+
 def format_rate(per_second: float, unit: str) -> str:
-    """How fast work goes: 12.3 videos/s, or, below one a second, 3.1 s/video for the unit `videos`."""
+    """How fast work goes: 12.3 videos/s, or, below one a second, 3.1 s/video for the unit `videos`; 1.5 MB/s."""
+    if unit == "bytes":
+        return f"{format_bytes(per_second)}/s"
     if per_second >= 1 or per_second <= 0:
         return f"{per_second:.1f} {unit}/s"
     one = "batch" if unit == "batches" else unit.removesuffix("s")
@@ -141,8 +149,8 @@ class _TaskLine:
         self._tell(time.monotonic() - self._started, is_final=True)
 
     def _count(self) -> str:
-        goal = "" if self._total is None else f" of {self._total:.0f}"
-        return f"{self._done:.0f}{goal} {self._unit}"
+        count = format_count(self._done, self._total, self._unit)
+        return count if self._unit == "bytes" else f"{count} {self._unit}"
 
     def _tell(self, seconds: float, *, is_final: bool) -> None:
         rate = self._done / max(1e-3, seconds)

@@ -9,9 +9,10 @@ import click
 
 if TYPE_CHECKING:
     from respike.color import Color
-    from respike.data.layouts import Layout
+    from respike.data.layouts import Layout, ListingRequest
     from respike.data.prepare import PrepareSummary
     from respike.data.sampling import Sampling
+    from respike.progress import Progress
     from respike.sample import VideoListing
 
 DATASETS = ("ucf101", "hmdb51", "kinetics400", "kinetics600", "kinetics700", "folder", "demo")
@@ -22,6 +23,7 @@ _SHOWN_VIDEOS = 5
     epilog="""\b
 Examples:
   respike prepare ucf101 --stride 4
+  respike prepare ucf101 --download
   respike prepare hmdb51 --root /data/hmdb51 --split 2 --workers 16
   respike prepare kinetics400 --root /data/k400 --stride 2 --clips-per-video 2
   respike prepare folder --root videos --list labels.csv --out shards/mine
@@ -59,6 +61,12 @@ Examples:
 @click.option("--videos-per-shard", default=64, show_default=True, help="Listed videos a shard.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
 @click.option("--seed", default=0, show_default=True, help="Order of videos in shards, training draws, splits.")
+@click.option("--download", is_flag=True, help="Fetch and unpack what is missing under the root.")
+@click.option(
+    "--sources", type=click.Path(path_type=Path), help="--download: TOML of addresses other than the published."
+)
+@click.option("--drop-archives", is_flag=True, help="--download: remove each archive once it is unpacked.")
+@click.option("--offline", is_flag=True, help="--download: ask no network, use archives that are there.")
 @click.option("--strict", is_flag=True, help="Exit 1 if a video had to be skipped.")
 @click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
@@ -81,6 +89,10 @@ def command(
     videos_per_shard: int,
     workers: int | None,
     seed: int,
+    download: bool,
+    sources: Path | None,
+    drop_archives: bool,
+    offline: bool,
     strict: bool,
     quiet: bool,
     as_json: bool,
@@ -118,6 +130,10 @@ def command(
         split = layout.splits[0]
     request = ListingRequest(root=root or Path("data") / dataset, split=split, seed=seed, list_path=list_path)
     progress = render.make_progress(quiet=quiet, json=as_json)
+    if download:
+        _download(layout, request, sources, progress, drop_archives=drop_archives, offline=offline)
+    elif sources or drop_archives or offline:
+        raise click.UsageError("--sources, --drop-archives and --offline go with --download")
     listing = layout.list_videos(request)
     summary = prepare(
         listing, out or _default_out(dataset, split), settings, num_workers=workers, strict=strict, progress=progress
@@ -151,6 +167,27 @@ def _check_fit(
         raise click.UsageError("--clip-step goes with --sampling dense; this is uniform")
     if clips_per_video is not None and sampling == "dense":
         raise click.UsageError("--clips-per-video goes with --sampling uniform; this is dense")
+
+
+def _download(
+    layout: "Layout",
+    request: "ListingRequest",
+    sources: Path | None,
+    progress: "Progress",
+    *,
+    drop_archives: bool,
+    offline: bool,
+) -> None:
+    """Fetch and unpack what the data set lacks."""
+    from respike.data.obtain import ObtainSettings, obtain, read_sources
+
+    obtain(
+        request.root,
+        read_sources(layout.name, sources),
+        lambda: layout.list_videos(request),
+        ObtainSettings(drop_archives=drop_archives, offline=offline),
+        progress=progress,
+    )
 
 
 def gather_facts(listing: "VideoListing", summary: "PrepareSummary") -> dict[str, Any]:

@@ -19,6 +19,7 @@ from respike.cli.lines import (
     Lines,
     Warnings,
     format_bytes,
+    format_count,
     format_facts,
     format_rate,
     format_seconds,
@@ -194,11 +195,10 @@ class _Display(RichProgress):
 
 
 class _CountColumn(ProgressColumn):
-    """3/12 videos"""
+    """3/12"""
 
     def render(self, task: RichTask) -> Text:
-        goal = "" if task.total is None else f"/{task.total:.0f}"
-        return Text(f"{task.completed:.0f}{goal}")
+        return Text(format_count(task.completed, task.total, task.fields["unit"], "/"))
 
 
 class _RateColumn(ProgressColumn):

@@ -56,6 +56,21 @@ def test_slow_work_is_told_in_seconds_a_unit():
     assert format_rate(0.25, "videos") == "4.0 s/video"
     assert format_rate(0.5, "batches") == "2.0 s/batch"
     assert format_rate(0, "videos") == "0.0 videos/s"
+    assert format_rate(1_500_000, "bytes") == "1.5 MB/s"
+
+
+def test_bytes_are_told_as_sizes(clock):
+    told: list[str] = []
+    with Lines(told.append).task("download x.rar", total=2_000_000_000, unit="bytes") as task:
+        clock.now += 10
+        task.advance(500_000_000)
+        clock.now += 30
+        task.advance(1_500_000_000)
+    assert told == [
+        "download x.rar: 0 B of 2.0 GB",
+        "download x.rar: 500.0 MB of 2.0 GB · 50.0 MB/s · 30 s left",
+        "download x.rar: 2.0 GB of 2.0 GB · 50.0 MB/s · took 40 s",
+    ]
 
 
 def test_facts_are_short():

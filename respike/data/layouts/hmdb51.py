@@ -11,7 +11,10 @@ from respike.errors import LayoutError
 from respike.sample import VideoListing, VideoRef
 
 _PAGE = "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/"
-_GET = f"download hmdb51_org.rar and test_train_splits.rar from {_PAGE} and extract both there, and the RARs within"
+_GET = (
+    "add --download to have it fetched; or download hmdb51_org.rar and test_train_splits.rar from "
+    f"{_PAGE} and extract both there, and the RARs within"
+)
 _SPLITS = (1, 2, 3)
 _NUM_CLASSES = 51
 _LIST_FOLDER = "testTrainMulti_7030_splits"

@@ -14,6 +14,7 @@ from respike.errors import LayoutError
 from respike.sample import SUBSETS, VideoListing, VideoRef
 
 _GET = (
+    "add --download to have kinetics400 fetched; "
     "https://github.com/cvdfoundation/kinetics-dataset has the lists and the videos; put train.csv and val.csv there, "
     "also under annotations/, and the folders train/, val/ and replacement/ beside them"
 )

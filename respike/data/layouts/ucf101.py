@@ -11,7 +11,10 @@ from respike.errors import LayoutError
 from respike.sample import VideoListing, VideoRef
 
 _PAGE = "https://www.crcv.ucf.edu/research/data-sets/ucf101/"
-_GET = f"download UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from {_PAGE} and extract both there"
+_GET = (
+    "add --download to have it fetched; or download UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from "
+    f"{_PAGE} and extract both there"
+)
 _SPLITS = (1, 2, 3)
 _NUM_CLASSES = 101
 _VIDEOS = ("UCF-101", "UCF101", "videos", ".")
