@@ -74,8 +74,7 @@ def command(
     if videos is not None:
         settings = dataclasses.replace(settings, train_videos=videos, test_videos=max(1, videos // 2))
     train, test = _make_data(out, settings, workers, progress)
-    config = demo_training(seed)
-    config = config if epochs is None else dataclasses.replace(config, epochs=epochs)
+    config = demo_training(seed) if epochs is None else demo_training(seed, epochs=epochs)
     kinds: tuple[Branches, ...] = ("hybrid", *(ABLATION if ablate else ()))
     results = [_train_and_score(kind, train, test, config, out, progress) for kind in kinds]
     seconds = time.perf_counter() - started
@@ -87,12 +86,12 @@ def command(
         _print(out, results, seconds)
 
 
-def demo_training(seed: int = 0) -> "TrainConfig":
+def demo_training(seed: int = 0, *, epochs: int = 12) -> "TrainConfig":
     """How the demo trains: for minutes on two cores, without mirroring, which would turn left into right."""
     from respike.zoo.train_config import TrainConfig
 
     return TrainConfig(
-        epochs=12,
+        epochs=epochs,
         batch_size=32,
         learning_rate=2e-3,
         weight_decay=0.05,
