@@ -61,7 +61,7 @@ class EncodedClip:
     num_event_samples: int
 
 
-def build_shard(task: ShardTask, report: Callable[[int], None]) -> dict[str, Any]:
+def build_shard(task: ShardTask, report: Callable[[object], None]) -> dict[str, Any]:
     """Write a shard and its finished-mark; return the mark. `report(1)` is called after each video.
 
     A shard of which no video could be read is not written; its mark is.

@@ -179,7 +179,7 @@ def _build(tasks: list[ShardTask], num_workers: int, progress: Progress) -> dict
     num_videos = sum(len(task.videos) for task in tasks)
     num_clips = num_skipped = 0
     with progress.task("prepare", total=num_videos, unit="videos") as task:
-        for number, mark in local.run(build_shard, tasks, num_workers, task.advance):
+        for number, mark in local.run(build_shard, tasks, num_workers, lambda worker, note: task.advance()):
             marks[tasks[number].name] = mark
             num_clips += mark["shard"]["num_samples"] if mark["shard"] else 0
             num_skipped += len(mark["skipped"])
