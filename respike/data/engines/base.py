@@ -2,7 +2,8 @@
 
 An engine calls `function(item, report)` on every item, somewhere, and yields each result with its item's index. While
 it works, the function says how far it is by `report(note)`, a note being anything small that pickles; notes are what an
-engine knows of the work's progress, and a worker that sends none for too long is taken for one that hangs.
+engine knows of the work's progress, and a worker that sends none for too long is taken for one that hangs. After a note
+whose attribute `untimed` is true the next one may take for ever.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -6,7 +6,6 @@ it talks over a socket of its own: a worker killed in mid-sentence can neither b
 
 import contextlib
 import os
-import pickle
 import queue
 import signal
 import socket
@@ -15,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import psutil
@@ -49,9 +49,8 @@ class Child:
 
     def give(self, function: Callable[..., Any], item: object) -> None:
         """Hand over an item. A child that has died already is noticed by the next `receive`."""
-        content = pickle.dumps((function, item))
         with contextlib.suppress(OSError):
-            self.connection.send_bytes(content)
+            self.connection.send((function, item))
 
     def receive(self) -> tuple[str, Any] | None:
         """The next message, waiting for it; None where the child has died."""
@@ -96,9 +95,10 @@ def serve(descriptor: int) -> None:
     while True:
         content = inbox.get()
         try:
-            function, item = pickle.loads(content)  # noqa: S301 - from our own parent, over our own socket
+            # from our own parent, over a socket that nobody else has
+            function, item = ForkingPickler.loads(content)
             result = function(item, lambda note: connection.send((NOTE, note)))
-            answer = pickle.dumps((RESULT, (result, process.memory_info().rss)))
+            answer = bytes(ForkingPickler.dumps((RESULT, (result, process.memory_info().rss))))
         except Exception as error:
             answer = _pickle_error(error)
         connection.send_bytes(answer)
@@ -115,8 +115,9 @@ def _listen(connection: "Connection[Any, Any]", inbox: "queue.SimpleQueue[bytes]
 
 def _pickle_error(error: Exception) -> bytes:
     try:
-        content = pickle.dumps((ERROR, error))
-        pickle.loads(content)  # noqa: S301 - ours; some exceptions pickle but cannot be made again
+        content = bytes(ForkingPickler.dumps((ERROR, error)))
+        # some exceptions can be sent but not made again
+        ForkingPickler.loads(content)
     except Exception:
-        return pickle.dumps((ERROR, RuntimeError(f"{type(error).__name__}: {error}")))
+        return bytes(ForkingPickler.dumps((ERROR, RuntimeError(f"{type(error).__name__}: {error}"))))
     return content

@@ -120,7 +120,7 @@ class _Crew(Generic[Item, Result]):
     def _judge_silence(self, seconds: float) -> None:
         for worker in self.workers:
             worker.silent_seconds += seconds
-            if worker.child is None or self.deadline_seconds is None:
+            if worker.child is None or self.deadline_seconds is None or getattr(worker.note, "untimed", False):
                 continue
             allowed = self.deadline_seconds if worker.note is not None else max(self.deadline_seconds, _START_SECONDS)
             # what it has just said is heard before it is judged
