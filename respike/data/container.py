@@ -4,6 +4,7 @@ Only sizes are read, not what they hold; what the structure leaves open is not j
 """
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -17,8 +18,8 @@ _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 def find_cut(path: Path, format_name: str) -> str | None:
     """Say how a file falls short of what its container announces; None where it does not, or nothing is announced.
 
-    `format_name` is ffmpeg's, such as `matroska,webm`. ISO (MP4, MOV), Matroska and WebM, AVI and ASF (WMV) announce
-    their size; others do not.
+    `format_name` is ffmpeg's, such as `matroska,webm`. ISO (MP4, MOV), Matroska and WebM, AVI, ASF (WMV) and mostly FLV
+    announce their size; others do not.
     """
     for name, check in _CHECKS.items():
         if name in format_name.split(","):
@@ -140,8 +141,18 @@ def _check_asf(file: IO[bytes], size: int) -> str | None:
     return None
 
 
+def _check_flv(file: IO[bytes], size: int) -> str | None:
+    """The first tag holds facts by name, mostly the file's size among them, as a number with a point."""
+    _, found, after = _read(file, 0, 4096).partition(b"\0\x08filesize\0")
+    if not found or len(after) < 8:
+        return None
+    (said,) = struct.unpack(">d", after[:8])
+    return _cut("its metadata", int(said), size) if 0 < said < 1 << 62 else None
+
+
 def _read(file: IO[bytes], at: int, num_bytes: int) -> bytes:
-    file.seek(at)
+    # a size of 64 bits may lead beyond what any file has
+    file.seek(min(at, 1 << 40))
     # an index of segments has tens of thousands of entries at most
     return file.read(min(num_bytes, 1 << 20))
 
@@ -151,4 +162,5 @@ _CHECKS: dict[str, Callable[[IO[bytes], int], str | None]] = {
     "matroska": _check_matroska,
     "avi": _check_avi,
     "asf": _check_asf,
+    "flv": _check_flv,
 }
