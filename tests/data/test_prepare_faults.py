@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from respike.data.dataset import open_shards
+from respike.data.engines import local
 from respike.data.index import read_index
 from respike.data.plan import Part
 from respike.data.prepare import PrepareSettings, join_parts, prepare
@@ -113,7 +115,7 @@ def test_a_video_that_hangs_is_skipped_at_its_deadline(tmp_path, listing, monkey
 
 def test_a_worker_that_dies_at_no_video_ends_the_run_with_a_reason(tmp_path, listing, monkeypatch):
     monkeypatch.setenv("RESPIKE_FAULTS", "fsync:test-000000.tar=kill")
-    with pytest.raises(RespikeError, match="a worker died 3 times at shard test-000000.tar, outside of any video"):
+    with pytest.raises(RespikeError, match="a worker died 3 times at shard test-000000"):
         prepare(listing, tmp_path / "out", SMALL, num_workers=1)
     assert not (tmp_path / "out" / "dataset.json").exists()
 
@@ -171,15 +173,13 @@ def test_killed_just_before_or_after_a_step_the_next_run_ends_with_the_same_byte
         assert not (out / "dataset.json").exists()
     prepare(listing, out, SMALL, num_workers=2)
     assert contents(out) == undisturbed
-    assert not [path for path in out.rglob("*.tmp")]
+    assert not list(out.rglob("*.tmp"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_hundred_kills_at_random_moments_lose_nothing(tmp_path, capsys):
     """The soak: the whole process group is killed again and again, then one run is left alone."""
-    import random
-
     root = tmp_path / "videos"
     sources = []
     for number in range(10):
@@ -190,16 +190,19 @@ def test_two_hundred_kills_at_random_moments_lose_nothing(tmp_path, capsys):
         target = root / f"class{number % 6}" / f"v{number:03d}.mp4"
         target.parent.mkdir(parents=True, exist_ok=True)
         os.link(sources[number % 10], target)
-    prepare(listing_of(root), tmp_path / "undisturbed", SMALL, num_workers=2)
+    started = time.monotonic()
+    assert run_program(tmp_path / "undisturbed", root).wait() == 0
+    # mostly into the work, sometimes into the start; a slower machine waits longer
+    longest_wait = (time.monotonic() - started) / 2
     out = tmp_path / "out"
     generator = random.Random(0)
     num_kills = num_finished = 0
     started = time.monotonic()
-    finished_shards = []
+    finished_shards: set[int] = set()
     while num_kills < 200:
         process = run_program(out, root)
         try:
-            code = process.wait(timeout=generator.uniform(0.3, 1.6))
+            code = process.wait(timeout=generator.uniform(0.02, longest_wait))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -210,11 +213,11 @@ def test_two_hundred_kills_at_random_moments_lose_nothing(tmp_path, capsys):
             # some work again for the kills that are left
             for mark in generator.sample(sorted((out / ".respike/done").glob("*.json")), 50):
                 mark.unlink()
-        finished_shards.append(len(list((out / ".respike/done").glob("*.json"))))
+        finished_shards.add(len(list((out / ".respike/done").glob("*.json"))))
     summary = prepare(listing_of(root), out, SMALL, num_workers=2)
     assert (summary.listed, summary.written) == (300, 300)
     assert contents(out) == contents(tmp_path / "undisturbed")
-    assert len({*finished_shards}) > 20, "the kills must fall while work is under way"
+    assert len(finished_shards) > 20, "the kills must fall while work is under way"
     with capsys.disabled():
         print(
             f"\nsoak: {num_kills} kills in {time.monotonic() - started:.0f} s, {num_finished} runs got through, "
@@ -452,9 +455,10 @@ def test_parts_joined_are_one_run(tmp_path, listing, undisturbed):
         summary = prepare(listing, out, SMALL, num_workers=1, part=Part(number=number, count=3))
         assert summary.listed == summary.written < 12
         assert not (out / "dataset.json").exists()
-    with pytest.raises(RespikeError, match="2 of 5 shards of .* are not finished: train-000000.tar, train-000003.tar") as e:
+    unfinished = "2 of 5 shards of .* are not finished: train-000000.tar, train-000003.tar"
+    with pytest.raises(RespikeError, match=unfinished) as error:
         join_parts(out)
-    assert e.value.hint == "run again with --part 2/3"
+    assert error.value.hint == "run again with --part 2/3"
     prepare(listing, out, SMALL, num_workers=1, part=Part(number=2, count=3))
     summary = join_parts(out)
     assert (summary.listed, summary.written, summary.num_shards) == (12, 12, 5)
@@ -527,8 +531,8 @@ def test_two_runs_share_a_folder_only_as_different_parts_of_one_count(tmp_path, 
 
 def test_parts_of_other_settings_do_not_mix(tmp_path, listing):
     prepare(listing, tmp_path / "out", SMALL, num_workers=1, part=Part(number=1, count=2))
+    other = dataclasses.replace(SMALL, threshold=9)
     with pytest.raises(RespikeError, match="threshold 8 → 9"):
-        other = dataclasses.replace(SMALL, threshold=9)
         prepare(listing, tmp_path / "out", other, num_workers=1, part=Part(number=2, count=2))
 
 
@@ -589,8 +593,6 @@ print(max(sizes[:100]), max(sizes[-100:]), max(own[:100]), max(own[-100:]), len(
 
 
 def test_a_decoder_that_leaks_cannot_fill_memory(tmp_path, listing, undisturbed, monkeypatch):
-    from respike.data.engines import local
-
     # each video leaks 30 MB, so that a shard of three is over the limit
     monkeypatch.setenv("RESPIKE_FAULTS", "decode=leak")
     monkeypatch.setattr(local, "MAX_WORKER_BYTES", 150_000_000)
@@ -603,10 +605,10 @@ def test_a_decoder_that_leaks_cannot_fill_memory(tmp_path, listing, undisturbed,
 
 
 def test_a_long_video_is_never_held_whole(tmp_path):
-    """Memory of a worker at a video of 4,000 frames is that at one of 200, whatever the clips weigh together."""
+    """Memory of a worker at a video of 1,500 frames is that at one of 100, whatever the clips weigh together."""
     frames = moving_square(50, width=320, height=240)
     peaks = []
-    for num_rounds in (4, 80):
+    for num_rounds in (2, 30):
         folder = tmp_path / f"{num_rounds}" / "class"
         folder.mkdir(parents=True)
         supply = (frame for _ in range(num_rounds) for frame in frames)
@@ -633,5 +635,5 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, task.path.stat(
         )
         peaks.append([int(word) for word in answer.stdout.split()])
     (short, _), (long, num_bytes) = peaks
-    assert num_bytes > 8e6
-    assert long - short < 8e6
+    assert num_bytes > 9e6
+    assert long - short < 6e6
