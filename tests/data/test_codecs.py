@@ -186,19 +186,14 @@ def test_flipped_bits_in_the_data_are_found(tmp_path, suffix):
     write_video(path, iter(moving_square(60, width=160, height=120)), codec=codec, options={"g": 20})
     content = path.read_bytes()
     generator = np.random.default_rng(0)
-    found = 0
     for _ in range(10):
         damaged = bytearray(content)
         # forty flips in the middle of the frames
         for place in generator.integers(len(content) // 4, len(content) * 3 // 4, 40):
             damaged[place] ^= 1 << generator.integers(8)
         path.write_bytes(damaged)
-        try:
+        with pytest.raises(UnreadableVideoError, match="^(open|decode): "):
             build(tmp_path, path)
-        except UnreadableVideoError as error:
-            assert error.stage in ("open", "decode")
-            found += 1
-    assert found == 10
 
 
 def test_an_unknown_codec_is_skipped_as_such(tmp_path):
