@@ -78,7 +78,10 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
         stream = container.streams.video[0]
         width, height = stream.codec_context.width, stream.codec_context.height
         _check_size(width, height)
-        fault = find_cut(path, container.format.name)
+        try:
+            fault = find_cut(path, container.format.name)
+        except OSError as error:
+            raise UnreadableVideoError("open", error.strerror or "cannot be read") from error
         num_packets, times = 0, []
         try:
             for packet in container.demux(stream):

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from respike.data.video_writer import write_video
+from respike.data.video_writer import ffmpeg_path, write_video
 
 from tests.conftest import moving_square
 
@@ -78,6 +78,18 @@ def test_absurd_dimensions_never_take_memory(tmp_path, name, codec, pixel_format
     assert said.startswith(told)
     # one frame of that size would take 1.2 GB
     assert grown < whole[0] + 40_000_000
+
+
+def test_a_stream_that_grows_absurdly_in_the_middle_is_refused(tmp_path):
+    small, large, path = (tmp_path / f"{name}.h264" for name in ("small", "large", "both"))
+    write_video(small, iter(moving_square(6)))
+    # a real frame of 71 million pixels, which the container's header knows nothing of
+    source = ["-f", "lavfi", "-i", "color=s=8448x8448:r=1:d=1", "-c:v", "libx264", "-preset", "ultrafast"]
+    subprocess.run([ffmpeg_path(), "-loglevel", "error", *source, large], check=True)
+    path.write_bytes(small.read_bytes() + large.read_bytes())
+    grown, said = peak(path)
+    assert said.startswith("decode: ")
+    assert grown < 80_000_000
 
 
 def peak(path: Path) -> tuple[int, str]:

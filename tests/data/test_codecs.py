@@ -192,7 +192,7 @@ def test_flipped_bits_in_the_data_are_found(tmp_path, suffix):
         for place in generator.integers(len(content) // 4, len(content) * 3 // 4, 40):
             damaged[place] ^= 1 << generator.integers(8)
         path.write_bytes(damaged)
-        with pytest.raises(UnreadableVideoError, match="^(open|decode): "):
+        with pytest.raises(UnreadableVideoError, match=r"^(open|decode): "):
             build(tmp_path, path)
 
 

@@ -100,6 +100,17 @@ def test_nonsense_is_left_to_the_decoder(tmp_path, container, content):
     assert cut is None or "was cut" in cut
 
 
+def test_a_last_packet_that_is_not_whole_is_a_fault_where_no_size_is_announced(tmp_path):
+    path = tmp_path / "unsized.flv"
+    write_video(path, iter(moving_square(60)), codec="flv", options={"flvflags": "no_duration_filesize"})
+    assert probe(path).fault is None
+    content = path.read_bytes()
+    # the first frame is the largest by far
+    path.write_bytes(content[:1500])
+    assert find_cut(path, "flv") is None
+    assert probe(path).fault == "packet 0 is corrupt"
+
+
 def test_the_cut_is_told_in_bytes(whole_files, tmp_path):
     path = tmp_path / "cut.mkv"
     content = whole_files["mkv"].read_bytes()

@@ -86,6 +86,7 @@ def test_no_tar_at_all_is_an_error(tmp_path):
 
 def test_what_is_rolled_back_had_never_been(tmp_path):
     samples = [(f"s{number}", {"a": bytes([number]) * (700 * number + 1), "b": b"x"}) for number in range(6)]
+    samples[4][1]["a"] = b"large" * 10_000
     written = write_shard(tmp_path / "plain.tar", samples[:3] + samples[5:])
     with (tmp_path / "rolled.tar").open("wb") as file:
         writer = ShardWriter(file)
