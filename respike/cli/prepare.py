@@ -20,11 +20,11 @@ DATASETS = ("ucf101", "hmdb51", "kinetics400", "kinetics600", "kinetics700", "fo
 
 def _parse_part(ctx: click.Context, param: click.Parameter, value: str | None) -> "Part | None":
     """K/N, as in `--part 3/16`."""
+    if value is None:
+        return None
     from respike.data.plan import Part
     from respike.errors import SettingError
 
-    if value is None:
-        return None
     number, _, count = value.partition("/")
     if not (number.isdecimal() and count.isdecimal()):
         raise click.BadParameter(f"{value!r} is not K/N, such as 3/16")
