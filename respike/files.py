@@ -12,6 +12,7 @@ from typing import IO
 
 import filelock
 
+from respike import faults
 from respike.errors import RespikeError
 
 _CHUNK_BYTES = 1 << 20
@@ -31,9 +32,12 @@ def atomic_writer(path: Path, keep: Callable[[], bool] = lambda: True) -> Iterat
             if not keep():
                 return
             file.flush()
+            faults.reach("fsync", path.name)
             os.fsync(file.fileno())
+        faults.reach("rename", path.name)
         # rename last: a killed worker must not leave a half file that looks finished
         temporary.replace(path)
+        faults.reach("renamed", path.name)
         sync_folder(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
@@ -87,15 +91,15 @@ def sha256_of_file(path: Path, advance: Callable[[int], None] | None = None) -> 
 
 
 @contextmanager
-def folder_lock(path: Path, purpose: str) -> Iterator[None]:
-    """Hold the lock at `path` for the length of the block.
+def folder_lock(path: Path, purpose: str, *, timeout_seconds: float = 0) -> Iterator[None]:
+    """Hold the lock at `path` for the length of the block, waiting for it `timeout_seconds` at most.
 
     The operating system drops the lock with its process, so one that a dead process left is simply taken over.
     Raises RespikeError that names the owner if another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     owner_path = path.with_suffix(".owner.json")
-    lock = filelock.FileLock(path, timeout=0)
+    lock = filelock.FileLock(path, timeout=timeout_seconds)
     try:
         lock.acquire()
     except filelock.Timeout:

@@ -11,6 +11,9 @@ class Task(Protocol):
     def advance(self, amount: float = 1, **facts: str | float) -> None:
         """Say that `amount` more units are done; `facts` (loss, skipped, …) replace those shown before."""
 
+    def at(self, worker: int, what: str) -> None:
+        """Say what worker number `worker`, from 0, is at now, for whoever watches closely."""
+
 
 class Progress(Protocol):
     """What long work reports to."""
@@ -34,6 +37,9 @@ class Silence:
         yield self
 
     def advance(self, amount: float = 1, **facts: str | float) -> None:
+        """Take no notice."""
+
+    def at(self, worker: int, what: str) -> None:
         """Take no notice."""
 
     def say(self, message: str) -> None:

@@ -78,7 +78,8 @@ class ClipInfo:
     """What a shard says of a clip beside its pixels.
 
     `frame_indices` and `times_seconds` are those of the T source frames, `rotation_degrees` what the container asked
-    for (already applied, counter-clockwise), `width` and `height` the video's own in pixels, as coded.
+    for (already applied, counter-clockwise), `width` and `height` the video's own in pixels, as coded. `partial` says
+    that the video was damaged and only what came before the damage was kept.
     """
 
     video: str
@@ -94,6 +95,7 @@ class ClipInfo:
     rotation_degrees: int = 0
     variable_frame_rate: bool = False
     group: str | None = None
+    partial: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,12 @@ VIDEO_LIBRARIES = {"av", "decord", "torchcodec"}
 LONGEST_FILE = 250
 LONGEST_FUNCTION = 50
 # each with the reason that its docstring gives
-LONG_FILES: set[str] = {"data/prepare.py", "zoo/checkpoint.py", "zoo/train.py", "zoo/nn/respike.py"}
+LONG_FILES: set[str] = {"zoo/checkpoint.py", "zoo/train.py", "zoo/nn/respike.py"}
 LONG_FUNCTIONS: set[str] = {
     "cli/train.py:command",
     "cli/score.py:command",
     "cli/prepare.py:command",
+    "data/prepare.py:prepare",
     "zoo/train.py:fit",
 }
 
@@ -65,7 +66,7 @@ def test_nobody_imports_the_command_line():
 
 
 def test_engines_know_nothing_of_video():
-    allowed = ("respike.errors", "respike.progress")
+    allowed = ("respike.errors", "respike.progress", "respike.data.engines")
     for path in (ROOT / "data" / "engines").glob("*.py"):
         ours = {module for module in imports_of(path) if module.startswith("respike")}
         assert all(module.startswith(allowed) for module in ours), path

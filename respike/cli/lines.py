@@ -82,6 +82,9 @@ class Warnings:
     def advance(self, amount: float = 1, **facts: str | float) -> None:
         """Take no notice."""
 
+    def at(self, worker: int, what: str) -> None:
+        """Take no notice."""
+
     def say(self, message: str) -> None:
         """Take no notice."""
 
@@ -143,6 +146,9 @@ class _TaskLine:
         if now - self._shown >= SECONDS_BETWEEN_LINES and self._done != self._total:
             self._shown, self.has_spoken = now, True
             self._tell(now - self._started, is_final=False)
+
+    def at(self, worker: int, what: str) -> None:
+        """Take no notice: a log would drown in it."""
 
     def finish(self) -> None:
         """Write the line that ends the task."""

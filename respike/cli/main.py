@@ -18,6 +18,7 @@ from respike.errors import RespikeError
 # name → what `respike --help` says of it, so that help need not load the commands
 COMMANDS = {
     "prepare": "Turn raw videos into shards of key frames and residual events.",
+    "index": "Join the parts that `prepare --part` wrote.",
     "inspect": "Show what a set of shards holds, in numbers and pictures.",
     "train": "Train a network on shards.",
     "score": "Score a checkpoint on held-out shards.",

@@ -1,22 +1,37 @@
 """`respike prepare`: raw videos → shards."""
 
-import shlex
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+
+from respike.cli.prepared import gather_facts, report
 
 if TYPE_CHECKING:
     from respike.color import Color
     from respike.data.layouts import Layout, ListingRequest
-    from respike.data.prepare import PrepareSummary
+    from respike.data.plan import Part
+    from respike.data.prepare import Existing
     from respike.data.sampling import Sampling
     from respike.progress import Progress
-    from respike.sample import VideoListing
 
 DATASETS = ("ucf101", "hmdb51", "kinetics400", "kinetics600", "kinetics700", "folder", "demo")
-_SHOWN_VIDEOS = 5
+
+
+def _parse_part(ctx: click.Context, param: click.Parameter, value: str | None) -> "Part | None":
+    """K/N, as in `--part 3/16`."""
+    if value is None:
+        return None
+    from respike.data.plan import Part
+    from respike.errors import SettingError
+
+    number, _, count = value.partition("/")
+    if not (number.isdecimal() and count.isdecimal()):
+        raise click.BadParameter(f"{value!r} is not K/N, such as 3/16")
+    try:
+        return Part(number=int(number), count=int(count))
+    except SettingError as error:
+        raise click.BadParameter(f"{error.problem}: {error.hint}") from error
 
 
 @click.command(
@@ -27,6 +42,8 @@ Examples:
   respike prepare hmdb51 --root /data/hmdb51 --split 2 --workers 16
   respike prepare kinetics400 --root /data/k400 --stride 2 --clips-per-video 2
   respike prepare folder --root videos --list labels.csv --out shards/mine
+  respike prepare ucf101 --retry-skipped --video-timeout 600
+  respike prepare kinetics400 --part 3/16   # 16 jobs, then `respike index shards/kinetics400`
 """
 )
 @click.argument("dataset", type=click.Choice(DATASETS), metavar="DATASET")
@@ -59,6 +76,24 @@ Examples:
 )
 @click.option("--key-quality", default=90, show_default=True, help="JPEG quality of key frames, 1 to 100.")
 @click.option("--videos-per-shard", default=64, show_default=True, help="Listed videos a shard.")
+@click.option("--resume", is_flag=True, help="Keep finished shards and go on; this is what happens anyway.")
+@click.option("--retry-skipped", is_flag=True, help="The same, and try again what was skipped before.")
+@click.option("--overwrite", is_flag=True, help="Delete what respike wrote to OUT and make it anew.")
+@click.option("--keep-partial", is_flag=True, help="Keep the part of a damaged video that comes before the damage.")
+@click.option(
+    "--video-timeout",
+    type=click.FloatRange(min=1),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Skip a video that gives no frame for so long.",
+)
+@click.option(
+    "--part",
+    metavar="K/N",
+    callback=_parse_part,
+    help="Make every N-th shard, from the K-th; `respike index OUT` joins the parts.",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
 @click.option("--seed", default=0, show_default=True, help="Order of videos in shards, training draws, splits.")
 @click.option("--download", is_flag=True, help="Fetch and unpack what is missing under the root.")
@@ -87,6 +122,12 @@ def command(
     color: "Color",
     key_quality: int,
     videos_per_shard: int,
+    resume: bool,
+    retry_skipped: bool,
+    overwrite: bool,
+    keep_partial: bool,
+    video_timeout: float,
+    part: "Part | None",
     workers: int | None,
     seed: int,
     download: bool,
@@ -102,13 +143,14 @@ def command(
     DATASET is ucf101, hmdb51, kinetics400, kinetics600, kinetics700, folder (your own videos, in class folders or
     named in a list) or demo.
 
-    Broken and missing videos are skipped, counted and named in skipped.jsonl. Run the same command again to go on
-    where a run was stopped: finished shards are kept.
+    Broken and missing videos, and those that crash or hang their decoder, are skipped, counted and named in
+    skipped.jsonl. Run the same command again to go on where a run was stopped: finished shards are kept.
     """
     from respike.cli import render
     from respike.data.layouts import LAYOUTS, ListingRequest
     from respike.data.prepare import PrepareSettings, prepare
 
+    existing = _choose_existing(resume=resume, retry_skipped=retry_skipped, overwrite=overwrite, part=part)
     layout = LAYOUTS.get(dataset)
     sampling = sampling or layout.default_sampling
     _check_fit(layout, sampling, split=split, list_path=list_path, clip_step=clip_step, clips_per_video=clips_per_video)
@@ -125,6 +167,7 @@ def command(
         key_quality=key_quality,
         videos_per_shard=videos_per_shard,
         seed=seed,
+        keep_partial=keep_partial,
     )
     if split is None and layout.splits:
         split = layout.splits[0]
@@ -136,16 +179,32 @@ def command(
         raise click.UsageError("--sources, --drop-archives and --offline go with --download")
     listing = layout.list_videos(request)
     summary = prepare(
-        listing, out or _default_out(dataset, split), settings, num_workers=workers, strict=strict, progress=progress
+        listing,
+        out or _default_out(dataset, split),
+        settings,
+        num_workers=workers,
+        strict=strict,
+        existing=existing,
+        part=part,
+        video_timeout_seconds=video_timeout,
+        progress=progress,
     )
     if as_json:
-        render.print_json(gather_facts(listing, summary))
+        render.print_json(gather_facts(summary) | {"warnings": list(listing.warnings)})
     elif not quiet:
-        _report(summary)
+        report(summary)
 
 
 def _default_out(dataset: str, split: int | None) -> Path:
     return Path("shards") / (dataset if split is None else f"{dataset}-split{split}")
+
+
+def _choose_existing(*, resume: bool, retry_skipped: bool, overwrite: bool, part: "Part | None") -> "Existing":
+    if resume + retry_skipped + overwrite > 1:
+        raise click.UsageError("--resume, --retry-skipped and --overwrite exclude each other")
+    if overwrite and part is not None:
+        raise click.UsageError("--overwrite would delete what the other parts made; use it without --part first")
+    return "overwrite" if overwrite else "retry-skipped" if retry_skipped else "resume"
 
 
 def _check_fit(
@@ -188,55 +247,3 @@ def _download(
         ObtainSettings(drop_archives=drop_archives, offline=offline),
         progress=progress,
     )
-
-
-def gather_facts(listing: "VideoListing", summary: "PrepareSummary") -> dict[str, Any]:
-    """What a run did, as `--json` prints it."""
-    stages = Counter(video.stage for video in summary.skipped_videos)
-    return {
-        "out": str(summary.out),
-        "listed": summary.listed,
-        "written": summary.written,
-        "skipped": summary.skipped,
-        "skipped_by_stage": dict(stages.most_common()),
-        "num_clips": summary.num_clips,
-        "num_shards": summary.num_shards,
-        "num_built": summary.num_built,
-        "num_bytes": summary.num_bytes,
-        "event_density": summary.event_density,
-        "seconds": round(summary.seconds, 3),
-        "warnings": list(listing.warnings),
-    }
-
-
-def _report(summary: "PrepareSummary") -> None:
-    from respike.cli import render
-
-    skipped_path = summary.out / "skipped.jsonl"
-    render.print_facts(
-        {
-            "videos": f"{summary.written:,} written, {summary.skipped:,} skipped of {summary.listed:,}",
-            "clips": f"{summary.num_clips:,} in {summary.num_shards:,} shards",
-            "size": f"{render.format_bytes(summary.num_bytes)}, "
-            f"{render.format_bytes(summary.num_bytes / max(1, summary.num_clips))} a clip",
-            "events": f"{render.format_share(summary.event_density)} of the stored samples are not zero",
-            "time": _time(summary),
-            "out": summary.out,
-        }
-    )
-    for video in summary.skipped_videos[:_SHOWN_VIDEOS]:
-        render.print_line(f"skipped {video.video}: {video.stage}: {video.reason}")
-    if (num_more := summary.skipped - _SHOWN_VIDEOS) > 0:
-        render.print_line(f"skipped {num_more:,} more, named in {skipped_path}")
-    render.print_line(f"next: respike train --data {shlex.quote(str(summary.out))}")
-
-
-def _time(summary: "PrepareSummary") -> str:
-    from respike.cli import render
-
-    spent = render.format_seconds(summary.seconds)
-    if not summary.num_built:
-        return f"{spent}; all was done before"
-    if summary.num_built < summary.num_shards:
-        return f"{spent} for {summary.num_built:,} of the shards; the others were done before"
-    return f"{spent}, {render.format_rate(summary.listed / max(1e-3, summary.seconds), 'videos')}"

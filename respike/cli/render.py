@@ -45,6 +45,8 @@ __all__ = [
 _UNFOLDED_WIDTH = 10_000
 # below this many columns a bar keeps its count and its time left
 _LEAST_WIDTH_FOR_RATE = 60
+# more lines would leave no room for anything else
+_MOST_WORKERS = 8
 
 
 def make_progress(*, quiet: bool = False, json: bool = False) -> Progress:
@@ -168,14 +170,19 @@ class _Bar:
     def __init__(self, display: "_Display", number: TaskID) -> None:
         self._display, self._number = display, number
         self._facts: dict[str, str | float] = {}
+        self._workers: dict[int, str] = {}
 
     def advance(self, amount: float = 1, **facts: str | float) -> None:
         self._facts |= facts
         self._display.update(self._number, advance=amount, facts=format_facts(self._facts))
 
+    def at(self, worker: int, what: str) -> None:
+        self._workers[worker] = what
+        self._display.update(self._number, workers=dict(self._workers))
+
 
 class _Display(RichProgress):
-    """Bars with the facts of each task on a line of their own below, where there is room for them."""
+    """Bars with the facts of each task on a line of their own below, and a line for each worker while it is at it."""
 
     def __init__(self, console: Console) -> None:
         columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=None)]
@@ -185,13 +192,22 @@ class _Display(RichProgress):
         super().__init__(*columns, _TimeColumn(), console=console, expand=True)
 
     def start_bar(self, name: str, total: float | None, unit: str) -> TaskID:
-        return self.add_task(plain(name), total=total, unit=unit, facts="")
+        return self.add_task(plain(name), total=total, unit=unit, facts="", workers={})
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
             if task.fields["facts"]:
-                yield Text(plain(task.fields["facts"]), style="dim", no_wrap=True, overflow="ellipsis")
+                yield _dim(task.fields["facts"])
+            workers = {} if task.finished else task.fields["workers"]
+            for number in sorted(workers)[:_MOST_WORKERS]:
+                yield _dim(f"  worker {number + 1}: {workers[number]}")
+            if len(workers) > _MOST_WORKERS:
+                yield _dim(f"  and {len(workers) - _MOST_WORKERS} more workers")
+
+
+def _dim(text: str) -> Text:
+    return Text(plain(text), style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class _CountColumn(ProgressColumn):

@@ -1,45 +1,26 @@
-"""Building one shard: its videos → clips → samples in a tar, with a record of what was written and skipped.
+"""Building one shard: its videos → samples in a tar, with a record of what was written and skipped.
 
 This is what a worker runs. It loads no torch.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from respike.data.decode import Decoding, Frame, VideoInfo, probe
-from respike.data.events import residual_events
-from respike.data.format import encode_key_frame, encode_sample, sample_key
-from respike.data.sampling import plan_clips
-from respike.data.settings import PrepareSettings
+from respike import faults
+from respike.data.encode import ClipSink, EncodedClip, EncodedVideo, encode_video
+from respike.data.engines.base import MAX_ATTEMPTS, Death, Report
+from respike.data.notes import Beat, VideoNote
+from respike.data.plan import ShardTask
 from respike.data.shards import ShardWriter
-from respike.errors import UnreadableVideoError
+from respike.errors import RespikeError, UnreadableVideoError
 from respike.files import atomic_writer, canonical_json, write_atomically
-from respike.sample import Clip, ClipInfo, VideoRef
+from respike.sample import VideoRef
 
-_EventPlane = NDArray[np.signedinteger[Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardTask:
-    """One shard to build: which videos go in, where it and its finished-mark are written.
-
-    `fingerprint` stands for the settings and the videos, with the size and time of each source file.
-    """
-
-    name: str
-    subset: str
-    training: bool
-    videos: tuple[VideoRef, ...]
-    settings: PrepareSettings
-    path: Path
-    mark_path: Path
-    fingerprint: str
+# a worker can be killed for what others do, so a video is suspected after its first death and guilty after another
+_DEATHS_TO_SKIP = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,57 +32,167 @@ class SkippedVideo:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class EncodedClip:
-    """A clip's sample, ready for the tar, and its events counted."""
+def build_shard(task: ShardTask, report: Report) -> dict[str, Any]:
+    """Write a shard and its finished-mark; return the mark. `report` hears a VideoNote at each video and in between.
 
-    key: str
-    members: dict[str, bytes]
-    num_events: int
-    num_event_samples: int
-
-
-def build_shard(task: ShardTask, report: Callable[[int], None]) -> dict[str, Any]:
-    """Write a shard and its finished-mark; return the mark. `report(1)` is called after each video.
-
-    A shard of which no video could be read is not written; its mark is.
+    A shard of which no video could be read is not written; its mark is. Where `task.previous` is an
+    earlier mark, nothing but the mark is written unless a video that was skipped then can be read now.
     """
+    report(VideoNote(kind="begin", shard=task.name))
+    if task.previous is not None and (unchanged := _try_again(task, task.previous, report)) is not None:
+        return unchanged
     videos: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
-    num_events = num_event_samples = 0
     task.path.unlink(missing_ok=True)
     with atomic_writer(task.path, keep=lambda: bool(videos)) as file:
         writer = ShardWriter(file)
+        sink = _ShardSink(writer)
         for video in task.videos:
             try:
-                # the whole video first: a fault at its end must leave nothing of it in the shard
-                clips = list(encode_video(video, task.settings, training=task.training))
+                encoded = _encode(video, task, sink, report)
             except UnreadableVideoError as error:
-                skipped.append(asdict(SkippedVideo(video=video.video_id, stage=error.stage, reason=error.reason)))
+                sink.restart()
+                skipped.append(_skipped(video, error))
             else:
-                for clip in clips:
-                    writer.add(clip.key, clip.members)
-                    num_events += clip.num_events
-                    num_event_samples += clip.num_event_samples
-                videos.append(_video_row(video, task.name, len(clips)))
-            report(1)
+                videos.append(_video_row(video, task.name, sink.keep(), encoded))
+        report(VideoNote(kind="write", shard=task.name))
         num_bytes, sha256 = writer.close()
-    shard: dict[str, Any] = {"name": task.name, "subset": task.subset, "num_samples": writer.num_samples}
-    shard |= {"num_bytes": num_bytes, "sha256": sha256}
+    shard = {"name": task.name, "subset": task.subset, "num_samples": writer.num_samples}
     mark: dict[str, Any] = {
+        "members": task.members,
         "fingerprint": task.fingerprint,
-        "shard": shard if videos else None,
+        "keep_partial": task.settings.keep_partial,
+        "shard": shard | {"num_bytes": num_bytes, "sha256": sha256} if videos else None,
         "videos": videos,
         "skipped": skipped,
+        "num_events": sink.num_events,
+        "num_event_samples": sink.num_event_samples,
     }
-    mark |= {"num_events": num_events, "num_event_samples": num_event_samples}
     # the mark after the shard: it promises that the shard stands
     write_atomically(task.mark_path, canonical_json(mark))
     return mark
 
 
-def _video_row(video: VideoRef, shard: str, num_clips: int) -> dict[str, Any]:
-    return {
+def after_deaths(task: ShardTask, deaths: Sequence[Death]) -> ShardTask:
+    """What to try after workers died at a shard: the same, less the videos that are guilty of it.
+
+    Raises RespikeError where workers die that are at no video.
+    """
+    homeless = [death for death in deaths if _video_of(death) is None]
+    if len(homeless) >= MAX_ATTEMPTS:
+        raise RespikeError(
+            f"a worker died {len(homeless)} times at {task}, outside of any video: {homeless[-1].cause}",
+            "give each worker more memory, or run with fewer --workers",
+        )
+    return replace(task, deaths=tuple(deaths))
+
+
+def _video_of(death: Death) -> str | None:
+    note = death.note
+    return note.video if isinstance(note, VideoNote) and note.kind == "video" else None
+
+
+def _refuse_guilty(video: VideoRef, deaths: Sequence[Death]) -> None:
+    """Raise UnreadableVideoError for a video that ended its worker before."""
+    own = [death for death in deaths if _video_of(death) == video.video_id]
+    if any(death.hung for death in own):
+        raise UnreadableVideoError("timeout", "no frame came within --video-timeout")
+    if len(own) >= _DEATHS_TO_SKIP:
+        cause, _ = Counter(death.cause for death in own).most_common(1)[0]
+        raise UnreadableVideoError("crash", f"its worker died {len(own)} times: {cause}")
+
+
+def _try_again(task: ShardTask, previous: Mapping[str, Any], report: Report) -> dict[str, Any] | None:
+    """Read the videos that failed before; return the mark with what is wrong with them now, None once one is fine."""
+    failed = {row["video"] for row in previous["skipped"]}
+    skipped = []
+    for video in task.videos:
+        if video.video_id not in failed:
+            continue
+        try:
+            _encode(video, task, _NoSink(), report)
+        except UnreadableVideoError as error:
+            skipped.append(_skipped(video, error))
+        else:
+            return None
+    mark = {**previous, "skipped": skipped, "keep_partial": task.settings.keep_partial}
+    if mark != previous:
+        write_atomically(task.mark_path, canonical_json(mark))
+    return mark
+
+
+def _encode(video: VideoRef, task: ShardTask, sink: ClipSink, report: Report) -> EncodedVideo:
+    """Encode a video, telling how it goes; whatever is wrong with it becomes an UnreadableVideoError."""
+    started = time.monotonic()
+    beat = Beat(task.name, video.video_id, report)
+    kind: Literal["done", "skipped"] = "skipped"
+    seconds = 0.0
+    try:
+        _refuse_guilty(video, task.deaths)
+        report(VideoNote(kind="video", shard=task.name, video=video.video_id))
+        faults.reach("decode", video.video_id)
+        encoded = encode_video(video, task.settings, sink, training=task.training, beat=beat)
+        kind, seconds = "done", encoded.seconds
+        return encoded
+    except (OSError, RespikeError):
+        raise
+    except Exception as error:
+        # a week's run must not end at one video that trips a library
+        reason = str(error).partition("\n")[0]
+        raise UnreadableVideoError("encode", f"{type(error).__name__}: {reason}") from error
+    finally:
+        spent = time.monotonic() - started
+        beat.tell(kind, spent_seconds=spent, seconds=seconds)
+
+
+class _ShardSink:
+    """Clips of one video after another, in a shard: what is not kept is taken out again."""
+
+    def __init__(self, writer: ShardWriter) -> None:
+        self._writer = writer
+        self._begin = writer.mark()
+        self._counts = self._new = (0, 0)
+
+    @property
+    def num_events(self) -> int:
+        return self._counts[0]
+
+    @property
+    def num_event_samples(self) -> int:
+        return self._counts[1]
+
+    def add(self, clip: EncodedClip) -> None:
+        faults.reach("clip", clip.key)
+        self._writer.add(clip.key, clip.members)
+        self._new = (self._new[0] + clip.num_events, self._new[1] + clip.num_event_samples)
+
+    def restart(self) -> None:
+        self._writer.rollback(self._begin)
+        self._new = self._counts
+
+    def keep(self) -> int:
+        """Keep the video's clips; return how many they are."""
+        num_clips = self._writer.num_samples - self._begin.num_samples
+        self._begin, self._counts = self._writer.mark(), self._new
+        return num_clips
+
+
+class _NoSink:
+    """Where clips go that only have to be possible."""
+
+    def add(self, clip: EncodedClip) -> None:
+        pass
+
+    def restart(self) -> None:
+        pass
+
+
+def _skipped(video: VideoRef, error: UnreadableVideoError) -> dict[str, str]:
+    return asdict(SkippedVideo(video=video.video_id, stage=error.stage, reason=error.reason))
+
+
+def _video_row(video: VideoRef, shard: str, num_clips: int, encoded: EncodedVideo) -> dict[str, Any]:
+    row = {
         "video": video.video_id,
         "label": video.label,
         "subset": video.subset,
@@ -109,110 +200,4 @@ def _video_row(video: VideoRef, shard: str, num_clips: int) -> dict[str, Any]:
         "shard": shard,
         "num_clips": num_clips,
     }
-
-
-def encode_video(video: VideoRef, settings: PrepareSettings, *, training: bool) -> Iterator[EncodedClip]:
-    """Decode a video and encode its clips, in the order of their indices.
-
-    Raises UnreadableVideoError where the video is missing, cannot be decoded whole, or holds no frame.
-    """
-    if video.path is None:
-        raise UnreadableVideoError("missing", "listed, but not on disk")
-    source = probe(video.path)
-    num_frames = source.num_packets
-    # the container may promise frames that do not decode, or hide some: then plan again with the count that stands
-    for _ in range(2):
-        clips = plan_clips(
-            num_frames,
-            settings.clip_sampling,
-            training=training,
-            video_id=video.video_id,
-            seed=settings.seed,
-        )
-        builder = _ClipBuilder(video, source, clips, settings)
-        num_decoded = builder.run(video.path)
-        if num_decoded == 0:
-            raise UnreadableVideoError("decode", "no frame could be decoded")
-        if num_decoded == num_frames:
-            yield from builder.finished()
-            return
-        num_frames = num_decoded
-    raise UnreadableVideoError("decode", "two passes gave different numbers of frames")
-
-
-class _ClipBuilder:
-    """Turns frames into the parts of clips as they arrive, so that few frames are held at a time."""
-
-    def __init__(self, video: VideoRef, source: VideoInfo, clips: list[Clip], settings: PrepareSettings) -> None:
-        self._video, self._source, self._clips, self._settings = video, source, clips, settings
-        self._places: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for clip in clips:
-            for position, index in enumerate(clip.frame_indices):
-                self._places[index].append((clip.index, position))
-        self._parts = [_ClipParts() for _ in clips]
-
-    def run(self, path: Path) -> int:
-        """Decode the video once; return how many frames it has."""
-        decoding = Decoding(path, color=self._settings.color, short_side=self._settings.short_side)
-        for frame in decoding.frames(wanted=self._places.keys()):
-            for clip_index, position in self._places[frame.index]:
-                self._parts[clip_index].add(frame, position, self._settings)
-        return decoding.num_frames
-
-    def finished(self) -> Iterator[EncodedClip]:
-        """Encode the clips whose frames have all arrived."""
-        for clip, parts in zip(self._clips, self._parts, strict=True):
-            planes = parts.event_planes(self._settings)
-            info = self._info(clip, parts)
-            key = sample_key(self._video.video_id, clip.index)
-            members = encode_sample(parts.key_frames, planes, self._settings.threshold, self._settings.color, info)
-            yield EncodedClip(
-                key=key,
-                members=members,
-                num_events=sum(int(np.count_nonzero(plane)) for plane in planes),
-                num_event_samples=sum(plane.size for plane in planes),
-            )
-
-    def _info(self, clip: Clip, parts: "_ClipParts") -> ClipInfo:
-        return ClipInfo(
-            video=self._video.video_id,
-            label=self._video.label,
-            class_name=self._video.class_name,
-            subset=self._video.subset,
-            group=self._video.group,
-            clip_index=clip.index,
-            frame_indices=clip.frame_indices,
-            times_seconds=tuple(parts.times_seconds),
-            num_padded=clip.num_padded,
-            width=self._source.width,
-            height=self._source.height,
-            rotation_degrees=parts.rotation_degrees,
-            variable_frame_rate=self._source.variable_frame_rate,
-        )
-
-
-class _ClipParts:
-    """What has arrived of one clip."""
-
-    def __init__(self) -> None:
-        self.key_frames: list[bytes] = []
-        self.times_seconds: list[float] = []
-        self.rotation_degrees = 0
-        self._key_planes: tuple[NDArray[np.uint8], ...] = ()
-        self._events: list[tuple[_EventPlane, ...]] = []
-
-    def add(self, frame: Frame, position: int, settings: PrepareSettings) -> None:
-        self.times_seconds.append(frame.time_seconds)
-        self.rotation_degrees = frame.rotation_degrees
-        if position % settings.stride == 0:
-            self._key_planes = frame.planes
-            self.key_frames.append(encode_key_frame(frame.planes, settings.color, settings.key_quality))
-        else:
-            pairs = zip(frame.planes, self._key_planes, strict=True)
-            self._events.append(tuple(residual_events(plane, key, settings.threshold) for plane, key in pairs))
-
-    def event_planes(self, settings: PrepareSettings) -> tuple[_EventPlane, ...]:
-        """The three planes, `[N, R, H, W]` each."""
-        num_residuals = settings.stride - 1
-        stacked = (np.stack(planes) for planes in zip(*self._events, strict=True))
-        return tuple(plane.reshape(-1, num_residuals, *plane.shape[1:]) for plane in stacked)
+    return row if encoded.partial is None else row | {"partial": encoded.partial}

@@ -1,11 +1,11 @@
 """Video decoding: a file → frames as 8-bit colour planes, with times and rotation. No other file decodes video.
 
-Decoding is strict: a frame that the decoder calls corrupt, or an error in the stream, makes the whole video
-unreadable, so that a half file is never taken for a whole one.
+Decoding is strict: a frame or packet that is called corrupt, an error in the stream, or a file that is shorter than its
+container says is a fault, so that a half file is never taken for a whole one.
 """
 
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,23 +18,33 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from respike.color import Color
+from respike.data.container import find_cut
 from respike.errors import UnreadableVideoError
 
 # the decoder's own complaints go nowhere: what matters of them comes back as an exception
 av.logging.set_level(av.logging.PANIC)
 
-# more than 16K x 16K pixels is a damaged or hostile header, not a video
-MAX_PIXELS = 1 << 28
+# twice an 8K frame; more is a damaged or hostile header, not a video
+MAX_PIXELS = 1 << 26
+_MAX_SIDE = 1 << 15
+# for the demuxer, and for the decoders that it opens to look into a stream; `explode` makes either report what it
+# would otherwise conceal
+_OPTIONS = {"err_detect": "explode+crccheck+bitstream+buffer", "max_pixels": str(MAX_PIXELS)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What the container says: coded size in pixels, how many packets the stream holds, a lone frame rate or not."""
+    """What the container says: coded size in pixels, packets that should give a frame, a lone frame rate or not.
+
+    `seconds` is how long the frames are shown; `fault` what is wrong with the file as a whole, None where nothing is.
+    """
 
     width: int
     height: int
     num_packets: int
     variable_frame_rate: bool
+    seconds: float = 0.0
+    fault: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,34 +60,66 @@ class Frame:
     rotation_degrees: int
 
 
-def probe(path: Path) -> VideoInfo:
-    """Read the header and walk the packets of a video without decoding it.
+Beat = Callable[[int], None]
+"""Called while a video is gone through, with the number of frames decoded since the last call."""
 
-    Raises UnreadableVideoError for what is no video: missing, not a regular file, empty, without a video stream.
+
+def _ignore(num_frames: int) -> None:
+    pass
+
+
+def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
+    """Read the header and walk the packets of a video without decoding it; `beat` is called at each.
+
+    Raises UnreadableVideoError for what is no video: missing, not a regular file, empty, without a video stream. What
+    is wrong further in is told as `fault`.
     """
     with _open(path) as container:
         stream = container.streams.video[0]
         width, height = stream.codec_context.width, stream.codec_context.height
         _check_size(width, height)
         try:
-            times = sorted(p.pts for p in container.demux(stream) if p.size and p.pts is not None)
+            fault = find_cut(path, container.format.name)
+        except OSError as error:
+            raise UnreadableVideoError("open", error.strerror or "cannot be read") from error
+        num_packets, times = 0, []
+        try:
+            for packet in container.demux(stream):
+                beat(0)
+                if packet.is_corrupt:
+                    fault = fault or f"packet {num_packets} is corrupt"
+                # an edit list may throw packets away after they are decoded
+                if packet.size and not packet.is_discard:
+                    num_packets += 1
+                    if packet.pts is not None:
+                        times.append(packet.pts)
         except av.error.FFmpegError as error:
-            raise UnreadableVideoError("decode", _reason(error)) from error
-        steps = np.diff(times)
+            fault = fault or _reason(error)
+        steps = np.diff(np.sort(np.array(times, np.int64)))
+        step = float(np.median(steps)) if len(steps) else 0.0
         # containers with a coarse clock alternate between two neighbouring steps at a constant rate
-        variable = bool(len(steps) > 1 and steps.max() > 1.5 * max(float(np.median(steps)), 1.0) + 1)
-        return VideoInfo(width=width, height=height, num_packets=len(times), variable_frame_rate=variable)
+        variable = bool(len(steps) > 1 and steps.max() > 1.5 * max(step, 1.0) + 1)
+        return VideoInfo(
+            width=width,
+            height=height,
+            num_packets=num_packets,
+            variable_frame_rate=variable,
+            seconds=(float(steps.sum()) + step) * float(stream.time_base or 0),
+            fault=fault,
+        )
 
 
 class Decoding:
     """One pass over a video. `num_frames` counts what has been decoded so far, wanted or not."""
 
-    def __init__(self, path: Path, *, color: Color, short_side: int) -> None:
-        self._path, self._color, self._short_side = path, color, short_side
+    def __init__(self, path: Path, *, color: Color, short_side: int, beat: Beat = _ignore) -> None:
+        self._path, self._color, self._short_side, self._beat = path, color, short_side, beat
         self.num_frames = 0
 
-    def frames(self, wanted: Collection[int] | None = None) -> Iterator[Frame]:
+    def frames(self, wanted: Container[int] | None = None) -> Iterator[Frame]:
         """Decode the video and yield its frames in order, those whose index is in `wanted` (None: all).
+
+        `wanted` is asked once for each index, in order; `beat` is called at each frame.
 
         All frames are decoded, wanted or not, so that damage anywhere is found. Frames are scaled so that the short
         side is at most `short_side` pixels, never up, and turned upright. Raises UnreadableVideoError at the first
@@ -89,16 +131,16 @@ class Decoding:
             _check_size(context.width, context.height)
             # one thread a video: the parallel unit is the worker, and frame threads would delay the errors
             context.thread_count = 1
-            # `explode` makes the decoder report what it would otherwise conceal
-            context.options = {"err_detect": "explode+bitstream+buffer"}
+            context.options = _OPTIONS
             size: tuple[int, int] | None = None
             # one for the whole video: setting up the scaler costs more than its work on a small frame
             reformatter = VideoReformatter()
             try:
                 for frame in container.decode(stream):
-                    index, self.num_frames = self.num_frames, self.num_frames + 1
                     if frame.is_corrupt:
-                        raise UnreadableVideoError("decode", f"frame {index} is corrupt")
+                        raise UnreadableVideoError("decode", f"frame {self.num_frames} is corrupt")
+                    index, self.num_frames = self.num_frames, self.num_frames + 1
+                    self._beat(1)
                     if wanted is not None and index not in wanted:
                         continue
                     size = size or _scaled_size(frame.width, frame.height, self._short_side)
@@ -124,7 +166,7 @@ def _open(path: Path) -> "av.container.InputContainer":
         raise UnreadableVideoError("open", "the file is empty")
     try:
         # a plain name could be taken for an address (`concat:…`); `file:` reads nothing but this path
-        container = av.open(f"file:{path}", mode="r", options={"err_detect": "explode"})
+        container = av.open(f"file:{path}", mode="r", options=_OPTIONS)
     except (av.error.FFmpegError, ValueError) as error:
         raise UnreadableVideoError("open", _reason(error)) from error
     if not container.streams.video:
@@ -146,7 +188,7 @@ def _time(container: "av.container.InputContainer", frame: "av.VideoFrame", inde
 
 
 def _check_size(width: int, height: int) -> None:
-    if width <= 0 or height <= 0 or width * height > MAX_PIXELS:
+    if min(width, height) <= 0 or max(width, height) > _MAX_SIDE or width * height > MAX_PIXELS:
         raise UnreadableVideoError("open", f"its header says {width}x{height} pixels")
 
 

@@ -4,7 +4,7 @@ A class is one of 4 props, at rest (key frames show it, events hardly do), times
 (events show it, no single key frame does). Each video holds many scenes of one clip's length, cut hard, of one class.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from respike.data.demo_scene import MOTIONS, PROPS, SIZE, draw_scene
 from respike.data.engines import local
+from respike.data.engines.base import Report
 from respike.data.video_writer import write_video
 from respike.errors import SettingError
 from respike.files import canonical_json, write_atomically
@@ -71,7 +72,7 @@ def write_demo(root: Path, settings: DemoSettings, *, num_workers: int = 1, prog
         for stale in folder.glob("*.mp4"):
             stale.unlink()
     with progress.task("make videos", total=len(tasks), unit="videos") as task:
-        for _ in local.run(_write, tasks, num_workers, task.advance):
+        for _ in local.run(_write, tasks, num_workers, lambda worker, note: task.advance()):
             pass
     write_atomically(done, wanted)
 
@@ -97,13 +98,13 @@ def _plan(root: Path, settings: DemoSettings) -> list[_VideoTask]:
     ]
 
 
-def _write(task: _VideoTask, report: Callable[[int], None]) -> None:
+def _write(task: _VideoTask, report: Report) -> None:
     settings = task.settings
     # a group of pictures a scene and no scene looks ahead: the codec carries nothing from one scene to the next
     options: dict[str, str | int] = {"crf": settings.crf, "g": settings.clip_length, "preset": "veryfast"}
     options |= {"x264-params": f"keyint={settings.clip_length}:scenecut=0", "bf": 0}
     write_video(task.path, _frames(task), options=options)
-    report(1)
+    report("written")
 
 
 def _frames(task: _VideoTask) -> Iterator[NDArray[np.uint8]]:

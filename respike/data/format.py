@@ -121,7 +121,11 @@ def _decompress(content: bytes, num_bytes: int) -> bytes:
 
 def encode_info(info: ClipInfo) -> bytes:
     """Encode what is known of a clip as JSON, byte-identical for equal facts."""
-    return canonical_json(dataclasses.asdict(info)).encode("utf-8", "surrogateescape")
+    value = dataclasses.asdict(info)
+    if not info.partial:
+        # stands only where it says something, so that whole videos look as they always did
+        del value["partial"]
+    return canonical_json(value).encode("utf-8", "surrogateescape")
 
 
 def decode_info(content: bytes) -> ClipInfo:

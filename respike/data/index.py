@@ -29,7 +29,10 @@ class ShardRow:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRow:
-    """One written video and the shard where its clips stand, in the order of the rows."""
+    """One written video and the shard where its clips stand, in the order of the rows.
+
+    `partial` says what was wrong with a video of which only the part before the damage was kept, None if it is whole.
+    """
 
     video: str
     label: int
@@ -37,6 +40,7 @@ class VideoRow:
     group: str | None
     shard: str
     num_clips: int
+    partial: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

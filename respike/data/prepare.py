@@ -1,50 +1,34 @@
 """Prepare: plan shards by videos, skip finished ones, run the engine, write the index last."""
 
-import hashlib
-import json
+import dataclasses
 import os
+import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-
-from respike.data import card, index
-from respike.data.build import ShardTask, SkippedVideo, build_shard
+from respike.data import index
+from respike.data.build import SkippedVideo, after_deaths, build_shard
 from respike.data.engines import local
-from respike.data.format import FORMAT_VERSION
+from respike.data.engines.base import Engine
+from respike.data.finish import Mark, PrepareSummary, summarise, write_index
+from respike.data.plan import Part, ShardTask, plan_shards
 from respike.data.settings import PrepareSettings
-from respike.errors import MismatchError, RespikeError
-from respike.files import canonical_json, folder_lock, write_atomically
+from respike.data.state import OutputState
+from respike.data.tally import Speed, Tally
+from respike.errors import RespikeError
 from respike.progress import SILENCE, Progress
-from respike.sample import VideoListing, VideoRef
+from respike.sample import VideoListing
 
-__all__ = ["PrepareSettings", "PrepareSummary", "SkippedVideo", "plan_shards", "prepare"]
+__all__ = ["Part", "PrepareSettings", "PrepareSummary", "SkippedVideo", "join_parts", "plan_shards", "prepare"]
 
-STATE_FOLDER = ".respike"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareSummary:
-    """What a run left behind: `listed` = `written` + `skipped` videos, always.
-
-    `num_bytes` and `num_clips` are those of all shards, also the ones found finished; `num_built` shards were made by
-    this run in `seconds`. `event_density` is the share of stored events that are not zero.
-    """
-
-    out: Path
-    listed: int
-    written: int
-    skipped: int
-    num_clips: int
-    num_shards: int
-    num_built: int
-    num_bytes: int
-    event_density: float
-    seconds: float
-    skipped_videos: tuple[SkippedVideo, ...]
+DEFAULT_VIDEO_TIMEOUT_SECONDS = 120.0
+Existing = Literal["resume", "retry-skipped", "overwrite"]
+"""What becomes of what an earlier run left: finished shards are kept; the same, but what was skipped is tried again;
+all is made anew."""
+_Marks = dict[str, dict[str, Any]]
 
 
 def prepare(
@@ -54,13 +38,19 @@ def prepare(
     *,
     num_workers: int | None = None,
     strict: bool = False,
+    existing: Existing = "resume",
+    part: Part | None = None,
+    video_timeout_seconds: float | None = DEFAULT_VIDEO_TIMEOUT_SECONDS,
+    engine: Engine = local.run,
     progress: Progress = SILENCE,
 ) -> PrepareSummary:
     """Turn the listed videos into shards under `out`, with an index beside them.
 
-    Finished shards whose settings and source files are unchanged are kept. Unreadable videos are skipped and
-    recorded; with `strict` they are an error once all else is written. The bytes depend on the input and the
-    settings alone, not on `num_workers` (None: one a core).
+    Finished shards whose settings and source files are unchanged are kept, unless `existing` says otherwise. Unreadable
+    videos, those that kill their worker, and those that give no frame for `video_timeout_seconds` (None: for ever) are
+    skipped and recorded; with `strict` they are an error once all else is written. With `part` only that share of the
+    shards is made and no index is written: `join_parts` does it once all parts are there. The bytes depend on the input
+    and the settings alone, not on `num_workers` (None: one a core), parts or engine.
 
     Raises MismatchError where `out` was made with other settings or classes, RespikeError where another run is at
     work there, nothing could be read, or the disk refuses.
@@ -68,190 +58,135 @@ def prepare(
     started = time.perf_counter()
     for warning in listing.warnings:
         progress.warn(warning)
-    state = _make_folder(out)
-    with folder_lock(state / "lock", "respike prepare"):
-        _check_same(state / "settings.json", listing, settings)
+    state = OutputState(out)
+    state.make()
+    with state.lock(part):
+        if existing == "overwrite":
+            _empty(state, part)
+        retry = existing == "retry-skipped"
+        state.check_settings(listing, settings, retry=retry)
         tasks = plan_shards(listing, out, settings)
-        marks = {task.name: mark for task in tasks if (mark := _finished(task)) is not None}
-        missing = [task for task in tasks if task.name not in marks]
-        if len(missing) < len(tasks):
-            progress.say(f"{len(tasks) - len(missing)} of {len(tasks)} shards are finished and kept")
-        # the old index promises shards that are about to change; without it no reader mixes old and new
-        if missing:
-            (out / index.INDEX_NAME).unlink(missing_ok=True)
-        marks |= _build(missing, num_workers or os.cpu_count() or 1, progress)
-        ordered = [marks[task.name] for task in tasks]
-        _drop_strangers(out, state, {task.name for task in tasks})
-        summary = _write_index(listing, out, settings, ordered, time.perf_counter() - started, len(missing))
+        state.write_plan(listing, tasks)
+        own = tasks if part is None else part.of(tasks)
+        kept, open_tasks = _sort_out(own, state, retry=retry, progress=progress)
+        num_workers = num_workers or os.cpu_count() or 1
+        built, speed = _build(open_tasks, engine, num_workers, video_timeout_seconds, progress)
+        marks = [(kept | built)[task.name] for task in own]
+        if part is None:
+            _finish(state, marks)
+        summary = replace(
+            summarise(out, marks, part),
+            num_built=sum(_is_new(built[task.name], task) for task in open_tasks),
+            seconds=time.perf_counter() - started,
+            speed=speed,
+        )
+        if open_tasks:
+            _log(state, summary)
     _judge(summary, strict)
     return summary
 
 
-def plan_shards(listing: VideoListing, out: Path, settings: PrepareSettings) -> list[ShardTask]:
-    """Decide which videos stand in which shard, before anything is decoded.
+def join_parts(out: Path) -> PrepareSummary:
+    """Write the index of an output folder whose parts were prepared by runs of their own.
 
-    Within a subset the videos are permuted with the seed, so that a shard does not hold one class, and cut into
-    shards of `videos_per_shard`. A video that turns out unreadable leaves a hole; nothing else moves.
+    Raises RespikeError that names what is missing where a part has not finished.
     """
-    tasks = []
-    for subset in sorted({video.subset for video in listing.videos}):
-        videos = [video for video in listing.videos if video.subset == subset]
-        order = np.random.default_rng([settings.seed, len(videos)]).permutation(len(videos))
-        for number, first in enumerate(range(0, len(videos), settings.videos_per_shard)):
-            members = tuple(videos[place] for place in order[first : first + settings.videos_per_shard])
-            name = f"{subset}-{number:06d}.tar"
-            tasks.append(
-                ShardTask(
-                    name=name,
-                    subset=subset,
-                    training=subset == "train",
-                    videos=members,
-                    settings=settings,
-                    path=out / name,
-                    mark_path=out / STATE_FOLDER / "done" / f"{name}.json",
-                    fingerprint=_fingerprint(members, settings),
-                )
+    started = time.perf_counter()
+    state = OutputState(out)
+    _, _, shards = state.read_plan()
+    with state.lock():
+        marks = [state.read_mark(shard["name"]) for shard in shards]
+        pairs = list(zip(marks, shards, strict=True))
+        missing = [shard["name"] for mark, shard in pairs if mark is None or mark["members"] != shard["members"]]
+        if missing:
+            more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+            raise RespikeError(
+                f"{len(missing):,} of {len(shards):,} shards of {out} are not finished: {', '.join(missing[:3])}{more}",
+                state.name_parts(missing, [shard["name"] for shard in shards]),
             )
-    return tasks
+        finished = [mark for mark in marks if mark is not None]
+        _finish(state, finished)
+    return replace(summarise(out, finished), seconds=time.perf_counter() - started)
 
 
-def _fingerprint(videos: Sequence[VideoRef], settings: PrepareSettings) -> str:
-    """Changes with the settings, the membership, and the size or time of any source file."""
-    rows = []
-    for video in videos:
-        source: list[int] | None = None
-        if video.path is not None and video.path.exists():
-            status = video.path.stat()
-            source = [status.st_size, status.st_mtime_ns]
-        rows.append([video.video_id, video.label, video.class_name, video.subset, video.group, source])
-    content = canonical_json([FORMAT_VERSION, settings.to_json(), rows])
-    return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
+def _finish(state: OutputState, marks: Sequence[Mark]) -> None:
+    """Write the index, and leave nothing beside what it names."""
+    head, settings, shards = state.read_plan()
+    state.drop_strangers({shard["name"] for shard in shards})
+    write_index(state.out, head, settings, marks)
 
 
-def _make_folder(out: Path) -> Path:
-    state = out / STATE_FOLDER
-    try:
-        (state / "done").mkdir(parents=True, exist_ok=True)
-        # found before an hour of decoding, not after
-        write_atomically(state / "writable", "")
-    except OSError as error:
-        raise RespikeError(f"cannot write to {out}: {error.strerror}", "choose another --out") from error
-    return state
-
-
-def _check_same(path: Path, listing: VideoListing, settings: PrepareSettings) -> None:
-    """Refuse to mix two kinds of shards in one folder."""
-    # through JSON and back, so that what was read compares equal to what would be written
-    now = json.loads(
-        canonical_json(
-            {"dataset": listing.dataset, "split": listing.split, "classes": listing.classes} | settings.to_json()
+def _empty(state: OutputState, part: Part | None) -> None:
+    if part is not None:
+        raise RespikeError(
+            "one part cannot make the whole folder anew", "empty it with a run of its own, or give another --out"
         )
-    )
-    if path.is_file():
-        before = json.loads(path.read_text())
-        if changed := sorted(name for name in now if before.get(name) != now[name]):
-            what = ", ".join(
-                name if name == "classes" else f"{name} {before.get(name)} → {now[name]}" for name in changed
-            )
-            raise MismatchError(
-                f"{path.parent.parent} was prepared with other settings: {what}",
-                "give another --out, or delete that folder",
-            )
-    else:
-        write_atomically(path, canonical_json(now))
+    state.empty()
 
 
-def _finished(task: ShardTask) -> dict[str, Any] | None:
-    """The finished-mark of a shard, if it still speaks of the same videos and the shard's size is right."""
-    try:
-        mark: dict[str, Any] = json.loads(task.mark_path.read_text())
-        if mark["fingerprint"] != task.fingerprint:
-            return None
-        if mark["shard"] is not None and task.path.stat().st_size != mark["shard"]["num_bytes"]:
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return mark
+def _sort_out(
+    tasks: Sequence[ShardTask], state: OutputState, *, retry: bool, progress: Progress
+) -> tuple[_Marks, list[ShardTask]]:
+    """Tell what is finished from what is to do, the largest first: one begun last would be waited for alone."""
+    kept: _Marks = {}
+    open_tasks = []
+    for task in tasks:
+        mark = state.read_mark(task.name)
+        if mark is None or mark["fingerprint"] != task.fingerprint:
+            open_tasks.append(task)
+        elif mark["skipped"] and (retry or mark["keep_partial"] != task.settings.keep_partial):
+            open_tasks.append(replace(task, previous=mark))
+        else:
+            kept[task.name] = mark
+    if kept:
+        progress.say(f"{len(kept)} of {len(tasks)} shards are finished and kept")
+    # the old index promises shards that are about to change; without it no reader mixes old and new
+    if open_tasks:
+        (state.out / index.INDEX_NAME).unlink(missing_ok=True)
+    return kept, sorted(open_tasks, key=lambda task: -task.num_source_bytes)
 
 
-def _build(tasks: list[ShardTask], num_workers: int, progress: Progress) -> dict[str, dict[str, Any]]:
-    marks: dict[str, dict[str, Any]] = {}
+def _is_new(mark: dict[str, Any], task: ShardTask) -> bool:
+    return mark["shard"] is not None and (task.previous is None or mark["shard"] != task.previous["shard"])
+
+
+def _build(
+    tasks: list[ShardTask], engine: Engine, num_workers: int, timeout_seconds: float | None, progress: Progress
+) -> tuple[_Marks, Speed]:
+    marks: _Marks = {}
     num_videos = sum(len(task.videos) for task in tasks)
-    num_clips = num_skipped = 0
-    with progress.task("prepare", total=num_videos, unit="videos") as task:
-        for number, mark in local.run(build_shard, tasks, num_workers, task.advance):
-            marks[tasks[number].name] = mark
-            num_clips += mark["shard"]["num_samples"] if mark["shard"] else 0
-            num_skipped += len(mark["skipped"])
-            task.advance(0, clips=num_clips, skipped=num_skipped)
-    return marks
+    with progress.task("prepare", total=num_videos, unit="videos") as shown:
+        tally = Tally(shown)
+        results = engine(
+            build_shard, tasks, num_workers, tally.hear, recover=after_deaths, deadline_seconds=timeout_seconds
+        )
+        for number, mark in results:
+            task = tasks[number]
+            marks[task.name] = mark
+            tally.finish_shard(task.name, len(task.videos), len(mark["skipped"]))
+        return marks, tally.speed()
 
 
-def _drop_strangers(out: Path, state: Path, names: set[str]) -> None:
-    """Remove what an earlier plan left: its shards, marks, and temporary files of killed workers."""
-    for mark in (state / "done").iterdir():
-        name = mark.name.removesuffix(".json")
-        if name not in names:
-            (out / name).unlink(missing_ok=True)
-            mark.unlink()
-    for leftover in [*out.glob(".*.tmp"), *(state / "done").glob(".*.tmp")]:
-        leftover.unlink(missing_ok=True)
-
-
-def _write_index(
-    listing: VideoListing,
-    out: Path,
-    settings: PrepareSettings,
-    marks: list[dict[str, Any]],
-    seconds: float,
-    num_built: int,
-) -> PrepareSummary:
-    rows = [row for mark in marks for row in mark["videos"]]
-    skipped = sorted((row for mark in marks for row in mark["skipped"]), key=lambda row: row["video"])
-    shards = [mark["shard"] for mark in marks if mark["shard"]]
-    num_samples = sum(mark["num_event_samples"] for mark in marks)
-    density = round(sum(mark["num_events"] for mark in marks) / num_samples, 6) if num_samples else 0.0
-    videos_text = index.jsonl(rows)
-    content = {
-        "format_version": FORMAT_VERSION,
-        "dataset": listing.dataset,
-        "split": listing.split,
-        "evaluation_subset": listing.evaluation_subset,
-        "classes": list(listing.classes),
-        "settings": settings.to_json(),
-        "videos": {
-            "listed": len(listing.videos),
-            "written": len(rows),
-            "skipped": len(skipped),
-            "rows_sha256": hashlib.sha256(videos_text.encode("utf-8", "surrogateescape")).hexdigest(),
-        },
-        "num_clips": sum(shard["num_samples"] for shard in shards),
-        "event_density": density,
-        "shards": shards,
-    }
-    write_atomically(out / index.VIDEOS_NAME, videos_text)
-    write_atomically(out / index.SKIPPED_NAME, index.jsonl(skipped))
-    write_atomically(out / "README.md", card.dataset_card(content))
-    # the index last: where it stands, everything it names stands
-    write_atomically(out / index.INDEX_NAME, index.seal(content))
-    return PrepareSummary(
-        out=out,
-        listed=len(listing.videos),
-        written=len(rows),
-        skipped=len(skipped),
-        num_clips=sum(shard["num_samples"] for shard in shards),
-        num_shards=len(shards),
-        num_built=num_built,
-        num_bytes=sum(shard["num_bytes"] for shard in shards),
-        event_density=density,
-        seconds=seconds,
-        skipped_videos=tuple(SkippedVideo(**row) for row in skipped),
+def _log(state: OutputState, summary: PrepareSummary) -> None:
+    """Keep the facts of a run that differ from run to run where they disturb nobody."""
+    state.log(
+        {
+            "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "host": socket.gethostname(),
+            "part": str(summary.part) if summary.part else None,
+            "seconds": round(summary.seconds, 3),
+            "num_built": summary.num_built,
+            "written": summary.written,
+            "skipped": summary.skipped,
+            "speed": dataclasses.asdict(summary.speed),
+        }
     )
 
 
 def _judge(summary: PrepareSummary, strict: bool) -> None:
     where = summary.out / index.SKIPPED_NAME
-    if summary.listed and not summary.written:
+    # a small part may well hold nothing but missing videos
+    if summary.part is None and summary.listed and not summary.written:
         first = summary.skipped_videos[0]
         raise RespikeError(
             f"none of the {summary.listed} listed videos could be read ({first.video}: {first.stage}: {first.reason})",
@@ -260,5 +195,6 @@ def _judge(summary: PrepareSummary, strict: bool) -> None:
     if strict and summary.skipped:
         raise RespikeError(
             f"{summary.skipped} of {summary.listed} videos were skipped, and --strict was given",
-            f"they are named in {where}; everything else is written",
+            f"they are named in {where}{'' if summary.part is None else ' once the parts are joined'}; "
+            "everything else is written",
         )

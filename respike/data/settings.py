@@ -16,7 +16,8 @@ class PrepareSettings:
 
     `stride` frames a group; `short_side` the most pixels of the short side; `threshold` θ in grey levels; `color` the
     planes that events are taken on; `key_quality` of the JPEG, 1 to 100; `videos_per_shard` and `seed` decide which
-    videos stand in which shard. The rest is SamplingSettings. Raises SettingError on a value that is not allowed.
+    videos stand in which shard; with `keep_partial` a damaged video gives the clips before the damage. The rest is
+    SamplingSettings. Raises SettingError on a value that is not allowed.
     """
 
     stride: int = 4
@@ -31,6 +32,7 @@ class PrepareSettings:
     key_quality: int = 90
     videos_per_shard: int = 64
     seed: int = 0
+    keep_partial: bool = False
 
     def __post_init__(self) -> None:
         if self.stride < 2:

@@ -13,10 +13,20 @@ from respike.errors import ShardError
 from respike.files import atomic_writer
 
 
+@dataclass(frozen=True)
+class WriterMark:
+    """A place between two samples to which a ShardWriter can go back."""
+
+    num_samples: int
+    offset: int
+    digest: "hashlib._Hash"
+
+
 class ShardWriter:
     """Writes samples to an open file as a deterministic tar: no times, owners or modes of this machine."""
 
     def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         self._hashing = _HashingFile(file)
         self._tar = tarfile.TarFile(fileobj=self._hashing, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[arg-type]
         self.num_samples = 0
@@ -28,7 +38,21 @@ class ShardWriter:
             header.size = len(content)
             header.mode = 0o644
             self._tar.addfile(header, io.BytesIO(content))
+        # the tar would keep every header that it ever wrote
+        self._tar.members = []  # type: ignore[attr-defined]
         self.num_samples += 1
+
+    def mark(self) -> WriterMark:
+        """The place where the next sample goes, to come back to it."""
+        return WriterMark(self.num_samples, self._tar.offset, self._hashing.digest.copy())
+
+    def rollback(self, mark: WriterMark) -> None:
+        """Take back all that was added after `mark`, as if it had never been."""
+        self._file.seek(mark.offset)
+        self._file.truncate()
+        self._tar.offset = self._hashing.num_bytes = mark.offset
+        self._hashing.digest = mark.digest.copy()
+        self.num_samples = mark.num_samples
 
     def close(self) -> tuple[int, str]:
         """End the tar; return its size in bytes and its SHA-256."""

@@ -13,6 +13,9 @@ from respike.cli import prepare as prepare_command
 from respike.data import open_shards
 from respike.data.layouts import LAYOUTS
 from respike.data.prepare import PrepareSettings
+from respike.data.video_writer import write_video
+
+from tests.conftest import moving_square
 
 
 @pytest.fixture
@@ -85,6 +88,71 @@ def test_the_report_tells_counts_what_was_skipped_and_the_next_command(here, cal
     assert "all was done before" in again.out
 
 
+def test_the_report_names_speed_and_the_slowest(here, call):
+    answer = call("prepare", "folder", "--workers", 1)
+    assert " frames/s, " in answer.out
+    assert " × real time" in answer.out
+    slowest = next(line for line in answer.out.splitlines() if line.startswith("slowest"))
+    assert slowest.count(".mp4 ") == 3
+    assert "slowest" not in call("prepare", "folder", "--workers", 1).out
+
+
+def test_scripts_learn_the_same_facts(here, call):
+    facts = json.loads(call("prepare", "folder", "--workers", 1, "--json").out)
+    assert facts["frames_per_second"] > 0
+    assert facts["videos_per_second"] > 0
+    assert facts["times_real_time"] > 0
+    assert len(facts["slowest"]) == 5
+    assert facts["slowest"][0]["seconds"] >= facts["slowest"][-1]["seconds"]
+    assert facts["next"] == "respike train --data shards/folder"
+    log = json.loads(Path("shards/folder/.respike/runs.jsonl").read_text())
+    assert log["num_built"] == facts["num_built"]
+
+
+def test_parts_are_joined_by_index(here, call):
+    common = ("folder", "--workers", 1, "--videos-per-shard", 4, "--out", "parts")
+    facts = json.loads(call("prepare", *common, "--part", "1/2", "--json").out)
+    assert (facts["part"], facts["next"]) == ("1/2", "respike index parts, once all 2 parts are done")
+    early = call("index", "parts")
+    assert early.code == 1
+    assert "shards of parts are not finished" in early.err
+    assert "--part 2/2" in early.err
+    answer = call("prepare", *common, "--part", "2/2")
+    assert answer.out.splitlines()[0].split() == ["part", "2/2"]
+    joined = call("index", "parts")
+    assert (joined.code, joined.out.splitlines()[-1]) == (0, "next: respike train --data parts")
+    assert json.loads(call("index", "parts", "--json").out)["listed"] == 13
+    assert call("index", "parts", "--quiet").out == ""
+    assert call("prepare", "folder", "--workers", 1, "--videos-per-shard", 4, "--out", "whole").code == 0
+    files = [path.name for path in sorted(Path("whole").iterdir()) if path.is_file()]
+    assert [(Path("whole") / name).read_bytes() for name in files] == [
+        (Path("parts") / name).read_bytes() for name in files
+    ]
+
+
+def test_other_settings_are_refused_unless_all_is_made_anew(here, call):
+    common = ("prepare", "folder", "--workers", 1)
+    assert call(*common).code == 0
+    refused = call(*common, "--threshold", 9)
+    assert refused.code == 1
+    assert "threshold 8 → 9" in refused.err
+    assert "--overwrite" in refused.err
+    assert "another --out" in refused.err
+    assert call(*common, "--threshold", 9, "--overwrite").code == 0
+    assert open_shards("shards/folder").spec.settings["threshold"] == 9
+    assert "all was done before" in call(*common, "--threshold", 9, "--resume").out
+
+
+def test_a_damaged_video_is_kept_in_part_where_that_is_wished(here, call):
+    target = Path("data/folder/wave/half.mkv")
+    write_video(target, iter(moving_square(60)), options={"g": 10})
+    target.write_bytes(target.read_bytes()[:-3000])
+    assert json.loads(call("prepare", "folder", "--workers", 1, "--json").out)["skipped"] == 2
+    answer = call("prepare", "folder", "--workers", 1, "--keep-partial", "--retry-skipped")
+    assert "13 written, 1 skipped of 14" in answer.out
+    assert "1 damaged videos kept up to the damage" in answer.out
+
+
 def test_many_skipped_videos_are_counted_not_listed(here, call):
     for number in range(8):
         Path(f"data/folder/wave/b{number}.mp4").touch()
@@ -124,6 +192,11 @@ def test_a_list_names_the_videos(here, call):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("folder", "--part", "3"), "'3' is not K/N, such as 3/16"),
+        (("folder", "--part", "3/2"), "part is 3/2: it must be from 1/N to N/N"),
+        (("folder", "--part", "1/2", "--overwrite"), "--overwrite would delete what the other parts made"),
+        (("folder", "--resume", "--overwrite"), "exclude each other"),
+        (("folder", "--video-timeout", 0), "--video-timeout"),
         (("folder", "--split", 2), "--split 2: folder has no splits"),
         (("ucf101", "--split", 4), "--split 4: ucf101 has splits 1, 2, 3"),
         (("ucf101", "--list", "x.csv"), "--list goes with `folder`; ucf101 has lists of its own"),

@@ -1,6 +1,7 @@
 import io
 import json
 import sys
+import time
 
 import pytest
 from respike.cli import render
@@ -73,6 +74,23 @@ def test_a_bar_within_a_bar_goes_when_it_is_done(terminal):
     work(render.make_progress())
     assert "within" not in screen.getvalue().rpartition("prepare")[2]
     assert "within" in screen.getvalue()
+
+
+def test_a_terminal_shows_what_each_worker_is_at_while_it_is_at_it(terminal):
+    screen = terminal(80)
+    with render.make_progress().task("prepare", total=2, unit="videos") as task:
+        for worker in range(10):
+            task.at(worker, f"video {worker} of [b]")
+        task.advance()
+        # drawn at its own pace; what is shown at the end shows what was drawn before
+        time.sleep(0.3)
+        task.advance()
+    shown = screen.getvalue()
+    assert "worker 1: video 0 of [b]" in shown
+    assert "worker 8: video 7" in shown
+    assert "worker 9" not in shown
+    assert "and 2 more workers" in shown
+    assert "worker" not in shown.rpartition("2/2")[2]
 
 
 @pytest.mark.parametrize("columns", [40, 60])

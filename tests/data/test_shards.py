@@ -4,7 +4,7 @@ import io
 import tarfile
 
 import pytest
-from respike.data.shards import ShardReader, write_shard
+from respike.data.shards import ShardReader, ShardWriter, write_shard
 from respike.errors import ShardError
 
 SAMPLES = [(f"s{number}", {"a.jpg": b"picture", "json": b"{}" * number}) for number in range(4)]
@@ -82,3 +82,21 @@ def test_no_tar_at_all_is_an_error(tmp_path):
     path.write_bytes(b"\x89PNG" * 300)
     with pytest.raises(ShardError, match="is no shard"):
         ShardReader(path)
+
+
+def test_what_is_rolled_back_had_never_been(tmp_path):
+    samples = [(f"s{number}", {"a": bytes([number]) * (700 * number + 1), "b": b"x"}) for number in range(6)]
+    samples[4][1]["a"] = b"large" * 10_000
+    written = write_shard(tmp_path / "plain.tar", samples[:3] + samples[5:])
+    with (tmp_path / "rolled.tar").open("wb") as file:
+        writer = ShardWriter(file)
+        for key, members in samples[:3]:
+            writer.add(key, members)
+        mark = writer.mark()
+        for _ in range(2):
+            for key, members in samples[3:5]:
+                writer.add(key, members)
+            writer.rollback(mark)
+        writer.add(*samples[5])
+        assert (writer.num_samples, *writer.close()) == written
+    assert (tmp_path / "rolled.tar").read_bytes() == (tmp_path / "plain.tar").read_bytes()

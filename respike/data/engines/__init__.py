@@ -1,1 +1,1 @@
-"""Engines: run a picklable function over items. They know nothing of video."""
+"""Engines: run a picklable function over items. They know nothing of video; base.py says what they promise."""

@@ -1,0 +1,195 @@
+"""Encoding one video: frames → clips' samples, each handed on as soon as its frames are there. Few frames are held."""
+
+from collections import defaultdict, deque
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from respike.data.decode import Beat, Decoding, Frame, VideoInfo, probe
+from respike.data.events import residual_events
+from respike.data.format import encode_key_frame, encode_sample, sample_key
+from respike.data.sampling import plan_clips
+from respike.data.settings import PrepareSettings
+from respike.errors import UnreadableVideoError
+from respike.sample import Clip, ClipInfo, VideoRef
+
+_EventPlane = NDArray[np.signedinteger[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedClip:
+    """A clip's sample, ready for the tar, and its events counted."""
+
+    key: str
+    members: dict[str, bytes]
+    num_events: int
+    num_event_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedVideo:
+    """What came of a video: frames decoded, their time in seconds, and, if only a part was decoded, why."""
+
+    num_frames: int
+    seconds: float
+    partial: str | None
+
+
+class ClipSink(Protocol):
+    """Where the clips of one video go while it is decoded."""
+
+    def add(self, clip: EncodedClip) -> None:
+        """Take the next clip."""
+
+    def restart(self) -> None:
+        """Forget the clips of this video: they come again, chosen otherwise."""
+
+
+def encode_video(
+    video: VideoRef, settings: PrepareSettings, sink: ClipSink, *, training: bool, beat: Beat
+) -> EncodedVideo:
+    """Decode a video and hand its clips to `sink` in the order of their indices; `beat` is called as it goes.
+
+    Raises UnreadableVideoError where the video is missing, holds no frame, or, unless `settings.keep_partial`, cannot
+    be decoded whole. The sink has then taken clips that do not count.
+    """
+    if video.path is None:
+        raise UnreadableVideoError("missing", "listed, but not on disk")
+    source = probe(video.path, beat=beat)
+    if source.fault is not None and not settings.keep_partial:
+        raise UnreadableVideoError("decode", source.fault)
+    num_frames, partial = source.num_packets, source.fault
+    # the container may promise frames that do not decode, or hide some: then plan again with the count that stands
+    for _ in range(2):
+        clips = plan_clips(
+            num_frames, settings.clip_sampling, training=training, video_id=video.video_id, seed=settings.seed
+        )
+        work = _Pass(video, source, clips, settings, sink, beat, is_partial=partial is not None)
+        num_decoded, fault = work.run(most=num_frames if partial is not None else None)
+        if num_decoded == 0:
+            raise fault or UnreadableVideoError("decode", "no frame could be decoded")
+        if fault is not None and not settings.keep_partial:
+            raise fault
+        if num_decoded == num_frames and (fault is None or partial is not None):
+            seconds = source.seconds * num_decoded / max(1, source.num_packets)
+            return EncodedVideo(num_frames=num_decoded, seconds=seconds, partial=partial)
+        num_frames, partial = num_decoded, partial or (None if fault is None else fault.reason)
+        sink.restart()
+    raise UnreadableVideoError("decode", "two passes gave different numbers of frames")
+
+
+class _Pass:
+    """One pass over a video: turns frames into the parts of clips as they come, and clips into samples."""
+
+    def __init__(
+        self,
+        video: VideoRef,
+        source: VideoInfo,
+        clips: list[Clip],
+        settings: PrepareSettings,
+        sink: ClipSink,
+        beat: Beat,
+        *,
+        is_partial: bool,
+    ) -> None:
+        self._video, self._source, self._settings, self._sink = video, source, settings, sink
+        self._beat, self._is_partial = beat, is_partial
+        self._clips = clips
+        # in the order in which they begin, so that only clips under way take memory
+        self._ahead = deque(sorted(clips, key=lambda clip: clip.frame_indices[0]))
+        self._places: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        self._parts: dict[int, _ClipParts] = {}
+        self._next = 0
+
+    def run(self, most: int | None) -> tuple[int, UnreadableVideoError | None]:
+        """Decode the video once, `most` frames of it; return how many came, and the fault that ended it."""
+        assert self._video.path is not None
+        decoding = Decoding(
+            self._video.path, color=self._settings.color, short_side=self._settings.short_side, beat=self._beat
+        )
+        if most == 0:
+            return 0, None
+        try:
+            for frame in decoding.frames(wanted=self):
+                for clip_index, position in self._places.pop(frame.index):
+                    self._parts[clip_index].add(frame, position, self._settings)
+                self._hand_on()
+                if most is not None and decoding.num_frames >= most:
+                    break
+        except UnreadableVideoError as error:
+            return decoding.num_frames, error
+        return decoding.num_frames, None
+
+    def __contains__(self, index: object) -> bool:
+        """Whether a clip needs the frame of that index; indices are asked for in order."""
+        while self._ahead and self._ahead[0].frame_indices[0] == index:
+            clip = self._ahead.popleft()
+            self._parts[clip.index] = _ClipParts()
+            for position, needed in enumerate(clip.frame_indices):
+                self._places[needed].append((clip.index, position))
+        return index in self._places
+
+    def _hand_on(self) -> None:
+        """Encode the clips whose frames have all arrived, in the order of their indices."""
+        while (parts := self._parts.get(self._next)) and len(parts.times_seconds) == self._settings.clip_length:
+            self._sink.add(self._encode(self._clips[self._next], parts))
+            del self._parts[self._next]
+            self._next += 1
+
+    def _encode(self, clip: Clip, parts: "_ClipParts") -> EncodedClip:
+        planes = parts.event_planes(self._settings)
+        return EncodedClip(
+            key=sample_key(self._video.video_id, clip.index),
+            members=encode_sample(
+                parts.key_frames, planes, self._settings.threshold, self._settings.color, self._info(clip, parts)
+            ),
+            num_events=sum(int(np.count_nonzero(plane)) for plane in planes),
+            num_event_samples=sum(plane.size for plane in planes),
+        )
+
+    def _info(self, clip: Clip, parts: "_ClipParts") -> ClipInfo:
+        return ClipInfo(
+            video=self._video.video_id,
+            label=self._video.label,
+            class_name=self._video.class_name,
+            subset=self._video.subset,
+            group=self._video.group,
+            clip_index=clip.index,
+            frame_indices=clip.frame_indices,
+            times_seconds=tuple(parts.times_seconds),
+            num_padded=clip.num_padded,
+            width=self._source.width,
+            height=self._source.height,
+            rotation_degrees=parts.rotation_degrees,
+            variable_frame_rate=self._source.variable_frame_rate,
+            partial=self._is_partial,
+        )
+
+
+class _ClipParts:
+    """What has arrived of one clip."""
+
+    def __init__(self) -> None:
+        self.key_frames: list[bytes] = []
+        self.times_seconds: list[float] = []
+        self.rotation_degrees = 0
+        self._key_planes: tuple[NDArray[np.uint8], ...] = ()
+        self._events: list[tuple[_EventPlane, ...]] = []
+
+    def add(self, frame: Frame, position: int, settings: PrepareSettings) -> None:
+        self.times_seconds.append(frame.time_seconds)
+        self.rotation_degrees = frame.rotation_degrees
+        if position % settings.stride == 0:
+            self._key_planes = frame.planes
+            self.key_frames.append(encode_key_frame(frame.planes, settings.color, settings.key_quality))
+        else:
+            pairs = zip(frame.planes, self._key_planes, strict=True)
+            self._events.append(tuple(residual_events(plane, key, settings.threshold) for plane, key in pairs))
+
+    def event_planes(self, settings: PrepareSettings) -> tuple[_EventPlane, ...]:
+        """The three planes, `[N, R, H, W]` each."""
+        num_residuals = settings.stride - 1
+        stacked = (np.stack(planes) for planes in zip(*self._events, strict=True))
+        return tuple(plane.reshape(-1, num_residuals, *plane.shape[1:]) for plane in stacked)
