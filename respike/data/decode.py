@@ -8,17 +8,15 @@ import stat
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import av
 import av.error
 import av.logging
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
-from numpy.typing import NDArray
 
 from respike.color import Color
 from respike.data.container import find_cut
+from respike.data.planes import PlaneMaker, Planes
 from respike.errors import UnreadableVideoError
 
 # the decoder's own complaints go nowhere: what matters of them comes back as an exception
@@ -56,7 +54,7 @@ class Frame:
 
     index: int
     time_seconds: float
-    planes: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+    planes: Planes
     rotation_degrees: int
 
 
@@ -132,9 +130,7 @@ class Decoding:
             # one thread a video: the parallel unit is the worker, and frame threads would delay the errors
             context.thread_count = 1
             context.options = _OPTIONS
-            size: tuple[int, int] | None = None
-            # one for the whole video: setting up the scaler costs more than its work on a small frame
-            reformatter = VideoReformatter()
+            maker = PlaneMaker(self._color, self._short_side)
             try:
                 for frame in container.decode(stream):
                     if frame.is_corrupt:
@@ -143,11 +139,10 @@ class Decoding:
                     self._beat(1)
                     if wanted is not None and index not in wanted:
                         continue
-                    size = size or _scaled_size(frame.width, frame.height, self._short_side)
                     yield Frame(
                         index=index,
                         time_seconds=round(_time(container, frame, index), 6),
-                        planes=_planes(frame, reformatter, size, self._color),
+                        planes=maker.planes(frame),
                         rotation_degrees=frame.rotation % 360,
                     )
             except av.error.FFmpegError as error:
@@ -196,42 +191,3 @@ def _reason(error: Exception) -> str:
     """One line without the path: paths differ between machines, and what is recorded must not."""
     text = getattr(error, "strerror", None) or str(error)
     return str(text).splitlines()[0]
-
-
-def _scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Size whose short side is at most `short_side`; where it shrinks, the long side is even, as 4:2:0 likes it."""
-    short = min(width, height)
-    if short <= short_side:
-        return width, height
-    scaled = [short_side if side == short else 2 * round(side * short_side / short / 2) for side in (width, height)]
-    return scaled[0], scaled[1]
-
-
-def _planes(
-    frame: "av.VideoFrame", reformatter: VideoReformatter, size: tuple[int, int], color: Color
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Scale in the decoder's own planes, then turn upright."""
-    if color == "ycc":
-        converted = reformatter.reformat(
-            frame,
-            *size,
-            format="yuvj420p",
-            dst_colorspace=Colorspace.ITU601,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,
-        )
-        views = [_plane_view(plane) for plane in converted.planes]
-    else:
-        pixels: NDArray[Any] = reformatter.reformat(
-            frame, *size, format="rgb24", dst_color_range=ColorRange.JPEG, threads=1
-        ).to_ndarray()
-        views = [pixels[..., channel] for channel in range(3)]
-    turns = frame.rotation // 90 % 4
-    # contiguous copies: the decoder takes its buffers back with the next frame
-    first, second, third = (np.ascontiguousarray(np.rot90(view, turns)) for view in views)
-    return first.copy(), second.copy(), third.copy()
-
-
-def _plane_view(plane: "av.video.plane.VideoPlane") -> NDArray[np.uint8]:
-    rows: NDArray[np.uint8] = np.asarray(memoryview(plane)).reshape(plane.height, plane.line_size)
-    return rows[:, : plane.width]

@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from respike.data.decode import Beat, Decoding, Frame, VideoInfo, probe
 from respike.data.events import residual_events
-from respike.data.format import encode_key_frame, encode_sample, sample_key
+from respike.data.format import encode_key_frame, encode_sample, make_planes, sample_key
+from respike.data.planes import Planes
 from respike.data.sampling import plan_clips
 from respike.data.settings import PrepareSettings
 from respike.errors import UnreadableVideoError
 from respike.sample import Clip, ClipInfo, VideoRef
-
-_EventPlane = NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +138,7 @@ class _Pass:
             self._next += 1
 
     def _encode(self, clip: Clip, parts: "_ClipParts") -> EncodedClip:
-        planes = parts.event_planes(self._settings)
+        planes = parts.event_planes
         return EncodedClip(
             key=sample_key(self._video.video_id, clip.index),
             members=encode_sample(
@@ -175,21 +174,24 @@ class _ClipParts:
         self.key_frames: list[bytes] = []
         self.times_seconds: list[float] = []
         self.rotation_degrees = 0
-        self._key_planes: tuple[NDArray[np.uint8], ...] = ()
-        self._events: list[tuple[_EventPlane, ...]] = []
+        self.event_planes: tuple[NDArray[np.signedinteger[Any]], ...] = ()
+        self._key_planes: Planes | None = None
 
     def add(self, frame: Frame, position: int, settings: PrepareSettings) -> None:
         self.times_seconds.append(frame.time_seconds)
         self.rotation_degrees = frame.rotation_degrees
-        if position % settings.stride == 0:
+        group, step = divmod(position, settings.stride)
+        if step == 0:
             self._key_planes = frame.planes
             self.key_frames.append(encode_key_frame(frame.planes, settings.color, settings.key_quality))
-        else:
-            pairs = zip(frame.planes, self._key_planes, strict=True)
-            self._events.append(tuple(residual_events(plane, key, settings.threshold) for plane, key in pairs))
-
-    def event_planes(self, settings: PrepareSettings) -> tuple[_EventPlane, ...]:
-        """The three planes, `[N, R, H, W]` each."""
-        num_residuals = settings.stride - 1
-        stacked = (np.stack(planes) for planes in zip(*self._events, strict=True))
-        return tuple(plane.reshape(-1, num_residuals, *plane.shape[1:]) for plane in stacked)
+            return
+        assert self._key_planes is not None
+        if not self.event_planes:
+            num_groups, num_residuals = settings.clip_length // settings.stride, settings.stride - 1
+            height, width = frame.planes[0].shape
+            # one piece of memory a clip, written once and compressed as it lies
+            self.event_planes = make_planes(
+                num_groups, num_residuals, height, width, settings.color, settings.threshold
+            )
+        for plane, key, events in zip(frame.planes, self._key_planes, self.event_planes, strict=True):
+            residual_events(plane, key, settings.threshold, events[group, step - 1])

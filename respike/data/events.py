@@ -27,17 +27,19 @@ def event_dtype(threshold: int) -> np.dtype[Any]:
 
 
 def residual_events(
-    frame: NDArray[np.uint8], key_frame: NDArray[np.uint8], threshold: int
-) -> NDArray[np.signedinteger[Any]]:
-    """Events of one plane, `[H, W]` uint8 both, against the same plane of the key frame.
+    frame: NDArray[np.uint8], key_frame: NDArray[np.uint8], threshold: int, out: NDArray[np.signedinteger[Any]]
+) -> None:
+    """Write the events of one plane, `[H, W]` uint8 both, against the same plane of the key frame into `out`.
 
-    Returns int8 `[H, W]` in steps of `threshold`, or int16 where `threshold` is 1.
+    `out` is `[H, W]` of `event_dtype(threshold)`; its values are in steps of `threshold`.
     """
     if threshold == 1:
-        return np.subtract(frame, key_frame, dtype=np.int16)
+        np.subtract(frame, key_frame, out=out, dtype=np.int16)
+        return
     # saturating differences in both directions: one of the two is always 0, and each stays within 8 bits,
     # so the whole pass runs on bytes; 255 // 2 = 127 fits int8
-    brighter = cv2.subtract(frame, key_frame) // np.uint8(threshold)
-    darker = cv2.subtract(key_frame, frame) // np.uint8(threshold)
-    events: NDArray[np.int8] = np.subtract(brighter, darker).view(np.int8)
-    return events
+    brighter, darker = cv2.subtract(frame, key_frame), cv2.subtract(key_frame, frame)
+    step = np.uint8(threshold)
+    np.floor_divide(brighter, step, out=brighter)
+    np.floor_divide(darker, step, out=darker)
+    np.subtract(brighter, darker, out=out.view(np.uint8))

@@ -73,15 +73,41 @@ def encode_key_frame(planes: tuple[NDArray[np.uint8], ...], color: Color, qualit
     return bytes(simplejpeg.encode_jpeg(np.stack(planes, axis=-1), quality=quality, colorspace="RGB"))
 
 
+def make_planes(
+    num_groups: int, num_residuals: int, height: int, width: int, color: Color, threshold: int
+) -> tuple[NDArray[np.signedinteger[Any]], ...]:
+    """Three event planes for a clip, not filled in, that lie in memory as `encode_events` writes them: one by one."""
+    shapes = plane_shapes(num_groups, num_residuals, height, width, color)
+    num_samples = [math.prod(shape) for shape in shapes]
+    flat = np.empty(sum(num_samples), event_dtype(threshold))
+    parts = np.split(flat, np.cumsum(num_samples)[:-1])
+    return tuple(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+def _joined(planes: tuple[NDArray[np.signedinteger[Any]], ...]) -> NDArray[np.signedinteger[Any]]:
+    """The planes' samples in a row; without a copy where they come from `make_planes`."""
+    whole = planes[0].base
+    if (
+        isinstance(whole, np.ndarray)
+        and whole.flags.c_contiguous
+        and whole.ndim == 1
+        and all(plane.base is whole and plane.flags.c_contiguous for plane in planes)
+        and whole.size == sum(plane.size for plane in planes)
+        and [plane.ctypes.data for plane in planes]
+        == [whole.ctypes.data + whole.itemsize * first for first in (0, planes[0].size, whole.size - planes[2].size)]
+    ):
+        return whole
+    return np.concatenate([plane.ravel() for plane in planes])
+
+
 def encode_events(planes: tuple[NDArray[np.signedinteger[Any]], ...], threshold: int, color: Color) -> bytes:
     """Encode the event planes of a clip (shapes as in EventClip) as one self-describing member."""
     num_groups, num_residuals, height, width = planes[0].shape
     header = _HEADER.pack(
         _MAGIC, FORMAT_VERSION, COLORS.index(color), threshold, num_groups, num_residuals, height, width
     )
-    dtype = event_dtype(threshold).newbyteorder("<")
-    content = b"".join(np.ascontiguousarray(plane, dtype=dtype).tobytes() for plane in planes)
-    return header + zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)
+    content = _joined(planes).astype(event_dtype(threshold).newbyteorder("<"), copy=False)
+    return header + zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content.data)
 
 
 def decode_events(content: bytes) -> tuple[tuple[NDArray[np.signedinteger[Any]], ...], int, Color]:

@@ -5,6 +5,7 @@ import pytest
 from respike.color import ycc_difference_to_rgb
 from respike.data.augment import View, apply_view, centre_view, random_view
 from respike.data.events import residual_events
+from respike.data.format import make_planes
 from respike.sample import ClipInfo, EventClip
 
 INFO = ClipInfo(
@@ -33,10 +34,10 @@ def smooth_frames(height=60, width=80):
 
 def clip_of(frames, threshold):
     key = frames[0]
-    planes = tuple(
-        np.stack([residual_events(frame[channel], key[channel], threshold) for frame in frames[1:]])[None]
-        for channel in range(3)
-    )
+    planes = make_planes(1, len(frames) - 1, *key.shape[1:], "rgb", threshold)
+    for channel, plane in enumerate(planes):
+        for frame, events in zip(frames[1:], plane[0], strict=True):
+            residual_events(frame[channel], key[channel], threshold, events)
     return EventClip(key="k", keys=key[None], planes=planes, threshold=threshold, color="rgb", info=INFO)
 
 

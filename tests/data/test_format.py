@@ -157,3 +157,20 @@ def test_ycc_key_frames_keep_the_planes_colours():
     chroma = np.full((8, 8), 128, np.uint8)
     picture = fmt.decode_key_frame(fmt.encode_key_frame((grey, chroma, np.full((8, 8), 168, np.uint8)), "ycc", 95))
     np.testing.assert_allclose(picture[8, 8], [90 + 1.402 * 40, 90 - 0.714136 * 40, 90], atol=3)
+
+
+@pytest.mark.parametrize("color", ["ycc", "rgb"])
+@pytest.mark.parametrize("threshold", [1, 8])
+def test_planes_made_for_it_are_written_as_they_lie_and_the_same(color, threshold):
+    apart = make_planes(color, threshold)
+    num_groups, num_residuals, height, width = apart[0].shape
+    together = fmt.make_planes(num_groups, num_residuals, height, width, color, threshold)
+    for place, plane in zip(together, apart, strict=True):
+        place[:] = plane
+    assert np.shares_memory(fmt._joined(together), together[0])
+    assert fmt.encode_events(together, threshold, color) == fmt.encode_events(apart, threshold, color)
+    # another order in memory is not taken for the right one
+    luma, blue, red = together
+    assert fmt.encode_events((luma, red, blue), threshold, color) == fmt.encode_events(
+        (luma.copy(), red.copy(), blue.copy()), threshold, color
+    )
