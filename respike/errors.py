@@ -4,8 +4,11 @@
 class RespikeError(Exception):
     """A problem that respike foresaw; the command line prints it as one line and exits 1.
 
-    `problem` says what was wrong, with what was got and what is allowed; `hint` says what to do next.
+    `problem` says what was wrong, with what was got and what is allowed; `hint` says what to do next. With several
+    processes an error that `is_shared` is raised in all of them alike, so that one of them telling it is enough.
     """
+
+    is_shared = False
 
     def __init__(self, problem: str, hint: str = "") -> None:
         super().__init__(problem, hint)
@@ -38,6 +41,18 @@ class DownloadError(RespikeError):
 
 class MismatchError(RespikeError):
     """Two things that must not be used together, such as a checkpoint and shards of another stride."""
+
+
+class DivergedError(RespikeError):
+    """A training whose loss or weights are no numbers any more; all its processes stop."""
+
+    is_shared = True
+
+
+class StoppedError(RespikeError):
+    """A training that was asked to stop and has saved where it stands."""
+
+    is_shared = True
 
 
 class UnreadableVideoError(RespikeError):

@@ -116,7 +116,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tup
     Raises CheckpointError that names the file, field or tensor that does not fit.
     """
     weights_path = find_weights(Path(path))
-    spec = _read_spec(weights_path)
+    spec = read_spec(weights_path)
     config = _config_of(spec)
     try:
         with safe_open(weights_path, framework="pt", device="cpu") as weights:
@@ -150,7 +150,8 @@ def _waiting_spec(weights_path: Path) -> Path:
     return weights_path.with_name(f".{weights_path.stem}.json.next")
 
 
-def _read_spec(weights_path: Path) -> CheckpointSpec:
+def read_spec(weights_path: Path) -> CheckpointSpec:
+    """Read the spec of the `.safetensors` at `weights_path`; raise CheckpointError unless the two belong together."""
     spec_path = weights_path.with_suffix(".json")
     sha256 = sha256_of_file(weights_path)
     found = []

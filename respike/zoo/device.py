@@ -1,5 +1,8 @@
 """Devices: which one a name means here."""
 
+import resource
+import sys
+
 import torch
 
 from respike.errors import SettingError
@@ -24,3 +27,12 @@ def resolve_device(name: str) -> torch.device:
 
 def _is_available(device: str) -> bool:
     return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+
+
+def measure_peak_memory(device: torch.device) -> int:
+    """Return the most bytes that this process has held at once, on `device` if that is an accelerator, else in all."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in kibibytes, macOS in bytes
+    return peak if sys.platform == "darwin" else 1024 * peak

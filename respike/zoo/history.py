@@ -21,7 +21,9 @@ class EpochRecord:
     `train_loss` is the mean cross-entropy and `train_accuracy` (0 to 1) the share of clips told right, both over the
     epoch's clips as they were seen, augmented, while the weights moved. `learning_rate` is that of the last update.
     `validation` holds what the validation gave. `seconds` and `clips_per_second` (of all processes) are of the
-    training alone, without validation.
+    training alone, without validation; `waited_share` (0 to 1) is the part of that time in which the loader was waited
+    for, `memory_bytes` the most that the main process has held at once, on its accelerator if it has one.
+    `firing_rates` (0 to 1) are those of each spiking layer on the epoch's last batch.
     """
 
     epoch: int
@@ -31,20 +33,28 @@ class EpochRecord:
     seconds: float
     clips_per_second: float
     validation: Mapping[str, float] = field(default_factory=dict)
+    waited_share: float = 0.0
+    memory_bytes: int = 0
+    firing_rates: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values."""
-        return dataclasses.asdict(self) | {"validation": dict(self.validation)}
+        mappings = {"validation": dict(self.validation), "firing_rates": dict(self.firing_rates)}
+        return dataclasses.asdict(self) | mappings
 
 
 class History:
-    """Writes the epochs of one run into its folder, one line and one TensorBoard step an epoch."""
+    """Writes the epochs of one run into its folder, one line and one TensorBoard step an epoch.
 
-    def __init__(self, folder: Path) -> None:
+    What TensorBoard events hold from `first_epoch` on is struck out: it is about to be written again.
+    """
+
+    def __init__(self, folder: Path, *, first_epoch: int = 1) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = folder / HISTORY_NAME
-        self._events = SummaryWriter(str(folder / TENSORBOARD_NAME))
+        purged = first_epoch if first_epoch > 1 else None
+        self._events = SummaryWriter(str(folder / TENSORBOARD_NAME), purge_step=purged)
 
     def write(self, records: list[EpochRecord]) -> None:
         """Put down all epochs so far; the last one is new."""
@@ -58,7 +68,10 @@ class History:
             "train/accuracy": record.train_accuracy,
             "train/learning_rate": record.learning_rate,
             "train/clips_per_second": record.clips_per_second,
+            "train/waited_share": record.waited_share,
+            "train/memory_gigabytes": record.memory_bytes / 1e9,
             **{f"validation/{name}": value for name, value in record.validation.items()},
+            **{f"firing_rate/{name}": value for name, value in record.firing_rates.items()},
         }
         for name, value in scalars.items():
             self._events.add_scalar(name, value, record.epoch)

@@ -1,43 +1,103 @@
 """Run folder: what one training leaves on disk."""
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
-from respike.errors import RespikeError
-from respike.files import canonical_json, write_atomically
-from respike.zoo.checkpoint import CheckpointSpec, save_checkpoint
-from respike.zoo.history import HISTORY_NAME, EpochRecord, History
+from respike.errors import MismatchError, RespikeError
+from respike.files import canonical_json, folder_lock, write_atomically
+from respike.progress import Progress
+from respike.sample import DataSpec
+from respike.zoo.checkpoint import CheckpointSpec, read_spec, save_checkpoint
+from respike.zoo.history import HISTORY_NAME, EpochRecord, History, read_history
 from respike.zoo.nn.respike import ReSpike
-from respike.zoo.train_config import TrainConfig
+from respike.zoo.snapshot import Snapshot
+from respike.zoo.snapshot_folder import SnapshotFolder
+from respike.zoo.train_config import FREE_ON_RESUME, TrainConfig
 
 BEST_NAME = "best.safetensors"
 LAST_NAME = "last.safetensors"
 CONFIG_NAME = "config.json"
+STATE_NAME = "state"
 
 
 class RunFolder:
     """Writes one run: `config.json` at once, then after each epoch checkpoints, `history.jsonl` and TensorBoard events.
 
-    Raises RespikeError where the folder holds a run already or cannot be made.
+    `state/` holds snapshots while the training is under way. `beside` are texts to keep with it, by file name.
+    Raises RespikeError where the folder holds a run already (unless it is to `resume`), is in use or cannot be made.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig) -> None:
-        # one that stopped before its first epoch ended holds nothing to lose
-        if any((folder / name).exists() for name in (HISTORY_NAME, LAST_NAME, BEST_NAME)):
-            raise RespikeError(f"{folder} holds a run already", "give another --out, or move that run away")
+    def __init__(self, folder: Path, config: TrainConfig, *, resume: bool, beside: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._snapshots = SnapshotFolder(folder / STATE_NAME)
+        if not resume and holds_run(folder):
+            raise RespikeError(
+                f"{folder} holds a run already", "go on with it by --resume, give another --out, or move it away"
+            )
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            (folder / STATE_NAME).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RespikeError(f"cannot make {folder}: {error.strerror}", "give another --out") from error
-        write_atomically(folder / CONFIG_NAME, canonical_json(config.to_json(), indent=2))
-        self._folder = folder
-        self._history = History(folder)
+        self._held = ExitStack()
+        self._held.enter_context(folder_lock(folder / STATE_NAME / "training.lock", "respike train"))
+        # what a killed process was about to write
+        for half in [*folder.glob(".*.tmp"), *(folder / STATE_NAME).glob(".*.tmp")]:
+            half.unlink(missing_ok=True)
+        for name, text in ({CONFIG_NAME: canonical_json(config.to_json(), indent=2)} | dict(beside)).items():
+            write_atomically(folder / name, text)
+        self._history: History | None = None
+
+    def find_snapshot(self, progress: Progress) -> Path | None:
+        """Return the newest whole snapshot, None where there is none."""
+        return self._snapshots.find_newest(progress)
+
+    def write_snapshot(self, snapshot: Snapshot) -> None:
+        """Save where the training stands."""
+        self._snapshots.write(snapshot)
 
     def write_epoch(self, model: ReSpike, spec: CheckpointSpec, records: list[EpochRecord], *, is_best: bool) -> None:
         """Save the weights as the last, and as the best if they are, then the history; each file whole or absent."""
         for name in (LAST_NAME, BEST_NAME) if is_best else (LAST_NAME,):
             save_checkpoint(self._folder / name, model, spec)
+        if self._history is None:
+            self._history = History(self._folder, first_epoch=len(records))
         self._history.write(records)
 
-    def close(self) -> None:
-        """Close the TensorBoard file."""
-        self._history.close()
+    def close(self, *, is_done: bool) -> None:
+        """Close the TensorBoard file and let go of the folder; what was only for going on goes with it if all is done."""
+        if self._history is not None:
+            self._history.close()
+        self._held.close()
+        if is_done or not self._snapshots.list():
+            self._snapshots.clear()
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a training has left something in `folder` that would be a loss."""
+    # one that stopped before its first epoch ended and was not saved holds nothing to lose
+    names = (HISTORY_NAME, LAST_NAME, BEST_NAME)
+    return any((folder / name).exists() for name in names) or bool(SnapshotFolder(folder / STATE_NAME).list())
+
+
+def read_finished(folder: Path, config: TrainConfig, data: DataSpec) -> tuple[int, tuple[EpochRecord, ...]] | None:
+    """Return the best epoch and the history of a run that is done, None where it is not.
+
+    Raises MismatchError where it was made with other settings or on other data.
+    """
+    if SnapshotFolder(folder / STATE_NAME).list() or not (folder / LAST_NAME).exists():
+        return None
+    last, best = (read_spec(folder / name) for name in (LAST_NAME, BEST_NAME))
+    history = read_history(folder)
+    if last.epoch < last.training.get("epochs", 0) or len(history) != last.epoch:
+        return None
+    kept = {name: value for name, value in config.to_json().items() if name not in FREE_ON_RESUME}
+    changed = [name for name, value in kept.items() if last.training.get(name) != value]
+    if last.data != data:
+        changed.append("data")
+    if changed:
+        raise MismatchError(
+            f"the run {folder} is done, and was made with another {', '.join(changed)}",
+            "train anew into another folder, or start from it with --init",
+        )
+    return best.epoch, history

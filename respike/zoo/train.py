@@ -1,33 +1,30 @@
 """Training: a network and a source of batches, epoch by epoch, into a run folder."""
 
-import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
-from torch import nn
-from torch.nn import functional as F
 
 from respike.errors import RespikeError
 from respike.progress import SILENCE, Progress, Task
-from respike.sample import BatchSource, DataSpec
+from respike.sample import Batch, BatchSource, DataSpec
 from respike.zoo.checkpoint import CheckpointSpec
+from respike.zoo.device import measure_peak_memory
+from respike.zoo.firing import find_silent_layers, measure_firing_rates
 from respike.zoo.history import EpochRecord
 from respike.zoo.nn.respike import ReSpike, check_image_size
-from respike.zoo.run_folder import BEST_NAME, LAST_NAME, RunFolder
-from respike.zoo.seen import hash_video
+from respike.zoo.run_folder import BEST_NAME, LAST_NAME, RunFolder, read_finished
+from respike.zoo.snapshot import restore_snapshot
+from respike.zoo.snapshot_folder import read_snapshot
 from respike.zoo.train_config import TrainConfig
+from respike.zoo.train_epoch import Totals, train_epoch
+from respike.zoo.train_run import TrainRun, Validate, on_main_process
 from respike.zoo.train_state import TrainState, make_accelerator, make_state
 
-Validate = Callable[[nn.Module], Mapping[str, float]]
-
-# reading a number off an accelerator waits for it, so not after every batch
-_BATCHES_PER_REPORT = 10
-_IGNORED_LABEL = -100
+__all__ = ["TrainResult", "Validate", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +38,8 @@ class TrainResult:
     history: tuple[EpochRecord, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """What stays the same from the first update to the last; only the process that writes has a folder."""
-
-    train: BatchSource
-    config: TrainConfig
-    out: Path
-    data: DataSpec
-    validate: Validate | None
-    accelerator: Accelerator
-    folder: RunFolder | None
-    progress: Progress
+def _never() -> bool:
+    return False
 
 
 def fit(
@@ -64,134 +51,134 @@ def fit(
     data: DataSpec,
     validate: Validate | None = None,
     progress: Progress = SILENCE,
+    resume: bool = False,
+    should_stop: Callable[[], bool] = _never,
+    seen_videos: Iterable[str] = (),
+    beside: Mapping[str, str] | None = None,
 ) -> TrainResult:
     """Train `model` on `train` for `config.epochs` and leave the run in the folder `out`.
 
     After each epoch `validate` (if given) is called with the network, in evaluation mode, and returns named numbers;
     the best epoch is the one with the highest `config.best_metric`, then the lowest `loss`, then the earliest.
     Without `validate` the best is the last. `out` gets `last.safetensors` and `best.safetensors` with their JSON
-    specs, `history.jsonl`, `config.json` and `tensorboard/`. `train` gives each process its own batches, as many to
-    each; what `data` says of them is remembered in the checkpoints, and so is which videos were seen.
+    specs, `history.jsonl`, `config.json`, `tensorboard/` and the texts of `beside` by their file names. `train` gives
+    each process its own batches, as many to each; what `data` says of them is remembered in the checkpoints, and so is
+    which videos were seen, `seen_videos` (hashes of those that `model` has learned from before) among them.
 
-    The seed and the network's first weights decide the trained weights, exactly on a CPU. Works on one process or,
-    started by `torchrun` or `accelerate launch`, on several. `model` is trained in place and stays on the device.
+    The seed and the network's first weights decide the trained weights, exactly on a CPU. So they do with `resume`,
+    which goes on in `out` from the last save, whenever the process was killed; where nothing was saved it begins anew,
+    and a run that is done stays as it is. `should_stop` is asked between updates: once True, the training is saved and
+    StoppedError raised. Works on one process or, started by `torchrun` or `accelerate launch`, on several, which see
+    one file system. `model` is trained in place and stays on the device.
 
     Raises SettingError for a device that is not there or a size that is no multiple of 32, RespikeError where `out`
-    holds a run already, where `train` is empty, where the loss stops being a number (the checkpoints of earlier epochs
-    stay), or where `validate` gives no `config.best_metric`.
+    holds a run already, where `train` is empty or where `validate` gives no `config.best_metric`, MismatchError where
+    the run to resume was begun otherwise, CheckpointError where every save of it is damaged, and DivergedError where
+    the loss stops being a number (the checkpoints of earlier epochs stay).
     """
     if len(train) == 0:
         raise RespikeError("there is no batch to train on", f"lower the batch size, now {config.batch_size}")
     check_image_size(config.image_size, config.image_size)
     accelerator = make_accelerator(config)
-    folder = RunFolder(out, config) if accelerator.is_main_process else None
-    set_seed(config.seed, device_specific=True)
-    num_updates = config.epochs * len(train)
-    state = make_state(model, config, accelerator, num_updates=num_updates)
-    run = _Run(
-        train=train,
-        config=config,
-        out=out,
-        data=data,
-        validate=validate,
-        accelerator=accelerator,
-        folder=folder,
-        progress=progress if folder else SILENCE,
+    if resume and (finished := on_main_process(accelerator, lambda: read_finished(out, config, data))):
+        best_epoch, history = finished
+        return _result(out, best_epoch, history)
+    folders: list[RunFolder] = []
+    on_main_process(
+        accelerator, lambda: folders.append(RunFolder(out, config, resume=resume, beside=beside or {}))
     )
+    folder = folders[0] if folders else None
+    is_done = False
     try:
-        with run.progress.task("train", total=num_updates, unit="batches") as task:
-            while state.epoch < config.epochs:
-                _run_epoch(state, run, task)
+        run = TrainRun(
+            train=train,
+            config=config,
+            out=out,
+            data=data,
+            validate=validate,
+            accelerator=accelerator,
+            folder=folder,
+            progress=progress if folder else SILENCE,
+            should_stop=should_stop,
+        )
+        state = _begin(model, run, seen_videos, resume=resume)
+        try:
+            _run_epochs(state, run)
+        finally:
+            # takes mixed precision off the network's forward again
+            accelerator.unwrap_model(state.prepared, keep_fp32_wrapper=False)
+        is_done = True
     finally:
         if folder is not None:
-            folder.close()
-        # takes mixed precision off the network's forward again
-        accelerator.unwrap_model(state.prepared, keep_fp32_wrapper=False)
+            folder.close(is_done=is_done)
+    return _result(out, state.best_epoch, state.history)
+
+
+def _result(out: Path, best_epoch: int, history: Iterable[EpochRecord]) -> TrainResult:
     return TrainResult(
-        out=out,
-        best=out / BEST_NAME,
-        last=out / LAST_NAME,
-        best_epoch=state.best_epoch,
-        history=tuple(state.history),
+        out=out, best=out / BEST_NAME, last=out / LAST_NAME, best_epoch=best_epoch, history=tuple(history)
     )
 
 
-def _run_epoch(state: TrainState, run: _Run, task: Task) -> None:
-    state.epoch += 1
-    started = time.perf_counter()
-    totals = _train_epoch(state, run, task)
-    seconds = time.perf_counter() - started
-    _require_finite_weights(state, run)
+def _begin(model: ReSpike, run: TrainRun, seen_videos: Iterable[str], *, resume: bool) -> TrainState:
+    set_seed(run.config.seed, device_specific=True)
+    num_updates = run.config.epochs * -(-len(run.train) // run.config.accumulation_steps)
+    state = make_state(model, run.config, run.accelerator, num_updates=num_updates, seen_videos=seen_videos)
+    if not resume:
+        return state
+    folder, progress = run.folder, run.progress
+    path = on_main_process(run.accelerator, lambda: folder.find_snapshot(progress) if folder else None)
+    if path is None:
+        progress.say(f"nothing was saved in {run.out}: training begins anew")
+        return state
+    restore_snapshot(read_snapshot(path), state, run.train, run.config, run.data)
+    progress.say(f"going on in epoch {state.epoch} of {run.config.epochs}, after update {state.num_updates:,}")
+    if len(state.history) == state.epoch:
+        # it may have been killed after the save and before the epoch was written out
+        _write_epoch(state, run)
+    return state
+
+
+def _run_epochs(state: TrainState, run: TrainRun) -> None:
+    num_done = len(run.train) * len(state.history) + (state.step if len(state.history) < state.epoch else 0)
+    num_left = run.config.epochs * len(run.train) - num_done
+    with run.progress.task("train", total=num_left, unit="batches") as task:
+        while len(state.history) < run.config.epochs:
+            _run_epoch(state, run, task)
+
+
+def _run_epoch(state: TrainState, run: TrainRun, task: Task) -> None:
+    state.begin_epoch()
+    totals, batch = train_epoch(state, run, task)
+    state.share_statistics()
+    run.require_finite_weights(state)
+    if run.validate is not None:
+        # a stop while validating, which may take long, then costs nothing that was learned
+        run.save(state)
     validation = _validate(state, run)
     state.seen_videos = set(gather_object(sorted(state.seen_videos)))
-    record = EpochRecord(
-        epoch=state.epoch,
-        train_loss=totals.loss,
-        train_accuracy=totals.accuracy,
-        learning_rate=state.learning_rate,
-        seconds=seconds,
-        clips_per_second=totals.num_clips / seconds,
-        validation=validation,
-    )
-    state.history.append(record)
-    rank = _rank(record, run.config.best_metric)
-    is_best = rank > state.best_rank
-    if is_best:
+    state.history.append(_make_record(state, run, totals, validation, batch))
+    rank = _rank(state.history[-1], run.config.best_metric)
+    if rank > state.best_rank:
         state.best_rank, state.best_epoch = rank, state.epoch
-    if run.folder is not None:
-        run.folder.write_epoch(state.saved_model, _make_spec(state, run), state.history, is_best=is_best)
-    run.progress.say(_describe(record, run.config, is_best=is_best))
+    run.save(state)
+    _write_epoch(state, run)
+    run.progress.say(_describe(state.history[-1], run.config, is_best=state.best_epoch == state.epoch))
     run.accelerator.wait_for_everyone()
 
 
-@dataclass(frozen=True)
-class _Totals:
-    """Sums over the clips of an epoch so far, of all processes."""
-
-    summed_loss: float = 0.0
-    num_right: float = 0.0
-    num_clips: float = 0.0
-
-    @property
-    def loss(self) -> float:
-        return self.summed_loss / self.num_clips
-
-    @property
-    def accuracy(self) -> float:
-        return self.num_right / self.num_clips
+def _write_epoch(state: TrainState, run: TrainRun) -> None:
+    if run.folder is not None:
+        is_best = state.best_epoch == state.epoch
+        run.folder.write_epoch(state.saved_model, _make_spec(state, run), state.history, is_best=is_best)
 
 
-def _train_epoch(state: TrainState, run: _Run, task: Task) -> _Totals:
-    accelerator, config = run.accelerator, run.config
-    state.prepared.train()
-    run.train.set_epoch(state.epoch - 1)
-    sums = torch.zeros(3, device=accelerator.device)
-    totals = _Totals()
-    for step, batch in enumerate(run.train, start=1):
-        moved = batch.to(accelerator.device, non_blocking=True)
-        labels = moved.labels.masked_fill(~moved.mask, _IGNORED_LABEL)
-        logits = state.prepared(moved.keys, moved.residuals, moved.color)
-        loss = F.cross_entropy(logits, labels, ignore_index=_IGNORED_LABEL, label_smoothing=config.label_smoothing)
-        state.update(accelerator, loss, config.max_grad_norm)
-        num_clips = moved.mask.sum()
-        sums += torch.stack([loss.detach() * num_clips, (logits.argmax(dim=1) == labels).sum(), num_clips])
-        state.seen_videos.update(map(hash_video, batch.video_ids))
-        facts: dict[str, str | float] = {}
-        if step % _BATCHES_PER_REPORT == 0 or step == len(run.train):
-            # every process reads the same sums, so a loss that is not a number stops them all at one step
-            totals = _Totals(*accelerator.reduce(sums).tolist())
-            if not math.isfinite(totals.loss):
-                raise _diverged(f"the loss became {totals.loss} in epoch {state.epoch}, by batch {step}", state, run)
-            facts = {"epoch": f"{state.epoch}/{config.epochs}", "loss": totals.loss, "accuracy": totals.accuracy}
-        task.advance(1, **facts)
-    return totals
-
-
-def _validate(state: TrainState, run: _Run) -> dict[str, float]:
+def _validate(state: TrainState, run: TrainRun) -> dict[str, float]:
     if run.validate is None:
         return {}
     model = state.saved_model.eval()
-    with run.accelerator.autocast():
+    # what a loader draws from torch's generator is put back, see train_epoch.py
+    with run.accelerator.autocast(), torch.random.fork_rng(devices=[]):
         validation = {name: float(value) for name, value in run.validate(model).items()}
     if run.config.best_metric not in validation:
         raise RespikeError(
@@ -201,6 +188,31 @@ def _validate(state: TrainState, run: _Run) -> dict[str, float]:
     return validation
 
 
+def _make_record(
+    state: TrainState, run: TrainRun, totals: Totals, validation: Mapping[str, float], batch: Batch | None
+) -> EpochRecord:
+    rates: dict[str, float] = {}
+    # only the main process keeps the record; an epoch resumed after its last batch has none left to look at
+    if run.folder is not None and batch is not None:
+        with run.accelerator.autocast():
+            rates = measure_firing_rates(state.model, batch.to(run.accelerator.device))
+        before = state.history[-1].firing_rates if state.history else {}
+        for message in find_silent_layers(rates, before):
+            run.progress.warn(f"epoch {state.epoch}: {message}")
+    return EpochRecord(
+        epoch=state.epoch,
+        train_loss=totals.loss,
+        train_accuracy=totals.accuracy,
+        learning_rate=state.learning_rate,
+        seconds=state.seconds,
+        clips_per_second=totals.num_clips / state.seconds,
+        validation=validation,
+        waited_share=min(1.0, state.waited_seconds / state.seconds),
+        memory_bytes=measure_peak_memory(run.accelerator.device),
+        firing_rates=rates,
+    )
+
+
 def _rank(record: EpochRecord, metric: str) -> tuple[float, float]:
     """What the best epoch has most of; among equals in the metric the surer network is the better."""
     if not record.validation:
@@ -208,7 +220,7 @@ def _rank(record: EpochRecord, metric: str) -> tuple[float, float]:
     return record.validation[metric], -record.validation.get("loss", 0.0)
 
 
-def _make_spec(state: TrainState, run: _Run) -> CheckpointSpec:
+def _make_spec(state: TrainState, run: TrainRun) -> CheckpointSpec:
     return CheckpointSpec(
         model=state.model.config.to_json(),
         image_size=run.config.image_size,
@@ -218,18 +230,6 @@ def _make_spec(state: TrainState, run: _Run) -> CheckpointSpec:
         scores=dict(state.history[-1].validation),
         train_videos=tuple(sorted(state.seen_videos)),
     )
-
-
-def _require_finite_weights(state: TrainState, run: _Run) -> None:
-    # the last update of an epoch may have spoilt the weights though every loss so far was a number
-    tensors = [value for value in state.model.state_dict().values() if value.is_floating_point()]
-    if not bool(torch.stack([value.isfinite().all() for value in tensors]).all()):
-        raise _diverged(f"weights became infinite or not a number in epoch {state.epoch}", state, run)
-
-
-def _diverged(problem: str, state: TrainState, run: _Run) -> RespikeError:
-    kept = f"the last good checkpoint is {run.out / LAST_NAME}" if state.history else "no epoch was finished"
-    return RespikeError(problem, f"{kept}; lower the learning rate, now {run.config.learning_rate:g}, and train again")
 
 
 def _describe(record: EpochRecord, config: TrainConfig, *, is_best: bool) -> str:

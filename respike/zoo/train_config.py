@@ -9,20 +9,34 @@ from respike.errors import SettingError
 
 Amp = Literal["no", "bf16", "fp16"]
 AMPS: tuple[Amp, ...] = get_args(Amp)
+Schedule = Literal["cosine", "tanh", "poly", "step", "constant"]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+
+# what decides neither the weights nor the scores of a run, so that a resumed run may have it otherwise
+FREE_ON_RESUME = ("device", "save_every_minutes", "save_every_updates")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How a network is trained.
 
-    `batch_size` is per process. `optimizer` is timm's name of one: `adamw`, `sgd` (with Nesterov's momentum),
-    `momentum` (plain SGD with momentum), and others; weight decay acts on every parameter. The learning rate rises
-    linearly over the first `warmup_share` (0 up to 1) of all updates, then falls to 0 as a cosine. `amp` is the mixed
-    precision of the forward pass. `max_grad_norm` clips the gradient's global norm, `ema_decay` (0 to 1) keeps a
-    moving average of the weights, which is then what is validated and saved; None switches either off. `image_size`
-    is in pixels, `best_metric` the value of the validation, higher being better, that the best checkpoint is kept by.
-    `flip` and `crop_scale` (smallest and largest share of the area) are the loader's augmentation, `device` is auto,
-    cpu, cuda or mps.
+    `batch_size` is per process; `accumulation_steps` batches of each process make one update. `optimizer` is timm's
+    name of one: `adamw`, `sgd` (with Nesterov's momentum), `momentum` (plain SGD with momentum), and others.
+    `weight_decay` acts on every parameter, or with `decay_norms` off on all but biases and norms. The learning rate
+    rises linearly over the first `warmup_share` (0 up to 1) of all updates, then follows `schedule` (timm's of that
+    name, `step` being a tenth after each third) to 0; `constant` stays. `backbone_lr_scale` is what the ANN branch's
+    rate is multiplied by; for the first `freeze_backbone_epochs` that branch learns nothing.
+
+    `amp` is the mixed precision of the forward pass. `max_grad_norm` clips the gradient's global norm, `ema_decay` (0
+    to 1) keeps a moving average of the weights, which is then what is validated and saved, `mixup_alpha` (above 0)
+    mixes pairs of clips (see mixup.py); None switches each off. `compile` runs the network through torch.compile,
+    `gradient_checkpointing` trades time for memory in the spiking branch, `sync_batchnorm` lets the norms of all
+    processes see the whole batch (CUDA alone).
+
+    `image_size` is in pixels, `best_metric` the value of the validation, higher being better, that the best checkpoint
+    is kept by. `flip` and `crop_scale` (smallest and largest share of the area) are the loader's augmentation,
+    `device` is auto, cpu, cuda or mps. A training saves where it stands after each epoch and every
+    `save_every_minutes` or `save_every_updates` (None: not for that reason).
 
     The paper trains with `optimizer="momentum", learning_rate=1e-4, weight_decay=1e-4, warmup_share=0`, from a
     backbone with ImageNet weights, in mixed precision. Raises SettingError that names the field.
@@ -30,37 +44,53 @@ class TrainConfig:
 
     epochs: int = 100
     batch_size: int = 32
+    accumulation_steps: int = 1
     learning_rate: float = 1e-3
     optimizer: str = "adamw"
     weight_decay: float = 0.05
+    decay_norms: bool = True
     momentum: float = 0.9
+    schedule: Schedule = "cosine"
     warmup_share: float = 0.05
+    backbone_lr_scale: float = 1.0
+    freeze_backbone_epochs: int = 0
     label_smoothing: float = 0.0
+    mixup_alpha: float | None = None
     amp: Amp = "no"
     max_grad_norm: float | None = None
     ema_decay: float | None = None
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    sync_batchnorm: bool = False
     seed: int = 0
     image_size: int = 224
     flip: bool = True
     crop_scale: tuple[float, float] = (0.08, 1.0)
     device: str = "auto"
     best_metric: str = "top1"
+    save_every_minutes: float | None = 10.0
+    save_every_updates: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "image_size"):
+        for name in ("epochs", "batch_size", "image_size", "accumulation_steps"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1")
+        self._require("freeze_backbone_epochs", self.freeze_backbone_epochs >= 0, "a whole number from 0")
         self._require("seed", 0 <= self.seed < 2**32, "a whole number from 0 to 4294967295")
-        self._require("learning_rate", self.learning_rate > 0, "a number above 0")
+        for name in ("learning_rate", "backbone_lr_scale"):
+            self._require(name, getattr(self, name) > 0, "a number above 0")
         self._require("weight_decay", self.weight_decay >= 0, "a number from 0")
         for name in ("momentum", "warmup_share", "label_smoothing"):
             self._require(name, 0 <= getattr(self, name) < 1, "a number from 0 and below 1")
         least, most = self.crop_scale
         self._require("crop_scale", 0 < least <= most <= 1, "two shares of the area above 0, the smaller first")
         self._require("amp", self.amp in AMPS, f"one of {', '.join(AMPS)}")
-        if self.max_grad_norm is not None:
-            self._require("max_grad_norm", self.max_grad_norm > 0, "a number above 0, or None")
-        if self.ema_decay is not None:
-            self._require("ema_decay", 0 < self.ema_decay < 1, "a number between 0 and 1, or None")
+        self._require("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
+        for name in ("max_grad_norm", "mixup_alpha", "save_every_minutes", "save_every_updates"):
+            value = getattr(self, name)
+            self._require(name, value is None or value > 0, "a number above 0, or none")
+        self._require("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "a number between 0 and 1, or none")
+        if self.compile and self.gradient_checkpointing:
+            raise SettingError("compile and gradient_checkpointing do not go together", "choose one of the two")
         self._check_optimizer()
 
     def _require(self, name: str, is_allowed: bool, allowed: str) -> None:

@@ -17,6 +17,7 @@ from respike.color import COLORS, YCC_TO_RGB, Color
 from respike.errors import SettingError
 from respike.zoo.nn.backbone import BackboneSettings, BackboneWeights, create_backbone, key_maps
 from respike.zoo.nn.fusion import Fusion
+from respike.zoo.nn.recompute import recompute
 from respike.zoo.nn.spiking_resnet import SpikingResNet, SpikingResNetSettings
 
 Branches = Literal["hybrid", "ann", "snn", "concat"]
@@ -72,7 +73,13 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class ReSpike(nn.Module):
-    """The hybrid network, or one of its branches, as `config.branches` says. Make one with `create_model`."""
+    """The hybrid network, or one of its branches, as `config.branches` says. Make one with `create_model`.
+
+    With `recomputes` set, training keeps of the spiking branch only what passes between its stages and computes the
+    rest again on the way back: less memory, more time, the same gradients.
+    """
+
+    recomputes = False
 
     def __init__(self, config: ModelConfig, backbone_weights: BackboneWeights = "none") -> None:
         super().__init__()
@@ -128,9 +135,16 @@ class ReSpike(nn.Module):
     def _run_snn(self, residuals: Tensor, num_steps: int, maps: list[Tensor]) -> Tensor:
         potential: Tensor = self.snn.stem(residuals)
         for scale, stage in enumerate(self.snn.stages):
-            potential = stage(potential, num_steps)
-            if self.config.branches == "hybrid" and self.config.fusion_pools[scale]:
-                potential = self.fusions[scale](potential, maps[scale])
+            if self.recomputes and self.training:
+                potential = recompute(self._run_scale, stage, scale, potential, num_steps, maps)
+            else:
+                potential = self._run_scale(scale, potential, num_steps, maps)
+        return potential
+
+    def _run_scale(self, scale: int, potential: Tensor, num_steps: int, maps: list[Tensor]) -> Tensor:
+        potential = self.snn.stages[scale](potential, num_steps)
+        if self.config.branches == "hybrid" and self.config.fusion_pools[scale]:
+            potential = self.fusions[scale](potential, maps[scale])
         return potential
 
     def _normalise_keys(self, keys: Tensor) -> Tensor:

@@ -1,0 +1,34 @@
+"""Recompute: run a part of the network without keeping what is inside, and run it again on the way back."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+def recompute(part: Callable[..., Tensor], modules: nn.Module, *inputs: Any) -> Tensor:
+    """Call `part(*inputs)`, which runs `modules`, keeping its result alone; the gradient is the same to the bit.
+
+    Batch norms among `modules` take their statistics in once, not again when the part is run again.
+    """
+
+    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        return nullcontext(), _statistics_held(modules)
+
+    result: Tensor = checkpoint(part, *inputs, use_reentrant=False, context_fn=contexts)
+    return result
+
+
+@contextmanager
+def _statistics_held(modules: nn.Module) -> Iterator[None]:
+    norms = [module for module in modules.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    tracking = [norm.track_running_stats for norm in norms]
+    try:
+        for norm in norms:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm, was_tracking in zip(norms, tracking, strict=True):
+            norm.track_running_stats = was_tracking

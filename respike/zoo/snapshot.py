@@ -1,0 +1,165 @@
+"""Snapshot: a whole train state as named tensors and JSON, and back, to the bit. No code, no pickle."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from respike import __version__
+from respike.errors import CheckpointError, MismatchError
+from respike.sample import BatchSource, DataSpec
+from respike.zoo.history import EpochRecord
+from respike.zoo.random_state import read_random_state, restore_random_state
+from respike.zoo.train_config import FREE_ON_RESUME, TrainConfig
+from respike.zoo.train_state import TrainState
+
+_FORMAT = 1
+_COUNTS = ("epoch", "step", "num_updates", "seconds", "waited_seconds", "best_epoch")
+
+
+@runtime_checkable
+class SeekableSource(Protocol):
+    """A BatchSource that can tell where it stands and go on from there, as the loader can."""
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the pass stands."""
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from there."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """`tensors` by name; `facts` are JSON, in which `{"tensor": name}` stands for one of them."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def take_snapshot(state: TrainState, source: BatchSource, config: TrainConfig, data: DataSpec) -> Snapshot:
+    """Put down `state`, between two updates. Every process calls this; what each gets holds for all."""
+    tensors: dict[str, Tensor] = {}
+    accelerator = state.accelerator
+    mine = {"random": read_random_state(accelerator.device), "sums": state.sums.tolist()}
+    scaler = accelerator.scaler
+    facts: dict[str, Any] = {name: getattr(state, name) for name in _COUNTS} | {
+        "format": _FORMAT,
+        "respike_version": __version__,
+        "config": config.to_json(),
+        "model": state.model.config.to_json(),
+        "data": data.to_json(),
+        "best_rank": list(state.best_rank),
+        "seen_videos": sorted(set(gather_object(sorted(state.seen_videos)))),
+        "history": [record.to_json() for record in state.history],
+        "processes": gather_object([mine]),
+        "source": source.state_dict() if isinstance(source, SeekableSource) else None,
+        "weights": _flatten(dict(state.model.state_dict()), "model", tensors),
+        "average": None if state.average is None else _flatten(state.average.module.state_dict(), "average", tensors),
+        "optimizer": _flatten(state.optimizer.state_dict(), "optimizer", tensors),
+        "scheduler": _flatten(state.scheduler.state_dict(), "scheduler", tensors),
+        "scaler": None if scaler is None else _flatten(scaler.state_dict(), "scaler", tensors),
+    }
+    return Snapshot(tensors, facts)
+
+
+def restore_snapshot(
+    snapshot: Snapshot, state: TrainState, source: BatchSource, config: TrainConfig, data: DataSpec
+) -> None:
+    """Bring `state`, as it was begun, and `source` to where the snapshot was taken.
+
+    Raises MismatchError that names what differs in settings, network, data or number of processes, CheckpointError
+    where the snapshot does not hold what it should.
+    """
+    facts, tensors = snapshot.facts, snapshot.tensors
+    try:
+        _require_same_run(facts, state, config, data)
+        state.model.load_state_dict(_unflatten(facts["weights"], tensors))
+        if state.average is not None:
+            state.average.module.load_state_dict(_unflatten(facts["average"], tensors))
+        state.optimizer.load_state_dict(_unflatten(facts["optimizer"], tensors))
+        _lay_out_as_parameters(state.optimizer)
+        state.scheduler.load_state_dict(_unflatten(facts["scheduler"], tensors))
+        if state.accelerator.scaler is not None:
+            state.accelerator.scaler.load_state_dict(_unflatten(facts["scaler"], tensors))
+        for name in _COUNTS:
+            setattr(state, name, facts[name])
+        first, second = facts["best_rank"]
+        state.best_rank = (first, second)
+        state.seen_videos = set(facts["seen_videos"])
+        state.history = [EpochRecord(**record) for record in facts["history"]]
+        mine = facts["processes"][state.accelerator.process_index]
+        state.sums = torch.tensor(mine["sums"], device=state.accelerator.device)
+        if isinstance(source, SeekableSource) and facts["source"] is not None:
+            source.load_state_dict(facts["source"])
+        restore_random_state(mine["random"], state.accelerator.device)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"the saved training does not hold what it should: {reason}", "train anew") from error
+
+
+def _require_same_run(facts: Mapping[str, Any], state: TrainState, config: TrainConfig, data: DataSpec) -> None:
+    if facts["format"] != _FORMAT:
+        raise MismatchError(
+            f"the training was saved in format {facts['format']}, this respike reads {_FORMAT}",
+            f"go on with respike {facts['respike_version']}",
+        )
+    pairs = {
+        "setting": (facts["config"], config.to_json()),
+        "network's": (facts["model"], state.model.config.to_json()),
+        "data's": (facts["data"], data.to_json()),
+        "number of": ({"processes": len(facts["processes"])}, {"processes": state.accelerator.num_processes}),
+    }
+    differences = [
+        f"{kind} {name} was {saved.get(name)!r}, is {given.get(name)!r}"
+        for kind, (saved, given) in pairs.items()
+        for name in sorted(saved.keys() | given.keys())
+        if saved.get(name) != given.get(name) and name not in FREE_ON_RESUME
+    ]
+    if differences:
+        raise MismatchError(
+            f"the training was begun otherwise: {'; '.join(_shorten(text) for text in differences)}",
+            "resume it as it was begun, or train anew into another folder",
+        )
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 160 else f"{text[:159]}…"
+
+
+def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the order in memory of their parameters, as they had: in another one sums may round otherwise."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """`value` as JSON, its tensors moved to `tensors` under names that begin with `name`."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        # a list of pairs, since JSON would turn numbers that are keys into text
+        return {"items": [[key, _flatten(each, f"{name}/{key}", tensors)] for key, each in value.items()]}
+    if isinstance(value, list | tuple):
+        flat = [_flatten(each, f"{name}/{place}", tensors) for place, each in enumerate(value)]
+        return {"tuple": flat} if isinstance(value, tuple) else flat
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise CheckpointError(f"{name} is a {type(value).__name__}, which cannot be saved", "choose another optimizer")
+
+
+def _unflatten(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unflatten(each, tensors) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "tuple" in value:
+        return tuple(_unflatten(each, tensors) for each in value["tuple"])
+    return {key: _unflatten(each, tensors) for key, each in value["items"]}

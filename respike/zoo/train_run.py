@@ -1,0 +1,73 @@
+"""Train run: what stays the same from a training's first update to its last, and what its processes settle together."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from respike.errors import DivergedError, RespikeError
+from respike.progress import Progress
+from respike.sample import BatchSource, DataSpec
+from respike.zoo.run_folder import LAST_NAME, RunFolder
+from respike.zoo.snapshot import take_snapshot
+from respike.zoo.train_config import TrainConfig
+from respike.zoo.train_state import TrainState
+
+Validate = Callable[[nn.Module], Mapping[str, float]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRun:
+    """The settings and surroundings of one training; only the main process, which writes, has a folder."""
+
+    train: BatchSource
+    config: TrainConfig
+    out: Path
+    data: DataSpec
+    validate: Validate | None
+    accelerator: Accelerator
+    folder: RunFolder | None
+    progress: Progress
+    should_stop: Callable[[], bool]
+
+    def save(self, state: TrainState) -> None:
+        """Save where the training stands; every process calls this. Raises DivergedError rather than save no numbers."""
+        self.require_finite_weights(state)
+        snapshot = take_snapshot(state, self.train, self.config, self.data)
+        if self.folder is not None:
+            self.folder.write_snapshot(snapshot)
+        self.accelerator.wait_for_everyone()
+
+    def require_finite_weights(self, state: TrainState) -> None:
+        """Raise DivergedError where a weight is no number: an epoch's last update spoils weights, but no loss so far."""
+        tensors = [value for value in state.model.state_dict().values() if value.is_floating_point()]
+        if not bool(torch.stack([value.isfinite().all() for value in tensors]).all()):
+            raise self.diverged(f"weights became infinite or not a number in epoch {state.epoch}", state)
+
+    def diverged(self, problem: str, state: TrainState) -> DivergedError:
+        """The error to raise where the training has lost its way."""
+        kept = f"the last good checkpoint is {self.out / LAST_NAME}" if state.history else "no epoch was finished"
+        rate = f"lower the learning rate, now {self.config.learning_rate:g}, and train again"
+        return DivergedError(problem, f"{kept}; {rate}")
+
+
+def on_main_process(accelerator: Accelerator, call: Callable[[], T]) -> T:
+    """Call a function on the main process and hand what it returns, or the RespikeError it raises, to every process."""
+    answer: list[object] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            answer = [call(), None]
+        except RespikeError as error:
+            answer = [None, error]
+    result, problem = answer if accelerator.num_processes == 1 else broadcast_object_list(answer)
+    if problem is not None:
+        if not accelerator.is_main_process:
+            problem.is_shared = True
+        raise problem
+    return result  # type: ignore[no-any-return]
