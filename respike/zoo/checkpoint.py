@@ -1,7 +1,8 @@
 """Checkpoint: weights as NAME.safetensors, and what they are as NAME.json beside it. No code, no pickle.
 
-The JSON holds the SHA-256 of the weights, so that the two are known to belong together. A crash at any moment leaves a
-pair that loads: the new JSON waits as `.NAME.json.next` while the weights are replaced.
+The JSON holds the SHA-256 of the weights, so that the two are known to belong together, and its own (of its text with
+zeros in that place). A crash at any moment leaves a pair that loads: the new JSON waits as `.NAME.json.next` while the
+weights are replaced.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from respike.zoo.nn.respike import ModelConfig, ReSpike
 
 _BEST = "best.safetensors"
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}
+_SEAL, _UNSEALED = "spec_sha256", "0" * 64
 _HINT = "take another checkpoint, or train it again"
 
 
@@ -98,7 +100,7 @@ def save_checkpoint(path: Path, model: ReSpike, spec: CheckpointSpec) -> None:
         if tensor.dtype not in _DTYPES:
             raise CheckpointError(f"the weights {name} are {tensor.dtype}", "bring the model to float32 before saving")
     content = save(state)
-    text = canonical_json(dataclasses.replace(spec, weights_sha256=sha256_of_bytes(content)).to_json(), indent=2)
+    text = seal_spec(dataclasses.replace(spec, weights_sha256=sha256_of_bytes(content)).to_json())
     path.parent.mkdir(parents=True, exist_ok=True)
     waiting = _waiting_spec(path)
     write_atomically(waiting, text)
@@ -146,6 +148,25 @@ def find_weights(path: Path) -> Path:
     )
 
 
+def seal_spec(fields: Mapping[str, Any]) -> str:
+    """The text of a spec's file: its fields as JSON, and the SHA-256 of that text."""
+    text = canonical_json({**fields, _SEAL: _UNSEALED}, indent=2)
+    return text.replace(_UNSEALED, sha256_of_bytes(text.encode()))
+
+
+def _open_spec(content: bytes) -> dict[str, Any]:
+    """The fields in a spec's file. Raises CheckpointError where a byte is not as it was written."""
+    fields = json.loads(content)
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"the spec is a {type(fields).__name__}, needed is a JSON object", _HINT)
+    seal = fields.pop(_SEAL, None)
+    if not isinstance(seal, str):
+        raise CheckpointError(f"the spec lacks the field {_SEAL!r}", _HINT)
+    if sha256_of_bytes(content.replace(seal.encode(), _UNSEALED.encode())) != seal:
+        raise CheckpointError(f"the spec was changed or damaged: its {_SEAL} is another", _HINT)
+    return fields
+
+
 def _waiting_spec(weights_path: Path) -> Path:
     return weights_path.with_name(f".{weights_path.stem}.json.next")
 
@@ -173,7 +194,7 @@ def read_spec(weights_path: Path) -> CheckpointSpec:
 
 def _parse_spec(spec_path: Path) -> CheckpointSpec:
     try:
-        return CheckpointSpec.from_json(json.loads(spec_path.read_bytes()))
+        return CheckpointSpec.from_json(_open_spec(spec_path.read_bytes()))
     # a JSON nested a thousand levels deep ends in a RecursionError
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{spec_path} cannot be read as JSON: {error}", _HINT) from error

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from respike.sample import Batch
 from respike.zoo.nn.lif import LIF
+from respike.zoo.nn.recompute import statistics_held
 
 # a neuron that fires less than once in a thousand steps passes next to nothing on; one that always fires, a constant
 DEAD_BELOW = 0.001
@@ -14,9 +15,9 @@ SATURATED_ABOVE = 0.95
 
 
 def measure_firing_rates(model: nn.Module, batch: Batch) -> dict[str, float]:
-    """Return the share of neurons and steps that fire, 0 to 1, by layer, on one batch, as the network is scored.
+    """Return the share of neurons and steps that fire, 0 to 1, by layer, on one batch, in the network's present mode.
 
-    The network is left in the mode it was in; nothing in it changes.
+    Nothing in the network changes, nor where the generators stand.
     """
     rates: dict[str, float] = {}
     handles = []
@@ -27,18 +28,19 @@ def measure_firing_rates(model: nn.Module, batch: Batch) -> dict[str, float]:
                 rates[name] = float(spikes.float().mean())
 
             handles.append(module.register_forward_hook(watch))
-    was_training = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        with torch.no_grad():
+        # what dropout draws is put back
+        with torch.no_grad(), statistics_held(model), torch.random.fork_rng(devices=_devices(batch)):
             # past torch.compile, which would not see the hooks
             model.forward(batch.keys, batch.residuals, batch.color)
     finally:
         for handle in handles:
             handle.remove()
-        for module, is_training in was_training.items():
-            module.training = is_training
     return rates
+
+
+def _devices(batch: Batch) -> list[torch.device]:
+    return [batch.keys.device] if batch.keys.device.type == "cuda" else []
 
 
 def find_silent_layers(rates: Mapping[str, float], before: Mapping[str, float]) -> list[str]:

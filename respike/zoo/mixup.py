@@ -54,9 +54,7 @@ def mix(batch: Batch, alpha: float | None, seed: tuple[int, ...]) -> MixedBatch:
     generator = np.random.default_rng(seed)
     share = float(generator.beta(alpha, alpha))
     others = torch.from_numpy(generator.permutation(len(batch))).to(labels.device)
-    blended = replace(
-        batch, keys=_blend(batch.keys, others, share), residuals=_blend(batch.residuals, others, share)
-    )
+    blended = replace(batch, keys=_blend(batch.keys, others, share), residuals=_blend(batch.residuals, others, share))
     return MixedBatch(batch=blended, labels=labels, other_labels=labels[others], share=share)
 
 

@@ -65,7 +65,7 @@ class RunFolder:
         self._history.write(records)
 
     def close(self, *, is_done: bool) -> None:
-        """Close the TensorBoard file and let go of the folder; what was only for going on goes with it if all is done."""
+        """Close the TensorBoard file and let go of the folder; if all is done, remove what was only for going on."""
         if self._history is not None:
             self._history.close()
         self._held.close()

@@ -17,7 +17,7 @@ from respike.zoo.train_config import FREE_ON_RESUME, TrainConfig
 from respike.zoo.train_state import TrainState
 
 _FORMAT = 1
-_COUNTS = ("epoch", "step", "num_updates", "seconds", "waited_seconds", "best_epoch")
+_PLAIN = ("epoch", "step", "num_updates", "seconds", "waited_seconds", "firing_rates", "best_epoch")
 
 
 @runtime_checkable
@@ -45,7 +45,7 @@ def take_snapshot(state: TrainState, source: BatchSource, config: TrainConfig, d
     accelerator = state.accelerator
     mine = {"random": read_random_state(accelerator.device), "sums": state.sums.tolist()}
     scaler = accelerator.scaler
-    facts: dict[str, Any] = {name: getattr(state, name) for name in _COUNTS} | {
+    facts: dict[str, Any] = {name: getattr(state, name) for name in _PLAIN} | {
         "format": _FORMAT,
         "respike_version": __version__,
         "config": config.to_json(),
@@ -84,7 +84,7 @@ def restore_snapshot(
         state.scheduler.load_state_dict(_unflatten(facts["scheduler"], tensors))
         if state.accelerator.scaler is not None:
             state.accelerator.scaler.load_state_dict(_unflatten(facts["scaler"], tensors))
-        for name in _COUNTS:
+        for name in _PLAIN:
             setattr(state, name, facts[name])
         first, second = facts["best_rank"]
         state.best_rank = (first, second)

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 
 from respike.errors import RespikeError
 from respike.progress import SILENCE, Progress, Task
-from respike.sample import Batch, BatchSource, DataSpec
+from respike.sample import BatchSource, DataSpec
 from respike.zoo.checkpoint import CheckpointSpec
 from respike.zoo.device import measure_peak_memory
-from respike.zoo.firing import find_silent_layers, measure_firing_rates
+from respike.zoo.firing import find_silent_layers
 from respike.zoo.history import EpochRecord
 from respike.zoo.nn.respike import ReSpike, check_image_size
 from respike.zoo.run_folder import BEST_NAME, LAST_NAME, RunFolder, read_finished
@@ -84,9 +83,7 @@ def fit(
         best_epoch, history = finished
         return _result(out, best_epoch, history)
     folders: list[RunFolder] = []
-    on_main_process(
-        accelerator, lambda: folders.append(RunFolder(out, config, resume=resume, beside=beside or {}))
-    )
+    on_main_process(accelerator, lambda: folders.append(RunFolder(out, config, resume=resume, beside=beside or {})))
     folder = folders[0] if folders else None
     is_done = False
     try:
@@ -149,7 +146,7 @@ def _run_epochs(state: TrainState, run: TrainRun) -> None:
 
 def _run_epoch(state: TrainState, run: TrainRun, task: Task) -> None:
     state.begin_epoch()
-    totals, batch = train_epoch(state, run, task)
+    totals = train_epoch(state, run, task)
     state.share_statistics()
     run.require_finite_weights(state)
     if run.validate is not None:
@@ -157,7 +154,7 @@ def _run_epoch(state: TrainState, run: TrainRun, task: Task) -> None:
         run.save(state)
     validation = _validate(state, run)
     state.seen_videos = set(gather_object(sorted(state.seen_videos)))
-    state.history.append(_make_record(state, run, totals, validation, batch))
+    state.history.append(_make_record(state, run, totals, validation))
     rank = _rank(state.history[-1], run.config.best_metric)
     if rank > state.best_rank:
         state.best_rank, state.best_epoch = rank, state.epoch
@@ -188,17 +185,10 @@ def _validate(state: TrainState, run: TrainRun) -> dict[str, float]:
     return validation
 
 
-def _make_record(
-    state: TrainState, run: TrainRun, totals: Totals, validation: Mapping[str, float], batch: Batch | None
-) -> EpochRecord:
-    rates: dict[str, float] = {}
-    # only the main process keeps the record; an epoch resumed after its last batch has none left to look at
-    if run.folder is not None and batch is not None:
-        with run.accelerator.autocast():
-            rates = measure_firing_rates(state.model, batch.to(run.accelerator.device))
-        before = state.history[-1].firing_rates if state.history else {}
-        for message in find_silent_layers(rates, before):
-            run.progress.warn(f"epoch {state.epoch}: {message}")
+def _make_record(state: TrainState, run: TrainRun, totals: Totals, validation: Mapping[str, float]) -> EpochRecord:
+    before = state.history[-1].firing_rates if state.history else {}
+    for message in find_silent_layers(state.firing_rates, before):
+        run.progress.warn(f"epoch {state.epoch}: {message}")
     return EpochRecord(
         epoch=state.epoch,
         train_loss=totals.loss,
@@ -209,7 +199,7 @@ def _make_record(
         validation=validation,
         waited_share=min(1.0, state.waited_seconds / state.seconds),
         memory_bytes=measure_peak_memory(run.accelerator.device),
-        firing_rates=rates,
+        firing_rates=dict(state.firing_rates),
     )
 
 

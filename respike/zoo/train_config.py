@@ -88,7 +88,9 @@ class TrainConfig:
         for name in ("max_grad_norm", "mixup_alpha", "save_every_minutes", "save_every_updates"):
             value = getattr(self, name)
             self._require(name, value is None or value > 0, "a number above 0, or none")
-        self._require("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "a number between 0 and 1, or none")
+        self._require(
+            "ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "a number between 0 and 1, or none"
+        )
         if self.compile and self.gradient_checkpointing:
             raise SettingError("compile and gradient_checkpointing do not go together", "choose one of the two")
         self._check_optimizer()

@@ -12,6 +12,7 @@ from torch import Tensor
 from respike.errors import StoppedError
 from respike.progress import Task
 from respike.sample import Batch
+from respike.zoo.firing import measure_firing_rates
 from respike.zoo.mixup import mix
 from respike.zoo.seen import hash_video
 from respike.zoo.snapshot import SeekableSource
@@ -53,8 +54,8 @@ class _Pace:
     saved_update: int
 
 
-def train_epoch(state: TrainState, run: TrainRun, task: Task) -> tuple[Totals, Batch | None]:
-    """Train from `state.step` to the epoch's end; return its totals and the last batch seen, None if none was left.
+def train_epoch(state: TrainState, run: TrainRun, task: Task) -> Totals:
+    """Train from `state.step` to the epoch's end and look how its last batch makes neurons fire; return its totals.
 
     Raises DivergedError where the loss is no number, StoppedError once a stop that was asked for is saved.
     """
@@ -64,7 +65,8 @@ def train_epoch(state: TrainState, run: TrainRun, task: Task) -> tuple[Totals, B
     batches = _open_epoch(state, run)
     now = time.perf_counter()
     pace = _Pace(state.step + 1, now, state.step, now, state.num_updates)
-    totals, batch = Totals(*run.accelerator.reduce(state.sums).tolist()), None
+    totals = Totals(*run.accelerator.reduce(state.sums).tolist())
+    batch: Batch | None = None
     while state.step < num_batches:
         started = time.perf_counter()
         num_together = min(config.accumulation_steps, num_batches - state.step)
@@ -77,13 +79,16 @@ def train_epoch(state: TrainState, run: TrainRun, task: Task) -> tuple[Totals, B
         state.seconds += time.perf_counter() - started
         if state.step >= pace.report_at or state.step == num_batches:
             totals = _report(state, run, pace)
-            facts = {"epoch": f"{state.epoch}/{config.epochs}", "loss": totals.loss, "accuracy": totals.accuracy}
-            task.advance(num_together, **facts)
+            of = f"{state.epoch}/{config.epochs}"
+            task.advance(num_together, epoch=of, loss=totals.loss, accuracy=totals.accuracy)
         else:
             task.advance(num_together)
     # lets the source end its pass by itself, and its workers with it
     next(batches, None)
-    return totals, batch
+    if batch is not None:
+        with run.accelerator.autocast():
+            state.firing_rates = measure_firing_rates(state.model, batch.to(run.accelerator.device))
+    return totals
 
 
 def _open_epoch(state: TrainState, run: TrainRun) -> Iterator[Batch]:
@@ -159,4 +164,3 @@ def _is_due(state: TrainState, run: TrainRun, pace: _Pace, now: float) -> bool:
 def _reduce(notes: Tensor, run: TrainRun) -> list[float]:
     totals: list[float] = run.accelerator.reduce(notes).tolist()
     return totals
-

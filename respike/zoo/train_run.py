@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -37,7 +37,7 @@ class TrainRun:
     should_stop: Callable[[], bool]
 
     def save(self, state: TrainState) -> None:
-        """Save where the training stands; every process calls this. Raises DivergedError rather than save no numbers."""
+        """Save where the training stands; every process calls this. Raises DivergedError where it has diverged."""
         self.require_finite_weights(state)
         snapshot = take_snapshot(state, self.train, self.config, self.data)
         if self.folder is not None:
@@ -45,7 +45,7 @@ class TrainRun:
         self.accelerator.wait_for_everyone()
 
     def require_finite_weights(self, state: TrainState) -> None:
-        """Raise DivergedError where a weight is no number: an epoch's last update spoils weights, but no loss so far."""
+        """Raise DivergedError where a weight is no number, as after a last update with every loss so far sound."""
         tensors = [value for value in state.model.state_dict().values() if value.is_floating_point()]
         if not bool(torch.stack([value.isfinite().all() for value in tensors]).all()):
             raise self.diverged(f"weights became infinite or not a number in epoch {state.epoch}", state)
@@ -59,15 +59,17 @@ class TrainRun:
 
 def on_main_process(accelerator: Accelerator, call: Callable[[], T]) -> T:
     """Call a function on the main process and hand what it returns, or the RespikeError it raises, to every process."""
-    answer: list[object] = [None, None]
+    answer: list[Any] = [None, None]
     if accelerator.is_main_process:
         try:
             answer = [call(), None]
         except RespikeError as error:
             answer = [None, error]
-    result, problem = answer if accelerator.num_processes == 1 else broadcast_object_list(answer)
+    if accelerator.num_processes > 1:
+        broadcast_object_list(answer)
+    result: T = answer[0]
+    problem: RespikeError | None = answer[1]
     if problem is not None:
-        if not accelerator.is_main_process:
-            problem.is_shared = True
+        problem.is_shared = True
         raise problem
-    return result  # type: ignore[no-any-return]
+    return result

@@ -32,8 +32,8 @@ class TrainState:
     `prepared` is the network as accelerate wrapped it, `model` the same weights unwrapped, `average` their moving
     average. `epoch` counts from 1 and is under way unless `history` holds it; `step` counts its batches so far, `sums`
     holds the epoch's loss, hits and clips of this process, `seconds` and `waited_seconds` its training time and that
-    part of it in which the loader was waited for. `best_rank` orders epochs: the best has the greatest. `seen_videos`
-    are hashes of the videos' ids.
+    part of it in which the loader was waited for, `firing_rates` what its end gave. `best_rank` orders epochs: the
+    best has the greatest. `seen_videos` are hashes of the videos' ids.
     """
 
     accelerator: Accelerator
@@ -48,6 +48,7 @@ class TrainState:
     sums: Tensor = field(default_factory=lambda: torch.zeros(3))
     seconds: float = 0.0
     waited_seconds: float = 0.0
+    firing_rates: dict[str, float] = field(default_factory=dict)
     best_epoch: int = 0
     best_rank: tuple[float, float] = (float("-inf"), float("-inf"))
     seen_videos: set[str] = field(default_factory=set)
@@ -72,7 +73,7 @@ class TrainState:
         if len(self.history) == self.epoch:
             self.epoch, self.step = self.epoch + 1, 0
             self.sums = torch.zeros(3, device=self.accelerator.device)
-            self.seconds = self.waited_seconds = 0.0
+            self.seconds, self.waited_seconds, self.firing_rates = 0.0, 0.0, {}
 
     def freeze(self, is_frozen: bool) -> None:
         """Hold the ANN branch still, or let it learn (again)."""
@@ -140,7 +141,7 @@ def make_state(
 ) -> TrainState:
     """Begin a training of `num_updates` updates with `model`, which moves to the accelerator's device."""
     if config.sync_batchnorm:
-        convert_sync_batchnorm(model)
+        convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model.to(accelerator.device)
     model.recomputes = config.gradient_checkpointing
     optimizer = create_optimizer_v2(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from respike.errors import CheckpointError
 from respike.files import sha256_of_bytes
 from respike.sample import DataSpec
-from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, save_checkpoint
+from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, save_checkpoint, seal_spec
 from respike.zoo.models import create_model
 from safetensors.torch import load_file, save, save_file
 
@@ -51,8 +52,9 @@ def saved(saved_once, tmp_path):
 def edit_spec(path, change):
     spec_path = path.with_suffix(".json")
     spec = json.loads(spec_path.read_text())
+    del spec["spec_sha256"]
     change(spec)
-    spec_path.write_text(json.dumps(spec))
+    spec_path.write_text(seal_spec(spec))
 
 
 def replace_weights(path, content):
@@ -111,6 +113,42 @@ def test_a_flipped_bit_is_caught(saved, position):
     saved.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"best.safetensors is damaged.*weights_sha256"):
         load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8, 0.99])
+def test_a_flipped_bit_in_the_spec_is_caught(saved, share):
+    spec_path = saved.with_suffix(".json")
+    content = bytearray(spec_path.read_bytes())
+    content[int(share * len(content))] ^= 1
+    spec_path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"best\.json"):
+        load_checkpoint(saved)
+
+
+def test_a_score_changed_by_hand_is_caught(saved):
+    spec_path = saved.with_suffix(".json")
+    spec_path.write_text(spec_path.read_text().replace('"top1": 0.5', '"top1": 0.9'))
+    with pytest.raises(CheckpointError, match="changed or damaged: its spec_sha256"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.slow
+def test_a_thousand_flips_and_a_thousand_cuts_are_all_caught(saved):
+    generator = random.Random(0)
+    whole = {path: path.read_bytes() for path in (saved, saved.with_suffix(".json"))}
+    for number in range(2000):
+        path = saved if number % 4 < 2 else saved.with_suffix(".json")
+        content = bytearray(whole[path])
+        place = generator.randrange(len(content))
+        if number % 2:
+            content[place] ^= 1 << generator.randrange(8)
+        else:
+            del content[place:]
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError):
+            load_checkpoint(saved)
+        path.write_bytes(whole[path])
+    load_checkpoint(saved)
 
 
 def test_cut_weights_are_caught(saved):

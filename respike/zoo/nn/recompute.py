@@ -15,14 +15,15 @@ def recompute(part: Callable[..., Tensor], modules: nn.Module, *inputs: Any) -> 
     """
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        return nullcontext(), _statistics_held(modules)
+        return nullcontext(), statistics_held(modules)
 
     result: Tensor = checkpoint(part, *inputs, use_reentrant=False, context_fn=contexts)
     return result
 
 
 @contextmanager
-def _statistics_held(modules: nn.Module) -> Iterator[None]:
+def statistics_held(modules: nn.Module) -> Iterator[None]:
+    """Let batch norms among `modules` normalise as they do, but take no statistics in."""
     norms = [module for module in modules.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     tracking = [norm.track_running_stats for norm in norms]
     try:

@@ -1,0 +1,111 @@
+"""A training to be killed: small, drawing from every generator, with all that a state may hold."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from respike.sample import Batch
+from respike.zoo.models import create_model
+from respike.zoo.nn.respike import ReSpike
+from respike.zoo.train import TrainResult, fit
+from respike.zoo.train_config import TrainConfig
+from torch import Tensor, nn
+
+from tests.zoo.batches import Batches, Notes, make_batch, make_data_spec
+
+CONFIG = TrainConfig(
+    epochs=2,
+    batch_size=3,
+    learning_rate=2e-3,
+    image_size=32,
+    device="cpu",
+    ema_decay=0.9,
+    max_grad_norm=1.0,
+    mixup_alpha=0.4,
+    backbone_lr_scale=0.5,
+    save_every_updates=1,
+)
+
+
+class SeekableBatches(Batches):
+    """Batches that tell where they stand, as the loader does; what they give hangs on the epoch."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        super().__init__(batches)
+        self.epoch = self.next_batch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch, self.next_batch = epoch, 0
+
+    def __iter__(self):
+        # what opening a DataLoader draws
+        torch.empty((), dtype=torch.int64).random_()
+        while self.next_batch < len(self.batches):
+            batch = self.batches[(self.epoch + self.next_batch) % len(self.batches)]
+            self.next_batch += 1
+            yield batch
+        self.epoch, self.next_batch = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "next_batch": self.next_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.next_batch = state["epoch"], state["next_batch"]
+
+
+def _disturb(_: nn.Module, inputs: tuple[Tensor, Tensor, str]) -> tuple[Tensor, Tensor, str]:
+    """Add noise of each generator to the key frames, as dropout would."""
+    keys, residuals, color = inputs
+    noise = torch.rand(()) + float(np.random.random()) + random.random()
+    return keys.float() + noise, residuals, color
+
+
+def make_model() -> ReSpike:
+    torch.manual_seed(0)
+    model = create_model("respike_tiny", num_classes=3)
+    model.register_forward_pre_hook(lambda module, inputs: _disturb(module, inputs) if module.training else None)
+    return model
+
+
+def run(
+    out: Path,
+    *,
+    config: TrainConfig = CONFIG,
+    resume: bool = True,
+    is_seekable: bool = True,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: Notes | None = None,
+) -> TrainResult:
+    """Train to the end; where a run was begun in `out`, go on with it."""
+    batches = [make_batch([n % 3, 1, 2], videos=[f"{n}-{row}" for row in range(3)]) for n in range(3)]
+    source = (SeekableBatches if is_seekable else Batches)(batches)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        torch.rand(1)  # a validation's loader draws as well
+        with torch.no_grad():
+            logits = model(batches[0].keys, batches[0].residuals, batches[0].color)
+        return {"top1": float(logits.softmax(1).max()), "loss": float(logits.std())}
+
+    return fit(
+        make_model(),
+        source,
+        config,
+        out=out,
+        data=make_data_spec(),
+        validate=validate,
+        resume=resume,
+        should_stop=should_stop,
+        progress=Notes() if progress is None else progress,
+    )
+
+
+def run_in_child(out: str) -> None:
+    """What a child process does until it is killed."""
+    torch.set_num_threads(1)
+    run(Path(out))
+
+
+def weights_of(out: Path) -> tuple[bytes, bytes]:
+    return (out / "last.safetensors").read_bytes(), (out / "best.safetensors").read_bytes()

@@ -1,0 +1,276 @@
+"""Resuming: whenever a training is stopped, killed or crashes, it goes on to the weights it would have had."""
+
+import dataclasses
+import itertools
+import json
+import multiprocessing
+import random
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from respike.errors import CheckpointError, MismatchError, RespikeError, StoppedError
+from respike.zoo.checkpoint import load_checkpoint
+from respike.zoo.history import read_history
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.zoo.batches import Notes
+from tests.zoo.resuming import CONFIG, run, run_in_child, weights_of
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("undisturbed")
+    run(out, resume=False)
+    return out
+
+
+def _stop_after(num_asked: int):
+    """Ask to stop when asked for the n-th time, which is after an update."""
+    asked = itertools.count(1)
+    return lambda: next(asked) >= num_asked
+
+
+def _facts_of(out: Path) -> list[dict[str, object]]:
+    """The history without what hangs on the clock and the machine."""
+    kept = ("epoch", "train_loss", "train_accuracy", "learning_rate", "validation", "firing_rates")
+    return [{name: record.to_json()[name] for name in kept} for record in read_history(out)]
+
+
+@pytest.mark.parametrize("num_asked", [1, 3])
+def test_a_training_stopped_between_two_updates_goes_on_to_the_same_bits(undisturbed, tmp_path, num_asked) -> None:
+    with pytest.raises(StoppedError, match="it is saved in"):
+        run(tmp_path, should_stop=_stop_after(num_asked))
+    run(tmp_path)
+    assert weights_of(tmp_path) == weights_of(undisturbed)
+    assert _facts_of(tmp_path) == _facts_of(undisturbed)
+    for name in ("best", "last"):
+        assert (tmp_path / f"{name}.json").read_bytes() == (undisturbed / f"{name}.json").read_bytes()
+
+
+def test_a_source_that_cannot_seek_is_wound_on_to_where_it_stood(tmp_path) -> None:
+    run(tmp_path / "whole", is_seekable=False)
+    with pytest.raises(StoppedError):
+        run(tmp_path / "cut", is_seekable=False, should_stop=_stop_after(3))
+    run(tmp_path / "cut", is_seekable=False)
+    assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "whole")
+
+
+class _CrashError(BaseException):
+    pass
+
+
+def _run_with_a_crash(out: Path, moment: int, monkeypatch: pytest.MonkeyPatch, *, is_renamed: bool) -> bool:
+    """Train, and crash just before or after the `moment`-th rename; False where there were fewer."""
+    numbers = itertools.count()
+    rename = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        is_now = next(numbers) == moment
+        if is_now and not is_renamed:
+            raise _CrashError
+        answer = rename(path, target)
+        if is_now:
+            raise _CrashError
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        try:
+            run(out)
+        except _CrashError:
+            return True
+    return False
+
+
+# the lock's owner and the settings, the first snapshots, and an epoch's end, write by write
+@pytest.mark.parametrize("moment", [0, 3, 7, 10, 12])
+def test_a_crash_at_a_write_costs_nothing(undisturbed, tmp_path, monkeypatch, moment) -> None:
+    assert _run_with_a_crash(tmp_path, moment, monkeypatch, is_renamed=moment % 2 == 0)
+    run(tmp_path)
+    assert weights_of(tmp_path) == weights_of(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_crash_before_or_after_any_write_costs_nothing(undisturbed, tmp_path, monkeypatch) -> None:
+    for moment, is_renamed in itertools.product(range(100), (False, True)):
+        out = tmp_path / f"{moment}-{is_renamed}"
+        if not _run_with_a_crash(out, moment, monkeypatch, is_renamed=is_renamed):
+            break
+        run(out)
+        assert weights_of(out) == weights_of(undisturbed), (moment, is_renamed)
+    assert moment > 20
+
+
+def _start(out: Path) -> multiprocessing.process.BaseProcess:
+    # a server that has torch loaded and forks: killing many processes then takes seconds
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.zoo.resuming"])
+    process = context.Process(target=run_in_child, args=(str(out),))
+    process.start()
+    return process
+
+
+def _kill_until_done(out: Path, num_kills: int, generator: random.Random) -> int:
+    """Kill a training that many times, each time a while after it was seen to save; return how many hit it."""
+    num_hits = 0
+    for _ in range(num_kills):
+        before = sorted(out.glob("state/*.safetensors"))
+        process = _start(out)
+        deadline = time.monotonic() + 120
+        while process.is_alive() and time.monotonic() < deadline:
+            if sorted(out.glob("state/*.safetensors")) != before:
+                time.sleep(generator.random() * 0.3)
+                break
+            time.sleep(0.005)
+        num_hits += process.is_alive()
+        process.kill()
+        process.join()
+    process = _start(out)
+    process.join(timeout=200)
+    assert process.exitcode == 0
+    return num_hits
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(undisturbed, tmp_path) -> None:
+    assert _kill_until_done(tmp_path, 3, random.Random(0)) >= 2
+    assert weights_of(tmp_path) == weights_of(undisturbed)
+    assert _facts_of(tmp_path) == _facts_of(undisturbed)
+    assert not (tmp_path / "state").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_sixty_kills_cost_nothing(undisturbed, tmp_path) -> None:
+    generator = random.Random(1)
+    num_hits = 0
+    for number in range(15):
+        num_hits += _kill_until_done(tmp_path / str(number), 5, generator)
+        assert weights_of(tmp_path / str(number)) == weights_of(undisturbed)
+    assert num_hits >= 50
+
+
+def _cut_short(out: Path) -> list[Path]:
+    """A training stopped after a few updates; its snapshots, the newest first."""
+    with pytest.raises(StoppedError):
+        run(out, should_stop=_stop_after(3))
+    return sorted(out.glob("state/*.safetensors"), reverse=True)
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize("damage", [_flip, _cut, lambda path: path.write_bytes(b"")], ids=["flipped", "cut", "empty"])
+def test_a_damaged_snapshot_is_told_and_the_one_before_it_used(undisturbed, tmp_path, damage) -> None:
+    newest, before = _cut_short(tmp_path)
+    damage(newest)
+    notes = Notes()
+    run(tmp_path, progress=notes)
+    assert f"{newest} is damaged" in notes.warned[0]
+    assert before.name in notes.warned[0]
+    assert weights_of(tmp_path) == weights_of(undisturbed)
+
+
+def test_nothing_but_damaged_snapshots_is_an_error_and_nothing_is_lost(tmp_path) -> None:
+    paths = _cut_short(tmp_path)
+    for path in paths:
+        _cut(path)
+    with pytest.raises(CheckpointError, match="every saved state of the training is damaged"):
+        run(tmp_path)
+    assert all(path.exists() for path in paths)
+
+
+def test_two_snapshots_are_kept_and_none_once_the_run_is_done(tmp_path) -> None:
+    assert len(_cut_short(tmp_path)) == 2
+    run(tmp_path)
+    assert not (tmp_path / "state").exists()
+
+
+def test_resuming_what_was_never_begun_begins_it(undisturbed, tmp_path) -> None:
+    notes = Notes()
+    run(tmp_path / "new", progress=notes)
+    assert "begins anew" in notes.said[0]
+    assert weights_of(tmp_path / "new") == weights_of(undisturbed)
+
+
+def test_resuming_a_run_that_is_done_changes_nothing(undisturbed) -> None:
+    before = {path: path.read_bytes() for path in undisturbed.rglob("*") if path.is_file()}
+    result = run(undisturbed)
+    assert result.history == read_history(undisturbed)
+    assert result.best_epoch == load_checkpoint(result.best)[1].epoch
+    assert {path: path.read_bytes() for path in undisturbed.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"learning_rate": 1e-4, "seed": 3}, {"ema_decay": None}],
+    ids=lambda each: next(iter(each)),
+)
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_run_is_not_resumed_with_other_settings(undisturbed, tmp_path, changes, is_done) -> None:
+    if not is_done:
+        _cut_short(tmp_path)
+    with pytest.raises(MismatchError) as caught:
+        run(undisturbed if is_done else tmp_path, config=dataclasses.replace(CONFIG, **changes))
+    assert all(name in caught.value.problem for name in changes)
+
+
+def test_how_often_to_save_may_change(undisturbed, tmp_path) -> None:
+    _cut_short(tmp_path)
+    run(tmp_path, config=dataclasses.replace(CONFIG, save_every_updates=None, save_every_minutes=1.0))
+    assert weights_of(tmp_path) == weights_of(undisturbed)
+
+
+def test_without_resume_a_saved_training_is_left_alone(tmp_path) -> None:
+    paths = _cut_short(tmp_path)
+    with pytest.raises(RespikeError, match="holds a run already"):
+        run(tmp_path, resume=False)
+    assert all(path.exists() for path in paths)
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path) -> None:
+    def should_stop() -> bool:
+        with pytest.raises(RespikeError, match="is in use: process"):
+            run(tmp_path)
+        return True
+
+    with pytest.raises(StoppedError):
+        run(tmp_path, should_stop=should_stop)
+
+
+def test_tensorboard_holds_every_epoch_once(tmp_path) -> None:
+    with pytest.raises(StoppedError):
+        run(tmp_path, should_stop=_stop_after(3))
+    run(tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [scalar.step for scalar in events.Scalars("train/loss")] == [1, 2]
+
+
+def test_a_snapshot_holds_no_code_and_opens_with_any_reader_of_safetensors(tmp_path) -> None:
+    from safetensors import safe_open
+
+    newest = _cut_short(tmp_path)[0]
+    with safe_open(newest, framework="np") as file:
+        facts = json.loads(file.metadata()["facts"])
+        names = set(file.keys())
+    assert facts["num_updates"] == 3 * (facts["epoch"] - 1) + facts["step"] >= 3
+    assert {name.partition("/")[0] for name in names} == {"model", "average", "optimizer"}
