@@ -21,6 +21,8 @@ COMMANDS = {
     "index": "Join the parts that `prepare --part` wrote.",
     "inspect": "Show what a set of shards holds, in numbers and pictures.",
     "train": "Train a network on shards.",
+    "recipes": "List the recipes of `respike train`, or show one.",
+    "runs": "List trainings, or compare some.",
     "score": "Score a checkpoint on held-out shards.",
     "demo": "Make videos, prepare, train and score, all on this machine.",
     "doctor": "Show what is installed and found.",
@@ -96,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             code = cli.main(args=given, prog_name="respike", standalone_mode=False)
             sys.stdout.flush()
     except RespikeError as error:
-        _fail(error.problem, error.hint, FAILED, as_json)
+        _fail(error.problem, error.hint, getattr(error, "code", FAILED), as_json)
     except click.ClickException as error:
         _refuse(error, as_json)
     except (KeyboardInterrupt, click.Abort):
@@ -155,7 +157,8 @@ def _refuse(error: click.ClickException, as_json: bool) -> None:
 def _fail(problem: str, hint: str, code: int, as_json: bool) -> None:
     from respike.cli import render
 
-    render.print_error(problem, hint, as_json=as_json)
+    if problem:  # empty where another process tells it
+        render.print_error(problem, hint, as_json=as_json)
     sys.exit(code)
 
 

@@ -1,19 +1,20 @@
 """`respike train`: shards → a trained network in a run folder."""
 
+import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.zoo.train_config import AMPS, Amp, TrainConfig
+from respike.cli.ranks import process_index
+from respike.zoo.train_config import AMPS, SCHEDULES, TrainConfig
 
 if TYPE_CHECKING:
-    from respike.cli.training import TrainOutcome
-    from respike.zoo.nn.backbone import BackboneWeights
-    from respike.zoo.nn.respike import Branches
+    from respike.cli.training import TrainOutcome, TrainRequest
 
 _DEFAULT_IMAGE_SIZES = {"respike_tiny": 64}
+_SAVE_EVERY = re.compile(r"(\d+(?:\.\d+)?)(m|min|h)?")
 
 
 @click.command(
@@ -21,106 +22,165 @@ _DEFAULT_IMAGE_SIZES = {"respike_tiny": 64}
 Examples:
   respike train
   respike train --data shards/ucf101-split1 --model respike_r50 --amp bf16
-As published:
-  respike train --init-backbone imagenet --optimizer momentum --lr 1e-4 --weight-decay 1e-4 --amp fp16
+  respike train --recipe hmdb51 --data shards/hmdb51-split2 --epochs 50
+  respike train --resume --out runs/respike_r50-hmdb51-split2
+  respike train --init runs/k400 --data shards/ucf101-split1 --freeze-backbone 2
+  torchrun --nproc-per-node 4 -m respike train --recipe kinetics400
 """
 )
 @click.option("--data", metavar="DIR", help="Prepared shards.  [default: the only set under shards/]")
-@click.option("--model", default="respike_r18", show_default=True, help="respike_r18, respike_r50 or respike_tiny.")
+@click.option("--recipe", metavar="NAME", help="Settings to start from; `respike recipes` lists them.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any setting of a recipe, by its name.")
+@click.option("--model", "network", help="respike_r18, respike_r50 or respike_tiny.  [default: respike_r18]")
 @click.option(
     "--branches",
     type=click.Choice(["hybrid", "ann", "snn", "concat"]),
-    default="hybrid",
-    show_default=True,
-    help="Both branches fused, key frames alone, residuals alone, or both unfused.",
+    help="Both branches fused, key frames alone, residuals alone, or both unfused.  [default: hybrid]",
 )
-@click.option("--epochs", type=int, default=TrainConfig.epochs, show_default=True)
+@click.option("--epochs", type=int, help=f"[default: {TrainConfig.epochs}]")
 @click.option(
     "--batch-size", type=int, help=f"Clips a step, per process.  [default: {TrainConfig.batch_size}, or all there are]"
 )
-@click.option("--lr", type=float, default=TrainConfig.learning_rate, show_default=True, help="Highest learning rate.")
+@click.option("--accumulate", "accumulation_steps", type=int, help="Batches an update.  [default: 1]")
+@click.option("--lr", "learning_rate", type=float, help=f"Highest rate.  [default: {TrainConfig.learning_rate}]")
 @click.option(
     "--optimizer",
-    default=TrainConfig.optimizer,
-    show_default=True,
-    help="timm's name of one: adamw, sgd (Nesterov), momentum (plain SGD with momentum), …",
+    help="timm's name of one: adamw, sgd (Nesterov), momentum (plain SGD with momentum), …  [default: adamw]",
 )
-@click.option("--weight-decay", type=float, default=TrainConfig.weight_decay, show_default=True)
+@click.option("--weight-decay", type=float, help=f"[default: {TrainConfig.weight_decay}]")
+@click.option("--schedule", type=click.Choice(SCHEDULES), help="How the rate runs.  [default: cosine]")
+@click.option("--warmup", "warmup_share", type=float, help="Share of updates.  [default: 0.05]")
+@click.option("--label-smoothing", type=float, help="[default: 0]")
+@click.option("--mixup", "mixup_alpha", type=float, metavar="α", help="Blend pairs of clips, λ ~ Beta(α, α).")
+@click.option("--clip-grad", "max_grad_norm", type=float, metavar="NORM", help="Clip the gradient's norm.")
+@click.option("--ema", "ema_decay", type=float, metavar="DECAY", help="Validate and save a moving average of weights.")
+@click.option("--backbone-lr-scale", type=float, help="The backbone's rate, over the rest's.  [default: 1]")
+@click.option(
+    "--freeze-backbone", "freeze_backbone_epochs", type=int, metavar="EPOCHS", help="Hold the backbone still at first."
+)
 @click.option("--image-size", type=int, help="Pixels, a multiple of 32.  [default: 224, for respike_tiny 64]")
-@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror clips at random; not if left matters.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@click.option("--amp", type=click.Choice(AMPS), default="no", show_default=True, help="Mixed precision.")
+@click.option("--flip/--no-flip", default=None, help="Mirror clips at random; not if left matters.  [default: flip]")
+@click.option("--device", help="auto, cpu, cuda or mps.  [default: auto]")
+@click.option("--amp", type=click.Choice(AMPS), help="Mixed precision.  [default: no]")
+@click.option("--compile/--no-compile", default=None, help="Run the network through torch.compile.")
+@click.option(
+    "--gradient-checkpointing/--no-gradient-checkpointing", default=None, help="Less memory, more time, same gradients."
+)
+@click.option("--sync-batchnorm/--no-sync-batchnorm", default=None, help="Norms see all processes' clips (CUDA).")
+@click.option(
+    "--save-every", metavar="N|Nm", help="Save the training's state every N updates or minutes.  [default: 10m]"
+)
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: 0 on a CPU, else up to 8]")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, help="[default: 0]")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/MODEL-DATASET, numbered if taken]"
 )
 @click.option(
     "--init-backbone",
     type=click.Choice(["none", "imagenet"]),
-    default="none",
-    show_default=True,
-    help="Where the ANN branch starts; imagenet fetches weights once.",
+    help="Where the ANN branch starts; imagenet fetches weights once.  [default: none]",
 )
+@click.option(
+    "--init", type=click.Path(path_type=Path), metavar="CHECKPOINT", help="Start from a trained network; see below."
+)
+@click.option("--force", is_flag=True, help="Use --init though it has learned from videos that are to test on.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, or with the only one that is not done.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors and the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     data: str | None,
-    model: str,
-    branches: "Branches",
-    epochs: int,
-    batch_size: int | None,
-    lr: float,
-    optimizer: str,
-    weight_decay: float,
-    image_size: int | None,
-    flip: bool,
-    device: str,
-    amp: Amp,
+    recipe: str | None,
+    assignments: tuple[str, ...],
+    save_every: str | None,
     workers: int | None,
-    seed: int,
     out: Path | None,
-    init_backbone: "BackboneWeights",
+    init: Path | None,
+    force: bool,
+    resume: bool,
     quiet: bool,
     as_json: bool,
+    **settings: Any,
 ) -> None:
     """Train a network on prepared shards.
 
     A tenth of the training videos, whole sources of them, is held out to choose the best epoch by; the evaluation
     subset stays unseen until `respike score`. The run folder gets best.safetensors and last.safetensors, history.jsonl,
-    curves.png and TensorBoard events.
+    recipe.toml, curves.png and TensorBoard events.
 
+    SIGTERM and Ctrl-C save first. --resume goes on from the last save, with the settings that the run was begun with,
+    to the weights it would have had. --init takes from another network every part that fits, a new head where the
+    classes differ.
     """
     from respike.cli import render
-    from respike.cli.training import TrainRequest, run_training
+    from respike.cli.training import run_training
 
-    config = TrainConfig(
-        epochs=epochs,
-        batch_size=TrainConfig.batch_size if batch_size is None else batch_size,
-        learning_rate=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        image_size=image_size or _DEFAULT_IMAGE_SIZES.get(model, TrainConfig.image_size),
-        flip=flip,
-        amp=amp,
-        seed=seed,
-        device=device,
-    )
-    request = TrainRequest(
-        data=data,
-        model=model,
-        branches=branches,
-        init_backbone=init_backbone,
-        is_batch_size_given=batch_size is not None,
-        num_workers=workers,
-        out=out,
-        config=config,
-    )
-    outcome = run_training(request, render.make_progress(quiet=quiet, json=as_json))
+    # one process tells what all do
+    is_first = process_index() == 0
+    progress = render.make_progress(quiet=quiet, json=as_json or not is_first)
+    given = {name: value for name, value in settings.items() if value is not None} | _saving(save_every)
+    request = _make_request(data, recipe, given, assignments, workers=workers, out=out, init=init, is_resumed=resume)
+    outcome = run_training(request, progress, force=force)
+    if outcome is None:
+        click.get_current_context().exit(1)
+    if not is_first:
+        return
     if as_json:
         render.print_json(outcome.to_json())
     elif not quiet:
         _report(outcome, data)
+
+
+def _make_request(
+    data: str | None,
+    recipe: str | None,
+    given: dict[str, Any],
+    assignments: tuple[str, ...],
+    *,
+    workers: int | None,
+    out: Path | None,
+    init: Path | None,
+    is_resumed: bool,
+) -> "TrainRequest":
+    from respike.cli.begun import find_begun, read_begun
+    from respike.cli.training import TrainRequest
+    from respike.zoo.recipe import Recipe, parse_assignment, read_recipe
+
+    values = dict(map(parse_assignment, assignments)) | given
+    begun = None
+    if is_resumed:
+        out = out or find_begun()
+        begun = read_begun(out, recipe)
+    if begun is not None:
+        base = begun.recipe
+    else:
+        base = Recipe() if recipe is None else read_recipe(recipe)
+        network = values.get("network", base.network)
+        if recipe is None and network in _DEFAULT_IMAGE_SIZES:
+            values = {"image_size": _DEFAULT_IMAGE_SIZES[network]} | values
+    return TrainRequest(
+        data=data or (begun.data if begun else None),
+        recipe=base.override(values),
+        recipe_name=recipe,
+        is_batch_size_given="batch_size" in values or begun is not None,
+        num_workers=workers,
+        out=out,
+        init=init or (begun.init if begun else None),
+        is_resumed=is_resumed,
+    )
+
+
+def _saving(every: str | None) -> dict[str, Any]:
+    """The settings that `--save-every` stands for: 500 is updates, 5m minutes."""
+    if every is None:
+        return {}
+    match = _SAVE_EVERY.fullmatch(every.strip())
+    if match is None or (not match[2] and not match[1].isdigit()):
+        raise click.BadParameter(
+            f"{every!r} is neither updates, such as 500, nor minutes, such as 5m", param_hint="--save-every"
+        )
+    if not match[2]:
+        return {"save_every_updates": int(match[1]), "save_every_minutes": "none"}
+    return {"save_every_minutes": float(match[1]) * (60 if match[2] == "h" else 1)}
 
 
 def _report(outcome: "TrainOutcome", data: str | None) -> None:

@@ -1,13 +1,16 @@
-"""Training run: from shards and settings to a run folder, as `respike train` and the demo make it."""
+"""Training run: from shards and a recipe to a run folder, as `respike train` makes it, on one process or many."""
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from respike.cli.begun import Begun
 from respike.cli.defaults import choose_num_workers, choose_run_folder, find_data
-from respike.errors import RespikeError
+from respike.cli.ranks import as_told, num_processes, process_index, tells_plan_errors
+from respike.cli.stopping import ProcessError, StopSignals
+from respike.errors import MismatchError, RespikeError, StoppedError
+from respike.zoo.recipe import Recipe
 from respike.zoo.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -16,8 +19,7 @@ if TYPE_CHECKING:
     from respike.data import ShardDataset
     from respike.progress import Progress
     from respike.sample import BatchSource
-    from respike.zoo.nn.backbone import BackboneWeights
-    from respike.zoo.nn.respike import Branches
+    from respike.zoo.nn.respike import ReSpike
     from respike.zoo.train import TrainResult, Validate
 
 _VALIDATION_SHARE = 0.1
@@ -28,13 +30,13 @@ class TrainRequest:
     """What was asked for; None is for a default that hangs on what lies on disk."""
 
     data: str | None
-    model: str
-    branches: "Branches"
-    init_backbone: "BackboneWeights"
+    recipe: Recipe
+    recipe_name: str | None
     is_batch_size_given: bool
     num_workers: int | None
     out: Path | None
-    config: TrainConfig
+    init: Path | None
+    is_resumed: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,54 +64,160 @@ class TrainOutcome:
         }
 
 
-def run_training(request: TrainRequest, progress: "Progress") -> TrainOutcome:
-    """Open the data, build the network, train it and draw the curves."""
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """All that a training needs, found and checked; every process makes the same one."""
+
+    begun: Begun
+    train_part: "ShardDataset"
+    held_out: "ShardDataset"
+    model: "ReSpike"
+    num_workers: int
+    out: Path | None
+    is_resumed: bool
+    seen_videos: tuple[str, ...]
+
+    @property
+    def config(self) -> TrainConfig:
+        return self.begun.recipe.training
+
+
+def run_training(request: TrainRequest, progress: "Progress", *, force: bool = False) -> TrainOutcome | None:
+    """Open the data, build the network, train it and draw the curves; None where another process tells what failed.
+
+    With `force` a network may start from one that has learned from videos that are to test on; that is warned of.
+    """
+    try:
+        plan = _make_plan(request, progress, force=force)
+    except RespikeError:
+        if tells_plan_errors():
+            raise
+        return None
+    with StopSignals() as signals:
+        try:
+            return _train(plan, signals, progress)
+        except StoppedError as error:
+            if process_index():
+                raise ProcessError("", "", signals.code) from error
+            raise ProcessError(f"{signals.word}: {error.problem}", _resume_hint(plan), signals.code) from error
+        except RespikeError as error:
+            if (told := as_told(error)) is None:
+                return None
+            raise told from error
+
+
+def _make_plan(request: TrainRequest, progress: "Progress", *, force: bool) -> _Plan:
     import torch
 
-    from respike.cli.curves import draw_curves
     from respike.data import open_shards
     from respike.zoo.device import resolve_device
     from respike.zoo.models import create_model
-    from respike.zoo.train import fit
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RespikeError("respike train runs as one process", "start it without torchrun, or call respike.zoo.fit")
-    train_part, held_out = open_shards(find_data(request.data), "train").hold_out(_VALIDATION_SHARE)
-    request = _fit_batch_size(request, len(train_part), progress)
-    config, data = request.config, train_part.spec
-    if len(data.classes) < 2:
-        raise RespikeError(f"the data has one class, {data.classes[0]}", "prepare videos of at least two classes")
+    data = find_data(request.data)
+    shards = open_shards(data)
+    train_part, held_out = open_shards(data, "train").hold_out(_VALIDATION_SHARE)
+    recipe = _fit_batch_size(request, len(train_part), progress)
+    classes = train_part.spec.classes
+    if len(classes) < 2:
+        raise RespikeError(f"the data has one class, {classes[0]}", "prepare videos of at least two classes")
     if not len(held_out):
         progress.warn("every class has a single source video: nothing is held out, and the best epoch is the last")
-    num_workers = choose_num_workers(request.num_workers, resolve_device(config.device).type)
-    torch.manual_seed(config.seed)
+    device = resolve_device(recipe.training.device).type
+    torch.manual_seed(recipe.training.seed)
     model = create_model(
-        request.model,
-        num_classes=len(data.classes),
-        branches=request.branches,
-        backbone_weights=request.init_backbone,
+        recipe.network,
+        num_classes=len(classes),
+        branches=recipe.branches,
+        # another network's weights replace them all
+        backbone_weights="none" if request.init else recipe.init_backbone,
     )
-    out = choose_run_folder(request.out, request.model, data)
-    progress.say(f"{len(train_part):,} clips to train on, {len(held_out):,} held out to validate; run folder {out}")
+    seen_videos: tuple[str, ...] = ()
+    if request.init is not None:
+        seen_videos = _start_from(request.init, model, shards, held_out, progress, force=force)
+    return _Plan(
+        begun=Begun(recipe=recipe, recipe_name=request.recipe_name, data=data, init=request.init),
+        train_part=train_part,
+        held_out=held_out,
+        model=model,
+        num_workers=choose_num_workers(request.num_workers, device),
+        out=request.out,
+        is_resumed=request.is_resumed,
+        seen_videos=seen_videos,
+    )
+
+
+def _fit_batch_size(request: TrainRequest, num_clips: int, progress: "Progress") -> Recipe:
+    """Bring the default batch size, never one that was asked for, down to what there is."""
+    recipe, size = request.recipe, request.recipe.training.batch_size
+    most = max(1, num_clips // num_processes())
+    if request.is_batch_size_given or most >= size:
+        return recipe
+    progress.say(f"batch size {most} instead of {size}: there are no more clips")
+    return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, batch_size=most))
+
+
+def _start_from(
+    init: Path,
+    model: "ReSpike",
+    shards: "ShardDataset",
+    held_out: "ShardDataset",
+    progress: "Progress",
+    *,
+    force: bool,
+) -> tuple[str, ...]:
+    """Load what fits of a trained network; return hashes of the videos it has learned from, which stay learned."""
+    from respike.zoo.checkpoint import load_checkpoint
+    from respike.zoo.transfer import find_overlap, transfer_weights
+
+    source, spec = load_checkpoint(init)
+    tested = {row.video for row in shards.clips if row.subset == shards.spec.evaluation_subset}
+    if known := find_overlap(spec, tested):
+        problem = f"{init} has learned from {len(known)} of the {len(tested)} videos that are to test on"
+        if not force:
+            hint = "choose another split or another checkpoint, or go on with --force"
+            raise MismatchError(f"{problem}, the first {known[0]}", hint)
+        progress.warn(f"{problem}: scores on them will mislead")
+    if known := find_overlap(spec, {row.video for row in held_out.clips}):
+        progress.warn(f"{init} has learned from {len(known)} of the videos held out: validation will look too good")
+    transfer = transfer_weights(source, spec.data.classes, model, shards.spec.classes)
+    progress.say(f"from {init}: {transfer}")
+    return spec.train_videos
+
+
+def _train(plan: _Plan, signals: StopSignals, progress: "Progress") -> TrainOutcome:
+    from respike.cli.curves import draw_curves
+    from respike.zoo.train import fit
+    from respike.zoo.train_run import on_main_process
+    from respike.zoo.train_state import make_accelerator
+
+    config, data = plan.config, plan.train_part.spec
+    # a folder that one process has just made is no longer free to the next
+    out = on_main_process(
+        make_accelerator(config), lambda: choose_run_folder(plan.out, plan.begun.recipe.network, data)
+    )
+    num_train, num_held_out = len(plan.train_part), len(plan.held_out)
+    progress.say(f"{num_train:,} clips to train on, {num_held_out:,} held out to validate; run folder {out}")
     result = fit(
-        model,
-        _make_train_loader(train_part, config, num_workers),
+        plan.model,
+        _make_train_loader(plan.train_part, config, plan.num_workers),
         config,
         out=out,
         data=data,
-        validate=_make_validation(held_out, config, num_workers) if len(held_out) else None,
+        validate=_make_validation(plan.held_out, config, plan.num_workers, signals) if num_held_out else None,
         progress=progress,
+        resume=plan.is_resumed,
+        should_stop=signals.is_asked,
+        seen_videos=plan.seen_videos,
+        beside=plan.begun.to_files(),
     )
-    draw_curves(result.history, out / "curves.png", metric=config.best_metric)
-    return TrainOutcome(result=result, num_train_clips=len(train_part), num_validation_clips=len(held_out))
+    if process_index() == 0:
+        draw_curves(result.history, out / "curves.png", metric=config.best_metric)
+    return TrainOutcome(result=result, num_train_clips=num_train, num_validation_clips=num_held_out)
 
 
-def _fit_batch_size(request: TrainRequest, num_clips: int, progress: "Progress") -> TrainRequest:
-    """Bring the default batch size, never one that was asked for, down to what there is."""
-    if request.is_batch_size_given or num_clips >= request.config.batch_size or not num_clips:
-        return request
-    progress.say(f"batch size {num_clips} instead of {request.config.batch_size}: there are no more clips")
-    return dataclasses.replace(request, config=dataclasses.replace(request.config, batch_size=num_clips))
+def _resume_hint(plan: _Plan) -> str:
+    out = "" if plan.out is None else f" --out {plan.out}"
+    return f"go on with `respike train --resume{out}`"
 
 
 def _make_train_loader(dataset: "ShardDataset", config: TrainConfig, num_workers: int) -> "BatchSource":
@@ -124,10 +232,14 @@ def _make_train_loader(dataset: "ShardDataset", config: TrainConfig, num_workers
         seed=config.seed,
         flip=config.flip,
         crop_scale=config.crop_scale,
+        rank=process_index(),
+        world_size=num_processes(),
     )
 
 
-def _make_validation(dataset: "ShardDataset", config: TrainConfig, num_workers: int) -> "Validate":
+def _make_validation(
+    dataset: "ShardDataset", config: TrainConfig, num_workers: int, signals: StopSignals
+) -> "Validate":
     from respike.data import make_loader
     from respike.zoo.scoring import score
 
@@ -137,10 +249,13 @@ def _make_validation(dataset: "ShardDataset", config: TrainConfig, num_workers: 
         training=False,
         image_size=config.image_size,
         num_workers=num_workers,
+        rank=process_index(),
+        world_size=num_processes(),
     )
+    watched = signals.watch(loader)
 
     def validate(model: "nn.Module") -> dict[str, float]:
         device = next(model.parameters()).device
-        return score(model, loader, num_classes=len(dataset.spec.classes), device=device).to_flat()
+        return score(model, watched, num_classes=len(dataset.spec.classes), device=device).to_flat()
 
     return validate

@@ -1,0 +1,67 @@
+"""Begun runs: what a run folder says of how its training was started, so that it can be resumed by name alone."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from respike.cli.defaults import RUNS_ROOT
+from respike.errors import MismatchError, RespikeError
+from respike.files import canonical_json
+from respike.zoo.recipe import Recipe, read_recipe
+
+RECIPE_NAME = "recipe.toml"
+REQUEST_NAME = "request.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """How a training was started: its recipe with all that was changed, its data, and the network it started from."""
+
+    recipe: Recipe
+    recipe_name: str | None
+    data: str
+    init: Path | None
+
+    def to_files(self) -> dict[str, str]:
+        """The texts that `read_begun` reads, by file name."""
+        init = None if self.init is None else str(self.init)
+        request = {"recipe": self.recipe_name, "data": self.data, "init": init}
+        return {RECIPE_NAME: self.recipe.to_toml(), REQUEST_NAME: canonical_json(request, indent=2)}
+
+
+def read_begun(folder: Path, recipe_name: str | None) -> Begun | None:
+    """Return how the run in `folder` was started, None where none was.
+
+    Raises MismatchError where it was started by another recipe than `recipe_name` (None: not asked), RespikeError
+    where the files cannot be read.
+    """
+    if not (folder / RECIPE_NAME).exists() or not (folder / REQUEST_NAME).exists():
+        return None
+    try:
+        request = json.loads((folder / REQUEST_NAME).read_text(encoding="utf-8"))
+        init = request["init"]
+        begun = Begun(
+            recipe=read_recipe(folder / RECIPE_NAME),
+            recipe_name=request["recipe"],
+            data=request["data"],
+            init=None if init is None else Path(init),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RespikeError(f"cannot read {folder / REQUEST_NAME}: {error}", "train anew into another folder") from error
+    if recipe_name not in (None, begun.recipe_name):
+        raise MismatchError(
+            f"the run {folder} was begun with the recipe {begun.recipe_name or 'of the defaults'}, not {recipe_name}",
+            "leave --recipe out, or train anew into another folder",
+        )
+    return begun
+
+
+def find_begun() -> Path:
+    """Return the only run under `runs/` that is under way. Raises RespikeError where there is none, or several."""
+    found = sorted(path.parent for path in RUNS_ROOT.glob("*/state") if path.is_dir())
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise RespikeError(f"no run under {RUNS_ROOT}/ is to be resumed", "name the folder of one with --out")
+    names = ", ".join(path.name for path in found)
+    raise RespikeError(f"{len(found)} runs can be resumed: {names}", f"choose one, as with --out {found[0]}")

@@ -1,0 +1,29 @@
+"""Ranks: which of several processes this is, as torchrun and accelerate say, and which of them tells an error."""
+
+import os
+
+from respike.errors import RespikeError
+
+
+def process_index() -> int:
+    """The place of this process among all, from 0; the first is the one that writes and prints."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def num_processes() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def tells_plan_errors() -> bool:
+    """Whether this process tells what went wrong before the training: each machine's first, since all meet the same."""
+    return process_index() == 0 or os.environ.get("LOCAL_RANK") == "0"
+
+
+def as_told(error: RespikeError) -> RespikeError | None:
+    """The error as this process should tell it; None where the first process tells it."""
+    if process_index() == 0:
+        return error
+    if error.is_shared:
+        return None
+    return RespikeError(f"process {process_index()}: {error.problem}", error.hint)
