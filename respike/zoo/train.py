@@ -20,7 +20,7 @@ from respike.zoo.snapshot import restore_snapshot
 from respike.zoo.snapshot_folder import read_snapshot
 from respike.zoo.train_config import TrainConfig
 from respike.zoo.train_epoch import Totals, train_epoch
-from respike.zoo.train_run import TrainRun, Validate, on_main_process
+from respike.zoo.train_run import TrainRun, Validate, explained_loss, on_main_process
 from respike.zoo.train_state import TrainState, make_accelerator, make_state
 
 __all__ = ["TrainResult", "Validate", "fit"]
@@ -100,7 +100,8 @@ def fit(
         )
         state = _begin(model, run, seen_videos, resume=resume)
         try:
-            _run_epochs(state, run)
+            with explained_loss(accelerator, out):
+                _run_epochs(state, run)
         finally:
             # takes mixed precision off the network's forward again
             accelerator.unwrap_model(state.prepared, keep_fp32_wrapper=False)

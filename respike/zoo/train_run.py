@@ -1,6 +1,7 @@
 """Train run: what stays the same from a training's first update to its last, and what its processes settle together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,17 @@ from respike.zoo.train_state import TrainState
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
 T = TypeVar("T")
+
+# what gloo and NCCL say of a peer that is no longer there
+_LOST = (
+    "connection closed",
+    "connection reset",
+    "connection refused",
+    "broken pipe",
+    "remote process",
+    "nccl",
+    "timed out",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +67,21 @@ class TrainRun:
         kept = f"the last good checkpoint is {self.out / LAST_NAME}" if state.history else "no epoch was finished"
         rate = f"lower the learning rate, now {self.config.learning_rate:g}, and train again"
         return DivergedError(problem, f"{kept}; {rate}")
+
+
+@contextmanager
+def explained_loss(accelerator: Accelerator, out: Path) -> Iterator[None]:
+    """Turn what torch raises where another process has gone into a RespikeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).lower()
+        if accelerator.num_processes == 1 or not any(word in text for word in _LOST):
+            raise
+        raise RespikeError(
+            f"another process of the training has gone: {str(error).splitlines()[0]}",
+            f"see what that process says; {out} can be gone on with by --resume (in Python: resume=True)",
+        ) from error
 
 
 def on_main_process(accelerator: Accelerator, call: Callable[[], T]) -> T:

@@ -1,19 +1,25 @@
 """`respike train` and `respike score` on real shards, from bare commands to a table."""
 
+import dataclasses
 import json
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from respike.cli.main import main
-from respike.data import open_shards
+from respike.data import make_loader, open_shards
 from respike.data.prepare import prepare
 from respike.data.settings import PrepareSettings
 from respike.zoo.checkpoint import load_checkpoint
+from respike.zoo.recipe import read_recipe
+from respike.zoo.scoring import score
 from respike.zoo.seen import find_seen
 
 from tests.conftest import listing_of
+from tests.processes import call_respike, start_together
 
 TRAIN = ["train", "--model", "respike_tiny", "--epochs", "1", "--image-size", "32", "--device", "cpu"]
 RUN = "runs/respike_tiny-folder"
@@ -64,7 +70,7 @@ def shell(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 def test_a_bare_train_leaves_a_whole_run(shell: Shell) -> None:
     names = {path.name for path in (shell.folder / RUN).iterdir()}
     wanted = {"best.safetensors", "best.json", "last.safetensors", "last.json", "history.jsonl", "config.json"}
-    assert names == wanted | {"curves.png", "tensorboard"}
+    assert names == wanted | {"curves.png", "tensorboard", "recipe.toml", "request.json"}
 
 
 def test_train_tells_what_it_did_and_what_comes_next(shell: Shell) -> None:
@@ -153,6 +159,13 @@ def test_several_data_sets_are_an_error_that_lists_them(shell: Shell) -> None:
         ([*TRAIN, "--model", "respike_r81"], "respike_r18"),
         ([*TRAIN, "--lr", "-1"], "learning_rate"),
         ([*TRAIN, "--optimizer", "adamm"], "adamw"),
+        ([*TRAIN, "--recipe", "hmdb"], "hmdb51"),
+        ([*TRAIN, "--set", "learning_rat=1"], "did you mean 'learning_rate'"),
+        ([*TRAIN, "--set", "epochs=many"], "a whole number"),
+        ([*TRAIN, "--set", "epochs"], "NAME=VALUE"),
+        ([*TRAIN, "--sync-batchnorm"], "CUDA"),
+        ([*TRAIN, "--init", "nowhere"], "no checkpoint"),
+        (["train", "--resume", "--out", RUN, "--recipe", "modern"], "begun with the recipe"),
         ([*TRAIN, "--image-size", "40"], "32"),
         ([*TRAIN, "--out", RUN], "holds a run already"),
         ([*TRAIN, "--data", "nowhere"], "nowhere"),
@@ -171,14 +184,126 @@ def test_a_wrong_wish_ends_in_one_clear_line(shell: Shell, arguments: list[str],
     assert kept == before
 
 
-def test_train_under_torchrun_is_refused(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    answer = shell(*TRAIN)
-    assert answer.code == 1
-    assert "one process" in answer.err
+def test_two_processes_train_and_validate_one_network(shell: Shell) -> None:
+    alone = json.loads(shell(*TRAIN, "--json", "--out", "alone").out)
+    # fewer clips are held out than two full batches hold
+    arguments = [*TRAIN, "--batch-size", "4", "--json", "--out", "both"]
+    processes = start_together(call_respike, str(shell.folder), arguments)
+    for process in processes:
+        process.join(timeout=200)
+    assert [process.exitcode for process in processes] == [0, 0], (shell.folder / "err-1").read_text()
+    told = json.loads((shell.folder / "out-0").read_text())
+    assert (told["out"], told["num_validation_clips"]) == ("both", alone["num_validation_clips"])
+    assert [(shell.folder / name).read_text() for name in ("out-1", "err-1")] == ["", ""]
+    checked = score_held_out(Path("both"), told["num_validation_clips"])
+    assert told["validation"]["loss"] == pytest.approx(checked["loss"], rel=1e-5)
+    assert told["validation"]["top1"] == checked["top1"]
 
 
-@pytest.mark.parametrize("command", ["train", "score"])
+def score_held_out(run: Path, num_clips: int) -> dict[str, float]:
+    """The validation again, on one process."""
+    model, spec = load_checkpoint(run)
+    held_out = open_shards("shards/only", "train").hold_out(0.1)[1]
+    assert len(held_out) == num_clips
+    loader = make_loader(held_out, batch_size=2, training=False, image_size=spec.image_size)
+    return score(model, loader, num_classes=2).to_flat()
+
+
+def test_more_processes_than_clips_say_so_once(shell: Shell) -> None:
+    arguments = [*TRAIN, "--batch-size", "20", "--out", "both"]
+    processes = start_together(call_respike, str(shell.folder), arguments)
+    for process in processes:
+        process.join(timeout=100)
+    assert [process.exitcode for process in processes] == [1, 1]
+    assert "batch size of at most" in (shell.folder / "err-0").read_text()
+
+
+def test_sigterm_saves_and_says_how_to_go_on(shell: Shell) -> None:
+    """A real process, stopped while it trains, then resumed to the weights it would have had."""
+    arguments = [*TRAIN, "--batch-size", "2", "--epochs", "4", "--save-every", "1", "--out"]
+    (process,) = start_together(call_respike, str(shell.folder), [*arguments, "cut"], num_processes=1)
+    state = shell.folder / "cut/state"
+    while not list(state.glob("*.safetensors")) and process.is_alive():
+        time.sleep(0.005)
+    process.terminate()
+    started = time.monotonic()
+    process.join(timeout=60)
+    assert time.monotonic() - started < 30
+    said = (shell.folder / "err-0").read_text()
+    assert process.exitcode == 143, said
+    assert "terminated: training stopped in epoch" in said
+    assert "respike train --resume --out cut" in said
+    assert shell("train", "--resume", "--out", "cut", "--quiet").code == 0
+    assert shell(*arguments, "whole", "--quiet").code == 0
+    for name in ("last", "best"):
+        assert (shell.folder / f"cut/{name}.safetensors").read_bytes() == (
+            shell.folder / f"whole/{name}.safetensors"
+        ).read_bytes()
+
+
+def test_resume_finds_the_only_run_that_is_not_done(shell: Shell) -> None:
+    answer = shell("train", "--resume")
+    assert (answer.code, answer.out) == (1, "")
+    assert "no run under runs/" in answer.err
+
+
+def test_resume_of_a_run_that_is_done_says_its_result_again(shell: Shell) -> None:
+    first = json.loads(shell(*TRAIN, "--json", "--out", "mine").out)
+    assert json.loads(shell("train", "--resume", "--out", "mine", "--json").out) == first
+    changed = shell("train", "--resume", "--out", "mine", "--lr", "0.5")
+    assert changed.code == 1
+    assert "another learning_rate" in changed.err
+
+
+def test_the_resolved_recipe_is_saved_and_is_a_recipe(shell: Shell) -> None:
+    extra = ["--lr", "0.004", "--set", "label_smoothing=0.1", "--set", "ema_decay=none", "--out"]
+    assert shell(*TRAIN, "--recipe", "modern", "--init-backbone", "none", *extra, "one", "--quiet").code == 0
+    recipe = read_recipe(shell.folder / "one/recipe.toml")
+    assert (recipe.network, recipe.training.learning_rate, recipe.training.ema_decay) == ("respike_tiny", 0.004, None)
+    assert recipe.training.mixup_alpha == read_recipe("modern").training.mixup_alpha
+    assert shell("train", "--data", "shards/only", "--recipe", "one/recipe.toml", "--quiet", "--out", "two").code == 0
+    assert Path("two/last.safetensors").read_bytes() == Path("one/last.safetensors").read_bytes()
+
+
+def test_starting_from_a_network_says_what_was_loaded_and_remembers_its_videos(shell: Shell) -> None:
+    answer = shell(*TRAIN, "--init", RUN, "--freeze-backbone", "1", "--out", "tuned")
+    assert answer.code == 0
+    assert f"from {RUN}: loaded: ANN branch, SNN branch, fusions, head" in answer.err
+    before, after = (load_checkpoint(Path(name)) for name in (RUN, "tuned"))
+    assert set(after[1].train_videos) >= set(before[1].train_videos)
+    # it was frozen for the whole run, its norms' statistics as well
+    for name, tensor in before[0].ann.state_dict().items():
+        assert torch.equal(after[0].ann.state_dict()[name], tensor)
+    assert not torch.equal(before[0].head.weight, after[0].head.weight)
+
+
+def test_a_network_that_knows_the_test_videos_is_refused_unless_forced(shell: Shell, video_folder: Path) -> None:
+    listing = listing_of(video_folder)
+    swapped = {"train": "test", "test": "train"}
+    videos = tuple(dataclasses.replace(video, subset=swapped[video.subset]) for video in listing.videos)
+    prepare(dataclasses.replace(listing, videos=videos), Path("shards/swapped"), PrepareSettings(clip_length=8))
+    arguments = [*TRAIN, "--data", "shards/swapped", "--init", RUN, "--out", "tuned"]
+    refused = shell(*arguments)
+    assert refused.code == 1
+    assert "that are to test on" in refused.err
+    assert "--force" in refused.err
+    assert not Path("tuned").exists()
+    assert "scores on them will mislead" in shell(*arguments, "--force").err
+
+
+def test_runs_are_listed_and_compared(shell: Shell) -> None:
+    assert shell(*TRAIN, "--lr", "0.004", "--out", "runs/other", "--quiet").code == 0
+    (first, second) = json.loads(shell("runs", "--json").out)
+    assert (first["folder"], first["status"], first["num_epochs"]) == ("runs/other", "done", 1)
+    assert second["best"]["firing_rates"]
+    table = shell("runs", "runs/other", RUN).out
+    assert "learning_rate" in table
+    assert "0.004" in table
+    assert "weight_decay" not in table
+    assert shell("runs", "nowhere").code == 1
+
+
+@pytest.mark.parametrize("command", ["train", "score", "recipes", "runs"])
 def test_help_shows_an_example(shell: Shell, command: str) -> None:
     answer = shell(command, "--help")
     assert answer.code == 0

@@ -1,11 +1,14 @@
 """A training to be killed: small, drawing from every generator, with all that a state may hold."""
 
+import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from respike.errors import RespikeError
 from respike.sample import Batch
 from respike.zoo.models import create_model
 from respike.zoo.nn.respike import ReSpike
@@ -77,6 +80,7 @@ def run(
     is_seekable: bool = True,
     should_stop: Callable[[], bool] = lambda: False,
     progress: Notes | None = None,
+    model: ReSpike | None = None,
 ) -> TrainResult:
     """Train to the end; where a run was begun in `out`, go on with it."""
     batches = [make_batch([n % 3, 1, 2], videos=[f"{n}-{row}" for row in range(3)]) for n in range(3)]
@@ -89,7 +93,7 @@ def run(
         return {"top1": float(logits.softmax(1).max()), "loss": float(logits.std())}
 
     return fit(
-        make_model(),
+        model or make_model(),
         source,
         config,
         out=out,
@@ -109,3 +113,25 @@ def run_in_child(out: str) -> None:
 
 def weights_of(out: Path) -> tuple[bytes, bytes]:
     return (out / "last.safetensors").read_bytes(), (out / "best.safetensors").read_bytes()
+
+
+def _noting_errors(out: Path, **options: object) -> None:
+    """Train; a RespikeError goes to the file `error-RANK.txt`, and the process ends with 1."""
+    try:
+        run(out, **options)
+    except RespikeError as error:
+        (out / f"error-{os.environ['RANK']}.txt").write_text(str(error))
+        os._exit(1)
+
+
+def run_forever(out: str) -> None:
+    """What goes on until it is killed or alone."""
+    _noting_errors(Path(out), config=replace(CONFIG, epochs=100_000, mixup_alpha=None))
+
+
+def diverge_in_one(out: str) -> None:
+    """A training that the second process spoils by what it sees."""
+    model = make_model()
+    if os.environ["RANK"] == "1":
+        model.register_forward_pre_hook(lambda _, inputs: (inputs[0].float() * float("nan"), *inputs[1:]))
+    _noting_errors(Path(out), model=model)

@@ -1,0 +1,53 @@
+"""Several processes that train together, forked from a server that has torch loaded, so that they start at once."""
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from respike.cli.main import main
+
+
+def start_together(target: Callable[..., None], *arguments: Any, num_processes: int = 2) -> list[BaseProcess]:
+    """Start `target(*arguments)` in processes that find each other as under torchrun."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.zoo.resuming", "tests.zoo.stepped", "respike.cli.training", "respike.data"])
+    processes = [
+        context.Process(target=_run, args=(rank, num_processes, port, target, arguments))
+        for rank in range(num_processes)
+    ]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def _run(rank: int, num_processes: int, port: int, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(num_processes),
+        "LOCAL_WORLD_SIZE": str(num_processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }
+    torch.set_num_threads(1)
+    target(*arguments)
+
+
+def call_respike(folder: str, arguments: list[str]) -> None:
+    """Call the program in `folder`; each process's streams go to `out-RANK` and `err-RANK` there."""
+    os.chdir(folder)
+    rank = os.environ.get("RANK", "0")
+    with Path(f"out-{rank}").open("w") as out, Path(f"err-{rank}").open("w") as err:
+        sys.stdout, sys.stderr = out, err
+        os.dup2(err.fileno(), 2)
+        main(arguments)

@@ -1,0 +1,116 @@
+"""Recipes: every one loads, each value can be another, and no key is misread."""
+
+from pathlib import Path
+
+import pytest
+from respike.cli.demo import MODEL, demo_training
+from respike.errors import RespikeError, SettingError
+from respike.zoo.models import list_models
+from respike.zoo.recipe import Recipe, list_recipes, parse_assignment, read_recipe
+from respike.zoo.train_config import TrainConfig
+
+
+@pytest.mark.parametrize("name", ["demo16", "hmdb51", "kinetics400", "modern", "ucf101"])
+def test_every_recipe_loads_and_says_what_it_is_for(name: str) -> None:
+    assert name in list_recipes()
+    recipe = read_recipe(name)
+    assert recipe.title
+    assert recipe.notes
+    assert recipe.prepare
+    assert recipe.network in list_models()
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size", "stride"), [("ucf101", 32, 4), ("hmdb51", 32, 4), ("kinetics400", 16, 2)]
+)
+def test_the_published_settings_are_the_published_ones(name: str, batch_size: int, stride: int) -> None:
+    recipe = read_recipe(name)
+    training = recipe.training
+    assert (recipe.network, recipe.init_backbone) == ("respike_r50", "imagenet")
+    assert (training.optimizer, training.momentum, training.weight_decay) == ("momentum", 0.9, 1e-4)
+    assert (training.learning_rate, training.schedule, training.warmup_share) == (1e-4, "cosine", 0.0)
+    assert (training.epochs, training.batch_size, training.image_size) == (100, batch_size, 224)
+    assert training.amp == "fp16"
+    assert all(f"--stride {stride}" in line and name in line for line in recipe.prepare)
+    assert len(recipe.prepare) == (1 if name == "kinetics400" else 3)
+
+
+def test_the_demo_has_its_recipe() -> None:
+    recipe = read_recipe("demo16")
+    assert recipe.network == MODEL
+    assert recipe.training == demo_training()
+
+
+def test_a_recipe_written_out_reads_back_the_same(tmp_path: Path) -> None:
+    for name in list_recipes():
+        recipe = read_recipe(name).override({"title": 'a "title" θ\nof two lines', "ema_decay": None})
+        (tmp_path / f"{name}.toml").write_text(recipe.to_toml(), encoding="utf-8")
+        assert read_recipe(tmp_path / f"{name}.toml") == recipe
+
+
+def test_any_value_can_be_another() -> None:
+    recipe = Recipe().override({"epochs": 3, "network": "respike_tiny", "crop_scale": [0.5, 1], "mixup_alpha": 1})
+    assert (recipe.training.epochs, recipe.network) == (3, "respike_tiny")
+    assert (recipe.training.crop_scale, recipe.training.mixup_alpha) == ((0.5, 1.0), 1.0)
+    assert recipe.override({"mixup_alpha": "none"}).training.mixup_alpha is None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"learning_rat": 1.0}, "did you mean 'learning_rate'"),
+        ({"epochs": 1.5}, "epochs is 1.5.*a whole number"),
+        ({"epochs": True}, "epochs is True"),
+        ({"flip": 1}, "flip is 1.*true or false"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast'.*a number"),
+        ({"crop_scale": [0.5]}, "crop_scale"),
+        ({"amp": "fp8"}, "amp is 'fp8'.*bf16"),
+        ({"branches": "both"}, "branches is 'both'.*hybrid"),
+        ({"epochs": "none"}, "epochs is 'none'"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+    ],
+)
+def test_a_wrong_value_or_name_is_an_error_that_says_so(values: dict[str, object], words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        Recipe().override(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[training]\nepoch = 1", "no setting 'epoch' in .training.*did you mean 'epochs'"),
+        ("networks = 'a'", "no setting 'networks' above .training.*did you mean 'network'"),
+        ("epochs = 1", r"no setting 'epochs' above \[training\]"),
+        ("training = 1", "write it as a table"),
+        ("[training", "cannot read the recipe"),
+    ],
+)
+def test_a_recipe_with_an_unknown_key_names_it_and_the_nearest(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(RespikeError, match=words) as caught:
+        read_recipe(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_name_that_is_no_recipe_lists_them() -> None:
+    with pytest.raises(RespikeError, match=r"no recipe 'ucf'.*demo16, hmdb51"):
+        read_recipe("ucf")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("epochs=3", ("epochs", 3)),
+        ("flip = false", ("flip", False)),
+        ("amp=bf16", ("amp", "bf16")),
+        ("crop_scale=[0.5, 1.0]", ("crop_scale", [0.5, 1.0])),
+        ("title=a=b", ("title", "a=b")),
+    ],
+)
+def test_assignments_take_values_as_toml_has_them(text: str, expected: tuple[str, object]) -> None:
+    assert parse_assignment(text) == expected
+
+
+def test_the_defaults_are_those_of_the_settings() -> None:
+    assert Recipe().training == TrainConfig()
