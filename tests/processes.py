@@ -38,6 +38,7 @@ def _run(rank: int, num_processes: int, port: int, target: Callable[..., None], 
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
     }
     torch.set_num_threads(1)
     target(*arguments)

@@ -161,7 +161,7 @@ def test_several_data_sets_are_an_error_that_lists_them(shell: Shell) -> None:
         ([*TRAIN, "--optimizer", "adamm"], "adamw"),
         ([*TRAIN, "--recipe", "hmdb"], "hmdb51"),
         ([*TRAIN, "--set", "learning_rat=1"], "did you mean 'learning_rate'"),
-        ([*TRAIN, "--set", "epochs=many"], "a whole number"),
+        ([*TRAIN, "--set", "batch_size=many"], "a whole number"),
         ([*TRAIN, "--set", "epochs"], "NAME=VALUE"),
         ([*TRAIN, "--sync-batchnorm"], "CUDA"),
         ([*TRAIN, "--init", "nowhere"], "no checkpoint"),
@@ -210,7 +210,7 @@ def score_held_out(run: Path, num_clips: int) -> dict[str, float]:
 
 
 def test_more_processes_than_clips_say_so_once(shell: Shell) -> None:
-    arguments = [*TRAIN, "--batch-size", "20", "--out", "both"]
+    arguments = [*TRAIN, "--batch-size", "500", "--out", "both"]
     processes = start_together(call_respike, str(shell.folder), arguments)
     for process in processes:
         process.join(timeout=100)
