@@ -12,14 +12,25 @@ from typing import Any
 import torch
 from respike.cli.main import main
 
+ROOT = Path(__file__).parents[1]
+
+
+def forking_context() -> multiprocessing.context.ForkServerContext:
+    """Where processes start at once, with torch loaded; they import what this process imports."""
+    # the server finds modules by this alone, wherever a test has gone
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT), *inherited]))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.zoo.resuming", "tests.zoo.stepped", "respike.cli.training", "respike.data"])
+    return context
+
 
 def start_together(target: Callable[..., None], *arguments: Any, num_processes: int = 2) -> list[BaseProcess]:
     """Start `target(*arguments)` in processes that find each other as under torchrun."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.zoo.resuming", "tests.zoo.stepped", "respike.cli.training", "respike.data"])
+    context = forking_context()
     processes = [
         context.Process(target=_run, args=(rank, num_processes, port, target, arguments))
         for rank in range(num_processes)

@@ -62,8 +62,10 @@ def train_epoch(state: TrainState, run: TrainRun, task: Task) -> Totals:
     config, num_batches = run.config, len(run.train)
     state.freeze(state.epoch <= config.freeze_backbone_epochs)
     state.to_training()
+    opened = time.perf_counter()
     batches = _open_epoch(state, run)
     now = time.perf_counter()
+    state.seconds, state.waited_seconds = state.seconds + now - opened, state.waited_seconds + now - opened
     pace = _Pace(state.step + 1, now, state.step, now, state.num_updates)
     totals = Totals(*run.accelerator.reduce(state.sums).tolist())
     batch: Batch | None = None

@@ -3,9 +3,9 @@
 import dataclasses
 import itertools
 import json
-import multiprocessing
 import random
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.history import read_history
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.processes import forking_context
 from tests.zoo.batches import Notes
 from tests.zoo.resuming import CONFIG, run, run_in_child, weights_of
 
@@ -112,11 +113,9 @@ def test_a_crash_before_or_after_any_write_costs_nothing(undisturbed, tmp_path, 
     assert moment > 20
 
 
-def _start(out: Path) -> multiprocessing.process.BaseProcess:
+def _start(out: Path) -> BaseProcess:
     # a server that has torch loaded and forks: killing many processes then takes seconds
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.zoo.resuming"])
-    process = context.Process(target=run_in_child, args=(str(out),))
+    process = forking_context().Process(target=run_in_child, args=(str(out),))
     process.start()
     return process
 

@@ -242,9 +242,10 @@ def test_a_loader_that_is_waited_for_is_noticed(tmp_path: Path) -> None:
 
     config = dataclasses.replace(CONFIG, epochs=1, batch_size=1)
     source = Slow([make_batch([0, 1])] * 2)
-    waited = _fit(tmp_path / "slow", config=config, source=source).history[0].waited_share
-    prompt = _fit(tmp_path / "prompt", config=config, source=type(_source())(source.batches)).history[0].waited_share
-    assert waited > 0.1 > prompt
+    slow = _fit(tmp_path / "slow", config=config, source=source).history[0]
+    prompt = _fit(tmp_path / "prompt", config=config, source=type(_source())(source.batches)).history[0]
+    assert slow.waited_share * slow.seconds > 0.99
+    assert prompt.waited_share * prompt.seconds < 0.1
 
 
 def test_a_model_alone_in_one_branch_trains_with_a_frozen_backbone_asked_for(tmp_path: Path) -> None:

@@ -25,11 +25,12 @@ def recompute(part: Callable[..., Tensor], modules: nn.Module, *inputs: Any) -> 
 def statistics_held(modules: nn.Module) -> Iterator[None]:
     """Let batch norms among `modules` normalise as they do, but take no statistics in."""
     norms = [module for module in modules.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    tracking = [norm.track_running_stats for norm in norms]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
         for norm in norms:
-            norm.track_running_stats = False
+            # a share of 0 leaves the statistics as they are, to the bit
+            norm.momentum, norm.num_batches_tracked = 0.0, None
         yield
     finally:
-        for norm, was_tracking in zip(norms, tracking, strict=True):
-            norm.track_running_stats = was_tracking
+        for norm, (momentum, num_batches) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches
