@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from respike.cli.begun import Begun
 from respike.cli.defaults import choose_num_workers, choose_run_folder, find_data
+from respike.cli.loaders import make_train_loader, make_validation
 from respike.cli.ranks import as_told, num_processes, process_index, tells_plan_errors
 from respike.cli.stopping import ProcessError, StopSignals
 from respike.errors import MismatchError, RespikeError, StoppedError
@@ -14,13 +15,10 @@ from respike.zoo.recipe import Recipe
 from respike.zoo.train_config import TrainConfig
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from respike.data import ShardDataset
     from respike.progress import Progress
-    from respike.sample import BatchSource
     from respike.zoo.nn.respike import ReSpike
-    from respike.zoo.train import TrainResult, Validate
+    from respike.zoo.train import TrainResult
 
 _VALIDATION_SHARE = 0.1
 
@@ -199,11 +197,11 @@ def _train(plan: _Plan, signals: StopSignals, progress: "Progress") -> TrainOutc
     progress.say(f"{num_train:,} clips to train on, {num_held_out:,} held out to validate; run folder {out}")
     result = fit(
         plan.model,
-        _make_train_loader(plan.train_part, config, plan.num_workers),
+        make_train_loader(plan.train_part, config, plan.num_workers),
         config,
         out=out,
         data=data,
-        validate=_make_validation(plan.held_out, config, plan.num_workers, signals) if num_held_out else None,
+        validate=make_validation(plan.held_out, config, plan.num_workers, signals) if num_held_out else None,
         progress=progress,
         resume=plan.is_resumed,
         should_stop=signals.is_asked,
@@ -218,44 +216,3 @@ def _train(plan: _Plan, signals: StopSignals, progress: "Progress") -> TrainOutc
 def _resume_hint(plan: _Plan) -> str:
     out = "" if plan.out is None else f" --out {plan.out}"
     return f"go on with `respike train --resume{out}`"
-
-
-def _make_train_loader(dataset: "ShardDataset", config: TrainConfig, num_workers: int) -> "BatchSource":
-    from respike.data import make_loader
-
-    return make_loader(
-        dataset,
-        batch_size=config.batch_size,
-        training=True,
-        image_size=config.image_size,
-        num_workers=num_workers,
-        seed=config.seed,
-        flip=config.flip,
-        crop_scale=config.crop_scale,
-        rank=process_index(),
-        world_size=num_processes(),
-    )
-
-
-def _make_validation(
-    dataset: "ShardDataset", config: TrainConfig, num_workers: int, signals: StopSignals
-) -> "Validate":
-    from respike.data import make_loader
-    from respike.zoo.scoring import score
-
-    loader = make_loader(
-        dataset,
-        batch_size=config.batch_size,
-        training=False,
-        image_size=config.image_size,
-        num_workers=num_workers,
-        rank=process_index(),
-        world_size=num_processes(),
-    )
-    watched = signals.watch(loader)
-
-    def validate(model: "nn.Module") -> dict[str, float]:
-        device = next(model.parameters()).device
-        return score(model, watched, num_classes=len(dataset.spec.classes), device=device).to_flat()
-
-    return validate

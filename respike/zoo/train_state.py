@@ -156,7 +156,8 @@ def make_state(
     average = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
     prepared, prepared_optimizer = accelerator.prepare(model, optimizer)
     if config.compile:
-        prepared.compile()
+        # a training's batches are all of one size
+        prepared.compile(dynamic=False)
     return TrainState(
         accelerator=accelerator,
         prepared=prepared,

@@ -1,0 +1,55 @@
+"""Loaders of a training run: what its settings make of shards, for the process that this is."""
+
+from typing import TYPE_CHECKING
+
+from respike.cli.ranks import num_processes, process_index
+from respike.cli.stopping import StopSignals
+from respike.zoo.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from respike.data import ShardDataset
+    from respike.sample import BatchSource
+    from respike.zoo.train import Validate
+
+
+def make_train_loader(dataset: "ShardDataset", config: TrainConfig, num_workers: int) -> "BatchSource":
+    """Batches to train on, this process's own."""
+    from respike.data import make_loader
+
+    return make_loader(
+        dataset,
+        batch_size=config.batch_size,
+        training=True,
+        image_size=config.image_size,
+        num_workers=num_workers,
+        seed=config.seed,
+        flip=config.flip,
+        crop_scale=config.crop_scale,
+        rank=process_index(),
+        world_size=num_processes(),
+    )
+
+
+def make_validation(dataset: "ShardDataset", config: TrainConfig, num_workers: int, signals: StopSignals) -> "Validate":
+    """A function that scores a network on `dataset`, all processes together, and ends once a signal has come."""
+    from respike.data import make_loader
+    from respike.zoo.scoring import score
+
+    loader = make_loader(
+        dataset,
+        batch_size=config.batch_size,
+        training=False,
+        image_size=config.image_size,
+        num_workers=num_workers,
+        rank=process_index(),
+        world_size=num_processes(),
+    )
+    watched = signals.watch(loader)
+
+    def validate(model: "nn.Module") -> dict[str, float]:
+        device = next(model.parameters()).device
+        return score(model, watched, num_classes=len(dataset.spec.classes), device=device).to_flat()
+
+    return validate
