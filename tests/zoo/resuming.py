@@ -14,6 +14,7 @@ from respike.zoo.models import create_model
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.train import TrainResult, fit
 from respike.zoo.train_config import TrainConfig
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tests.zoo.batches import Batches, Notes, make_batch, make_data_spec
@@ -135,3 +136,11 @@ def diverge_in_one(out: str) -> None:
     if os.environ["RANK"] == "1":
         model.register_forward_pre_hook(lambda _, inputs: (inputs[0].float() * float("nan"), *inputs[1:]))
     _noting_errors(Path(out), model=model)
+
+
+def freeze_first(out: str) -> None:
+    """Train with a backbone that holds still for an epoch; leave each process's weights in `weights-RANK`."""
+    model = make_model()
+    run(Path(out), model=model, config=replace(CONFIG, freeze_backbone_epochs=1))
+    weights = {name: value.contiguous() for name, value in model.named_parameters()}
+    save_file(weights, Path(out) / f"weights-{os.environ['RANK']}")

@@ -53,6 +53,14 @@ def test_two_processes_stopped_go_on_to_the_same_bits(tmp_path: Path) -> None:
     assert len(load_checkpoint(cut)[1].train_videos) == 9
 
 
+def test_a_backbone_that_thaws_learns_the_same_on_both_processes(tmp_path: Path) -> None:
+    assert _join(start_together(resuming.freeze_first, str(tmp_path))) == [0, 0]
+    first, second = (load_file(tmp_path / f"weights-{rank}") for rank in range(2))
+    start = resuming.make_model().state_dict()
+    assert not torch.equal(first["ann.conv1.0.weight"], start["ann.conv1.0.weight"])
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
 def test_when_one_process_is_killed_the_other_ends_within_a_minute(tmp_path: Path) -> None:
     processes = start_together(resuming.run_forever, str(tmp_path))
     while not list(tmp_path.glob("state/*.safetensors")) and processes[0].is_alive():
