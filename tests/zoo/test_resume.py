@@ -30,9 +30,11 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("undisturbed")
     run(out, resume=False)
+    torch.set_num_threads(before)
     return out
 
 
