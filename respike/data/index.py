@@ -1,19 +1,24 @@
 """The index of a set of shards: dataset.json, videos.jsonl, skipped.jsonl; all that is known without opening one."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from respike.color import COLORS
 from respike.data.format import FORMAT_VERSION
 from respike.errors import ShardError
 from respike.files import canonical_json, sha256_of_bytes
-from respike.sample import DataSpec
+from respike.sample import SUBSETS, DataSpec
 
 INDEX_NAME = "dataset.json"
 VIDEOS_NAME = "videos.jsonl"
 SKIPPED_NAME = "skipped.jsonl"
 _CHECKSUM = "sha256"
+_SHARD_NAME = re.compile(rf"({'|'.join(SUBSETS)})-[0-9]{{6,}}\.tar")
+# three members of a header and a block each: an index cannot promise more samples than its shards can hold
+_LEAST_SAMPLE_BYTES = 3 * 2 * 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,19 +95,45 @@ def read_index(root: Path) -> DatasetIndex:
             fingerprint=value[_CHECKSUM],
         )
         counts = value["videos"]
-        return DatasetIndex(
+        index = DatasetIndex(
             root=root,
             spec=spec,
             shards=tuple(ShardRow(**row) for row in value["shards"]),
-            videos=tuple(VideoRow(**json.loads(line)) for line in videos.splitlines()),
+            # not splitlines(), which also cuts at line separators that stand in names
+            videos=tuple(VideoRow(**json.loads(line)) for line in videos.split("\n") if line),
             num_listed=counts["listed"],
             num_written=counts["written"],
             num_skipped=counts["skipped"],
             num_clips=value["num_clips"],
             event_density=value["event_density"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+        _check(index)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ShardError(f"the index of {root} does not hold what it should: {error}", _AGAIN) from error
+    return index
+
+
+def _check(index: DatasetIndex) -> None:
+    """Raise ValueError where the index contradicts itself or names what could not be its own."""
+    clips = dict.fromkeys((shard.name for shard in index.shards), 0)
+    if len(clips) < len(index.shards):
+        raise ValueError("a shard stands in it twice")
+    for video in index.videos:
+        if not 0 <= video.label < len(index.spec.classes) or video.num_clips < 1:
+            raise ValueError(f"label {video.label} and {video.num_clips} clips of {video.video!r}")
+        clips[video.shard] += video.num_clips
+    for shard in index.shards:
+        match = _SHARD_NAME.fullmatch(shard.name)
+        # a name from elsewhere must not lead out of the folder
+        if match is None or match[1] != shard.subset:
+            raise ValueError(f"{shard.name!r} is no name of a shard of {shard.subset}")
+        if clips[shard.name] != shard.num_samples or shard.num_samples * _LEAST_SAMPLE_BYTES > shard.num_bytes:
+            raise ValueError(f"{shard.num_samples} samples in {shard.num_bytes} bytes of {shard.name}")
+    for name in ("stride", "clip_length", "threshold", "short_side"):
+        if type(index.spec.settings[name]) is not int or index.spec.settings[name] < 1:
+            raise ValueError(f"{name} is {index.spec.settings[name]!r}")
+    if index.spec.settings["color"] not in COLORS:
+        raise ValueError(f"color is {index.spec.settings['color']!r}")
 
 
 def _read_json(root: Path) -> tuple[dict[str, Any], str]:
@@ -118,8 +149,11 @@ def _read_json(root: Path) -> tuple[dict[str, Any], str]:
         if sha256_of_bytes(videos) != value["videos"]["rows_sha256"]:
             raise ShardError(f"{root / VIDEOS_NAME} was changed after it was written", _AGAIN)
         return value | {_CHECKSUM: checksum}, videos.decode()
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ShardError(f"the index of {root} cannot be read: {error}", _AGAIN) from error
 
 
-_AGAIN = "run the same `respike prepare` again: finished shards are kept and the index is made anew"
+_AGAIN = (
+    "`respike verify` tells what is damaged; the same `respike prepare` run again keeps finished shards and makes the "
+    "index anew"
+)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import zstandard
 from respike.data import format as fmt
+from respike.data.events_member import plane_shapes
 from respike.errors import ShardError
 from respike.sample import ClipInfo
 
@@ -29,7 +30,7 @@ INFO = ClipInfo(
 def make_planes(color="ycc", threshold=8, height=25, width=34):
     generator = np.random.default_rng(0)
     high = 255 // threshold
-    shapes = fmt.plane_shapes(2, 3, height, width, color)
+    shapes = plane_shapes(2, 3, height, width, color)
     dtype = np.int16 if threshold == 1 else np.int8
     return tuple(generator.integers(-high, high + 1, shape).astype(dtype) for shape in shapes)
 
