@@ -17,8 +17,10 @@ from respike.errors import RespikeError
 
 # name → what `respike --help` says of it, so that help need not load the commands
 COMMANDS = {
+    "check": "Look through raw videos before anything is written: what is missing, what is broken.",
     "prepare": "Turn raw videos into shards of key frames and residual events.",
     "index": "Join the parts that `prepare --part` wrote.",
+    "verify": "Hold shards against their index, and name or drop what is damaged.",
     "inspect": "Show what a set of shards holds, in numbers and pictures.",
     "train": "Train a network on shards.",
     "score": "Score a checkpoint on held-out shards.",
