@@ -17,7 +17,7 @@ from respike.errors import RespikeError
 
 # name → what `respike --help` says of it, so that help need not load the commands
 COMMANDS = {
-    "check": "Look through raw videos before anything is written: what is missing, what is broken.",
+    "check": "Count raw videos, and name those that are missing or broken.",
     "prepare": "Turn raw videos into shards of key frames and residual events.",
     "index": "Join the parts that `prepare --part` wrote.",
     "verify": "Hold shards against their index, and name or drop what is damaged.",

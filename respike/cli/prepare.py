@@ -94,6 +94,9 @@ Examples:
     callback=_parse_part,
     help="Make every N-th shard, from the K-th; `respike index OUT` joins the parts.",
 )
+@click.option(
+    "--follow-symlinks/--no-follow-symlinks", default=True, help="Follow links out of the root.  [default: yes]"
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
 @click.option("--seed", default=0, show_default=True, help="Order of videos in shards, training draws, splits.")
 @click.option("--download", is_flag=True, help="Fetch and unpack what is missing under the root.")
@@ -128,6 +131,7 @@ def command(
     keep_partial: bool,
     video_timeout: float,
     part: "Part | None",
+    follow_symlinks: bool,
     workers: int | None,
     seed: int,
     download: bool,
@@ -171,7 +175,13 @@ def command(
     )
     if split is None and layout.splits:
         split = layout.splits[0]
-    request = ListingRequest(root=root or Path("data") / dataset, split=split, seed=seed, list_path=list_path)
+    request = ListingRequest(
+        root=root or Path("data") / dataset,
+        split=split,
+        seed=seed,
+        list_path=list_path,
+        follow_symlinks=follow_symlinks,
+    )
     progress = render.make_progress(quiet=quiet, json=as_json)
     if download:
         _download(layout, request, sources, progress, drop_archives=drop_archives, offline=offline)

@@ -107,6 +107,13 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
         )
 
 
+def check_header(path: Path) -> None:
+    """Open a video and look at no more than its header. Raises UnreadableVideoError as `probe` does."""
+    with _open(path) as container:
+        context = container.streams.video[0].codec_context
+        _check_size(context.width, context.height)
+
+
 class Decoding:
     """One pass over a video. `num_frames` counts what has been decoded so far, wanted or not."""
 

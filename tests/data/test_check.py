@@ -1,0 +1,75 @@
+"""Check promises: every video counted once, what prepare would skip is named, and nothing is written."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+import pytest
+from respike.data.check import check, write_report
+from respike.data.prepare import PrepareSettings, prepare
+from respike.data.video_writer import write_video
+
+from tests.conftest import listing_of, moving_square
+
+
+@pytest.fixture
+def root(video_folder, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(video_folder, root)
+    (root / "wave" / "text.mp4").write_bytes(b"no video at all")
+    (root / "wave" / "empty.mp4").touch()
+    os.mkfifo(root / "wave" / "pipe.mp4")
+    # its index stands in front, so that only decoding finds what is cut off behind
+    whole = root / "cut.mp4"
+    write_video(whole, iter(moving_square(60)), options={"crf": 18, "movflags": "+faststart"})
+    content = whole.read_bytes()
+    (root / "jump" / "cut.mp4").write_bytes(content[: len(content) * 2 // 3])
+    whole.unlink()
+    return root
+
+
+@pytest.fixture
+def listing(root):
+    listing = listing_of(root)
+    videos = list(listing.videos)
+    videos[0] = dataclasses.replace(videos[0], path=None)
+    videos[1] = dataclasses.replace(videos[1], path=root / "jump" / "gone.mp4")
+    return dataclasses.replace(listing, videos=tuple(videos))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_headers_tell_what_is_missing_and_what_is_no_video(listing, num_workers):
+    report = check(listing, num_workers=num_workers)
+    assert (report.listed, report.present, report.missing, report.unreadable) == (16, 14, 2, 3)
+    assert [(fault.video, fault.stage) for fault in report.faults] == [
+        (listing.videos[0].video_id, "missing"),
+        (listing.videos[1].video_id, "missing"),
+        ("wave/empty.mp4", "open"),
+        ("wave/pipe.mp4", "open"),
+        ("wave/text.mp4", "open"),
+    ]
+    assert [(count.name, count.listed, count.missing, count.unreadable) for count in report.classes] == [
+        ("jump", 7, 2, 0),
+        ("wave", 9, 0, 3),
+    ]
+
+
+def test_a_full_check_names_just_what_prepare_would_skip(listing, tmp_path):
+    report = check(listing, full=True)
+    assert {fault.video for fault in report.faults} >= {"jump/cut.mp4"}
+    prepare(listing, tmp_path / "out", PrepareSettings(), num_workers=1)
+    skipped = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert sorted((fault.video, fault.stage) for fault in report.faults) == [
+        (row["video"], row["stage"]) for row in skipped
+    ]
+
+
+def test_nothing_is_written_but_the_report_that_was_asked_for(listing, root, tmp_path):
+    before = sorted(path for path in tmp_path.rglob("*"))
+    report = check(listing)
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    write_report(report, tmp_path / "faults.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "faults.jsonl").read_text().splitlines()]
+    assert [row["video"] for row in rows] == [fault.video for fault in report.faults]
+    assert all(set(row) == {"video", "stage", "reason"} for row in rows)
