@@ -10,7 +10,7 @@ import fsspec
 import numpy as np
 
 from respike.data.addresses import is_address, open_address
-from respike.data.format import decode_sample
+from respike.data.format import read_sample
 from respike.data.index import DatasetIndex, read_index
 from respike.data.shards import ShardReader
 from respike.errors import RespikeError, ShardError
@@ -53,7 +53,7 @@ class ShardDataset:
     def __getitem__(self, number: int) -> EventClip:
         row = self.clips[number]
         reader = self._reader(row.shard)
-        clip = decode_sample(reader.keys[row.position], reader.members(row.position), self.spec.settings)
+        clip = read_sample(reader, row.position, self.spec.settings)
         self._check(row, clip)
         return clip
 

@@ -23,6 +23,7 @@ from respike.data.events_member import (
     encode_events,
     read_events_header,
 )
+from respike.data.shards import ShardReader
 from respike.errors import ShardError
 from respike.files import canonical_json
 from respike.sample import ClipInfo, EventClip
@@ -34,7 +35,9 @@ INFO_MEMBER = "json"
 _MAX_KEY_PIXELS = 1 << 26
 # a clip of a thousand frames takes less than 50 kB; JSON grows some twentyfold when it is parsed
 _MAX_INFO_BYTES = 1 << 20
+_TOO_MUCH_INFO = f"the JSON member holds {{:,}} bytes, at most {_MAX_INFO_BYTES:,} are read"
 _SLUG_LENGTH = 48
+_VERIFY = "run `respike verify` on its folder"
 
 
 def sample_key(video_id: str, clip_index: int) -> str:
@@ -77,7 +80,7 @@ def encode_info(info: ClipInfo) -> bytes:
 def decode_info(content: bytes) -> ClipInfo:
     """Decode a sample's JSON member. Raises ShardError that names a missing or unknown field."""
     if len(content) > _MAX_INFO_BYTES:
-        raise ShardError(f"the JSON member holds {len(content):,} bytes, at most {_MAX_INFO_BYTES:,} are read")
+        raise ShardError(_TOO_MUCH_INFO.format(len(content)))
     try:
         value = json.loads(content)
         value["frame_indices"] = tuple(int(index) for index in value["frame_indices"])
@@ -120,6 +123,14 @@ def decode_key_frame(content: bytes) -> NDArray[np.uint8]:
         raise ShardError(f"a key frame cannot be decoded: {error}") from error
 
 
+def read_sample(reader: ShardReader, position: int, settings: Mapping[str, Any]) -> EventClip:
+    """Read and decode one sample of a shard; see `decode_sample`."""
+    if (num_bytes := reader.member_sizes(position).get(INFO_MEMBER, 0)) > _MAX_INFO_BYTES:
+        # told before it is read, let alone parsed
+        raise ShardError(f"sample {reader.keys[position]}: {_TOO_MUCH_INFO.format(num_bytes)}", _VERIFY)
+    return decode_sample(reader.keys[position], reader.members(position), settings)
+
+
 def decode_sample(key: str, members: Mapping[str, bytes], settings: Mapping[str, Any] | None = None) -> EventClip:
     """Decode the members of a sample. Raises ShardError that names the sample and what is wrong with it.
 
@@ -140,9 +151,6 @@ def decode_sample(key: str, members: Mapping[str, bytes], settings: Mapping[str,
         raise ShardError(f"sample {key}: {error.problem}", error.hint or _VERIFY) from error
     keys = np.stack(pictures).transpose(0, 3, 1, 2)
     return EventClip(key=key, keys=keys, planes=planes, threshold=threshold, color=color, info=info)
-
-
-_VERIFY = "run `respike verify` on its folder"
 
 
 def _check_settings(header: EventsHeader, settings: Mapping[str, Any]) -> None:

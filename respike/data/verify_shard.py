@@ -1,12 +1,12 @@
 """Verifying one shard: its bytes against the index, then every sample decoded and held against its row."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from respike.data.format import EVENTS_MEMBER, INFO_MEMBER, decode_sample, key_member, sample_key
+from respike.data.format import EVENTS_MEMBER, INFO_MEMBER, key_member, read_sample, sample_key
 from respike.data.index import ShardRow, VideoRow
 from respike.data.shards import ShardReader
 from respike.errors import ShardError
@@ -79,17 +79,19 @@ def _check_samples(task: ShardCheck) -> Iterator[list[str]]:
     else:
         expected = ((video, clip) for video in task.videos for clip in range(video.num_clips))
     for position, row in enumerate(expected):
-        members = reader.members(position)
         try:
-            clip = decode_sample(reader.keys[position], members, task.settings)
+            clip = read_sample(reader, position, task.settings)
         except ShardError as error:
             yield [error.problem]
         else:
-            yield [f"sample {clip.key}: {problem}" for problem in _contradictions(clip, members, task, row)]
+            yield [
+                f"sample {clip.key}: {problem}"
+                for problem in _contradictions(clip, reader.member_sizes(position), task, row)
+            ]
 
 
 def _contradictions(
-    clip: EventClip, members: Mapping[str, bytes], task: ShardCheck, row: tuple[VideoRow, int] | None
+    clip: EventClip, members: Collection[str], task: ShardCheck, row: tuple[VideoRow, int] | None
 ) -> Iterator[str]:
     """Where a decoded sample and the index say different things."""
     names = {*map(key_member, range(len(clip.keys))), EVENTS_MEMBER, INFO_MEMBER}
