@@ -77,6 +77,9 @@ def test_links_out_of_the_root_are_followed_unless_asked_not_to(here, call):
     assert "warning: 1 videos are links out of data/folder and count as missing: jump/link.mp4" in answer.err
     assert "missing     1\n" in answer.out
     assert answer.out.splitlines()[-1] == "next: respike prepare folder --no-follow-symlinks"
+    assert json.loads(call("prepare", "folder", "--workers", 1, "--json", "--out", "a").out)["skipped"] == 0
+    facts = json.loads(call("prepare", "folder", "--workers", 1, "--json", "--out", "b", "--no-follow-symlinks").out)
+    assert facts["skipped_by_stage"] == {"missing": 1}
 
 
 def test_an_absent_root_says_how_to_get_the_videos(here, call):

@@ -18,7 +18,8 @@ from tests.conftest import listing_of
 from tests.data.forging import forge_member
 
 SHARD = "train-000000.tar"
-SPARE_BYTES = 100_000_000
+SPARE_BYTES = 250_000_000
+MOST_TAKEN_BYTES = 40_000_000
 ZEROS = 1_000_000_000
 
 # reads the shards in three ways with so little address space left; says what was told and what was taken
@@ -47,13 +48,16 @@ def read_without_index():
     reader = ShardReader(out / "{SHARD}")
     decode_sample(reader.keys[0], reader.members(0))
 
-lines = []
-for read in (load, look, read_without_index):
+def told(read):
     try:
         read()
     except ShardError as error:
-        lines.append(error.problem)
+        return error.problem
+
+lines = [told(load), told(look)]
 taken = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+# the bytes are in memory already when they are given by hand
+lines.append(told(read_without_index))
 print(json.dumps({{"lines": lines, "taken": taken}}))
 """
 
@@ -81,7 +85,7 @@ def told(out: Path) -> list[str]:
     )
     assert answer.returncode == 0, answer.stderr[-2000:]
     value = json.loads(answer.stdout)
-    assert value["taken"] < SPARE_BYTES / 2
+    assert value["taken"] < MOST_TAKEN_BYTES
     return value["lines"]
 
 
@@ -101,8 +105,8 @@ def make_bomb(what: str, members: dict[str, bytes], zeros: tuple[bytes, bytes]) 
         return "key00.jpg", resized(members["key00.jpg"], 30_000, 30_000)
     if what == "a JPEG of 8,000 x 8,000":
         return "key00.jpg", encode_key_frame((np.zeros((8000, 8000), np.uint8),) * 3, "rgb", 1)
-    if what == "JSON of 40 MB":
-        return "json", b"[" + b"[]," * 13_000_000 + b"[]]"
+    if what == "JSON of 60 MB":
+        return "json", b"[" + b"[]," * 20_000_000 + b"[]]"
     raise ValueError(what)
 
 
@@ -122,7 +126,7 @@ def resized(jpeg: bytes, height: int, width: int) -> bytes:
         ("zeros that the header promises", "a key frame is (16, 22), the events are (16, 3472222)"),
         ("a JPEG of 30,000 x 30,000", "a key frame says it has 30000x30000 pixels"),
         ("a JPEG of 8,000 x 8,000", "a key frame is (8000, 8000), the events are (16, 22)"),
-        ("JSON of 40 MB", "the JSON member holds 39,000,004 bytes, at most 1,048,576 are read"),
+        ("JSON of 60 MB", "the JSON member holds 60,000,004 bytes, at most 1,048,576 are read"),
     ],
 )
 def test_a_bomb_is_named_with_its_sample_before_it_takes_memory(prepared, tmp_path, zeros, what, said):
@@ -130,5 +134,4 @@ def test_a_bomb_is_named_with_its_sample_before_it_takes_memory(prepared, tmp_pa
     name, content = make_bomb(what, ShardReader(out / SHARD).members(0), zeros)
     key = forge_member(out, SHARD, name, content)
     lines = told(out)
-    assert len(lines) == 3
-    assert all(f"sample {key}: " in line and said in line for line in lines)
+    assert [line is not None and f"sample {key}: " in line and said in line for line in lines] == [True] * 3, lines
