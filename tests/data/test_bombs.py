@@ -80,36 +80,6 @@ def zeros():
     return frames[0], frames[1]
 
 
-def told(read):
-    try:
-        read()
-    except ShardError as error:
-        return error.problem
-
-lines = [told(load), told(look)]
-taken = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-# the bytes are in memory already when they are given by hand
-lines.append(told(read_without_index))
-print(json.dumps({{"lines": lines, "taken": taken}}))
-"""
-
-
-@pytest.fixture(scope="module")
-def prepared(video_folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("prepared") / "out"
-    prepare(listing_of(video_folder), out, PrepareSettings(videos_per_shard=20, short_side=16), num_workers=1)
-    return out
-
-
-@pytest.fixture(scope="module")
-def zeros():
-    """A gigabyte of zeros as zstd, with and without the size that it declares."""
-    compressor = zstandard.ZstdCompressor(level=1)
-    undeclared = compressor.compressobj()
-    parts = [undeclared.compress(bytes(ZEROS // 100)) for _ in range(100)]
-    return compressor.compress(bytes(ZEROS)), b"".join(parts) + undeclared.flush()
-
-
 def told(out: Path) -> list[str]:
     """What the three ways of reading said."""
     answer = subprocess.run(

@@ -4,11 +4,12 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
 
 import pytest
 from respike.data.check import check, write_report
 from respike.data.prepare import PrepareSettings, prepare
-from respike.data.video_writer import write_video
+from respike.data.video_writer import ffmpeg_path, write_video
 
 from tests.conftest import listing_of, moving_square
 
@@ -24,7 +25,7 @@ def root(video_folder, tmp_path):
     whole = root / "cut.mp4"
     write_video(whole, iter(moving_square(60)), options={"crf": 18, "movflags": "+faststart"})
     content = whole.read_bytes()
-    (root / "jump" / "cut.mp4").write_bytes(content[: len(content) * 2 // 3])
+    (root / "jump" / "z-cut.mp4").write_bytes(content[: len(content) * 2 // 3])
     whole.unlink()
     return root
 
@@ -57,12 +58,21 @@ def test_headers_tell_what_is_missing_and_what_is_no_video(listing, num_workers)
 
 def test_a_full_check_names_just_what_prepare_would_skip(listing, tmp_path):
     report = check(listing, full=True)
-    assert {fault.video for fault in report.faults} >= {"jump/cut.mp4"}
+    assert ("jump/z-cut.mp4", "decode") in {(fault.video, fault.stage) for fault in report.faults}
     prepare(listing, tmp_path / "out", PrepareSettings(), num_workers=1)
     skipped = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
     assert sorted((fault.video, fault.stage) for fault in report.faults) == [
         (row["video"], row["stage"]) for row in skipped
     ]
+
+
+def test_a_video_of_no_frame_has_a_header_and_is_found_by_decoding(listing, root):
+    path = root / "jump" / "none.avi"
+    command = [ffmpeg_path(), "-v", "error", "-f", "lavfi", "-i", "color=s=32x32", "-frames:v", "0", str(path)]
+    subprocess.run(command, check=True)
+    alone = dataclasses.replace(listing, videos=(dataclasses.replace(listing.videos[2], path=path),))
+    assert not check(alone).faults
+    assert [fault.reason for fault in check(alone, full=True).faults] == ["no frame could be decoded"]
 
 
 def test_nothing_is_written_but_the_report_that_was_asked_for(listing, root, tmp_path):

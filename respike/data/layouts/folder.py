@@ -37,7 +37,7 @@ def list_folder(request: ListingRequest) -> VideoListing:
     """
     root = require_folder(request.root, "videos", _FORM)
     split = request.official_split("folder", ())
-    found = _read_rows(root, request.list_path) if request.list_path else _scan_rows(root, request.fence)
+    found = _read_rows(root, request.list_path) if request.list_path else _scan_rows(root)
     subsets = _subsets(found.rows, request.seed)
     labels = {name: number for number, name in enumerate(found.classes)}
     videos = [
@@ -69,8 +69,8 @@ def _sorted_labels(rows: Iterable[ListRow]) -> list[str]:
     return sorted(labels)
 
 
-def _scan_rows(root: Path, fence: Path | None) -> _Found:
-    tree = find_videos(root, fence=fence)
+def _scan_rows(root: Path) -> _Found:
+    tree = find_videos(root)
     in_subsets = _has_subset_folders(root, tree)
     depth = 2 if in_subsets else 1  # how many folders down a class stands
     rows: list[ListRow] = []

@@ -39,7 +39,7 @@ class Tree:
         """One line on links that were not followed, if there are any."""
         if not self.unfollowed:
             return ()
-        return (f"links to folders that were not followed: {name_some(self.unfollowed)}",)
+        return (f"not followed, being links to folders that are listed already: {name_some(self.unfollowed)}",)
 
 
 def require_folder(path: Path, what: str, hint: str) -> Path:
@@ -96,12 +96,12 @@ def scan(folder: Path) -> dict[str, str]:
     return found
 
 
-def find_videos(root: Path, *, fence: Path | None = None) -> Tree:
+def find_videos(root: Path) -> Tree:
     """Find every video under `root`; hidden folders are passed by.
 
     Links to files are followed. A link to a folder is followed where it leads out of the root to a place not yet
     listed, as a large data set's subset on another disk; one that leads back is not, so no loop can form and no video
-    is listed twice. With a `fence` no link to a folder is followed. Raises LayoutError on a folder that cannot be read.
+    is listed twice. Raises LayoutError on a folder that cannot be read.
     """
     folders: list[Folder] = []
     unfollowed: list[str] = []
@@ -115,7 +115,7 @@ def find_videos(root: Path, *, fence: Path | None = None) -> Tree:
         children: list[tuple[str, ...]] = []
         for entry in _entries(path):
             if _is_folder(entry):
-                if entry.is_symlink() and (fence or not _claim(places, os.path.realpath(entry.path))):
+                if entry.is_symlink() and not _claim(places, os.path.realpath(entry.path)):
                     unfollowed.append("/".join((*parts, entry.name)))
                 else:
                     children.append((*parts, entry.name))

@@ -44,7 +44,7 @@ def list_kinetics(name: str, request: ListingRequest) -> VideoListing:
     # `air drumming` and `air_drumming` would be two classes
     check_alike(classes, "classes", key=lambda label: fold(label).replace("_", " "))
     _check_subsets(listed)
-    tree = find_videos(root, fence=request.fence)
+    tree = find_videos(root)
     files = _Files(tree)
     videos = [
         VideoRef(
