@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli import options
 from respike.cli.prepare import DATASETS
 from respike.errors import RespikeError
 
@@ -33,9 +34,7 @@ Examples:
     "--list", "list_path", type=click.Path(path_type=Path), help="folder: CSV or JSONL of path,label[,subset]."
 )
 @click.option("--split", type=int, help="Which official split.  [default: 1 where there are splits]")
-@click.option(
-    "--follow-symlinks/--no-follow-symlinks", default=True, help="Follow links out of the root.  [default: yes]"
-)
+@options.follow_symlinks
 @click.option("--full", is_flag=True, help="Decode every video whole instead of opening it: finds what is cut within.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write what is wrong as JSONL of video, stage, reason.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")

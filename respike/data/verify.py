@@ -4,19 +4,21 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from respike.data import index as index_files
 from respike.data.engines import local
+from respike.data.engines.base import Watch
 from respike.data.index import INDEX_NAME, SKIPPED_NAME, VIDEOS_NAME, DatasetIndex, VideoRow
+from respike.data.plan import STATE_FOLDER
+from respike.data.state import CARD_NAME, OutputState
 from respike.data.verify_shard import ShardCheck, check_shard
 from respike.errors import RespikeError, ShardError
-from respike.files import folder_lock, sha256_of_bytes
+from respike.files import sha256_of_bytes
 from respike.progress import SILENCE, Progress
 
-_STATE_FOLDER = ".respike"
-_CARD_NAME = "README.md"
 # what the dataset card, and so every hub, takes for shards
 _SHARD_LIKE = re.compile(r"(?:train|val|test)-.*\.tar")
 
@@ -62,7 +64,7 @@ def verify(out: Path, *, quick: bool = False, num_workers: int = 1, progress: Pr
     about. Raises RespikeError where `out` is no folder of shards.
     """
     started = time.perf_counter()
-    if not any((out / name).exists() for name in (INDEX_NAME, VIDEOS_NAME, _STATE_FOLDER)):
+    if not any((out / name).exists() for name in (INDEX_NAME, VIDEOS_NAME, STATE_FOLDER)):
         raise ShardError(f"there is no {INDEX_NAME} in {out}", "give the folder that `respike prepare` wrote")
     looking = _Looking(out)
     index = looking.read_index()
@@ -89,13 +91,13 @@ def repair(out: Path, *, quick: bool = False, num_workers: int = 1, progress: Pr
     Files that respike did not write are left. Raises RespikeError where a run is at work in `out`, and where the set
     was not prepared there: then there is nothing to make shards from.
     """
-    state = out / _STATE_FOLDER
+    state = out / STATE_FOLDER
     if not (state / "done").is_dir():
         raise RespikeError(
             f"{out} holds no record of a run, so nothing in it can be made again",
             "run `respike verify` without --repair and fetch the files that it names once more",
         )
-    with folder_lock(state / "lock", "respike verify --repair"):
+    with OutputState(out).lock():
         report = verify(out, quick=quick, num_workers=num_workers, progress=progress)
         dropped = _drop(out, [fault.file for fault in report.faults if not fault.is_stranger])
     return VerifyReport(**{**vars(report), "dropped": dropped})
@@ -108,7 +110,7 @@ def _drop(out: Path, files: list[str]) -> tuple[str, ...]:
     # the index first: it promises what is about to go
     (out / INDEX_NAME).unlink(missing_ok=True)
     for name in shards:
-        (out / _STATE_FOLDER / "done" / f"{name}.json").unlink(missing_ok=True)
+        (out / STATE_FOLDER / "done" / f"{name}.json").unlink(missing_ok=True)
         (out / name).unlink(missing_ok=True)
     return (*shards, INDEX_NAME)
 
@@ -210,18 +212,32 @@ def _check_shards(
     ]
     found: dict[int, tuple[str, ...]] = {}
     with progress.task("verify", total=index.num_clips, unit="clips") as task:
-        for number, problems in local.run(check_shard, tasks, num_workers, task.advance):
+
+        def watch(worker: int, note: object) -> None:
+            assert isinstance(note, int)
+            task.advance(note)
+
+        for number, problems in _run(tasks, num_workers, watch):
             found[number] = problems
             task.advance(0, damaged=sum(map(bool, found.values())))
     for number, problems in sorted(found.items()):
         yield from (Fault(file=tasks[number].row.name, problem=problem) for problem in problems)
 
 
+def _run(tasks: list[ShardCheck], num_workers: int, watch: Watch) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Check the shards: in processes, or in this one if that is all there is to be."""
+    if num_workers > 1:
+        yield from local.run(check_shard, tasks, num_workers, watch)
+        return
+    for number, task in enumerate(tasks):
+        yield number, check_shard(task, partial(watch, 0))
+
+
 def _unknown(out: Path, index: DatasetIndex | None) -> tuple[list[str], tuple[str, ...]]:
     """Files in the folder that the index does not know: those that look like shards, and the others."""
     if index is None:
         return [], ()
-    known = {INDEX_NAME, VIDEOS_NAME, SKIPPED_NAME, _CARD_NAME, _STATE_FOLDER, *(shard.name for shard in index.shards)}
+    known = {INDEX_NAME, VIDEOS_NAME, SKIPPED_NAME, CARD_NAME, STATE_FOLDER, *(shard.name for shard in index.shards)}
     names = sorted(path.name for path in out.iterdir() if path.name not in known)
     alike = [name for name in names if _SHARD_LIKE.fullmatch(name)]
     return alike, tuple(name for name in names if name not in alike)

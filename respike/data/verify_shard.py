@@ -1,11 +1,12 @@
 """Verifying one shard: its bytes against the index, then every sample decoded and held against its row."""
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from respike.data.engines.base import Report
 from respike.data.format import EVENTS_MEMBER, INFO_MEMBER, key_member, read_sample, sample_key
 from respike.data.index import ShardRow, VideoRow
 from respike.data.shards import ShardReader
@@ -32,8 +33,8 @@ class ShardCheck:
         return self.row.name
 
 
-def check_shard(task: ShardCheck, report: Callable[[int], None]) -> tuple[str, ...]:
-    """What is wrong with a shard, a line each; nothing if it is whole. `report` is told of samples as they are done.
+def check_shard(task: ShardCheck, report: Report) -> tuple[str, ...]:
+    """What is wrong with a shard, a line each; nothing if it is whole. `report` hears how many more samples are done.
 
     Samples are decoded where the bytes are those of the index, and not with `quick`.
     """
@@ -107,8 +108,10 @@ def _contradictions(
     video, number = row
     said: dict[str, Any] = {"key": clip.key, "class_name": info.class_name, "clip_index": info.clip_index}
     said |= {"video": info.video, "label": info.label, "subset": info.subset, "group": info.group}
+    said |= {"partial": info.partial}
     expected = {"key": sample_key(video.video, number), "class_name": task.classes[video.label], "clip_index": number}
     expected |= {"video": video.video, "label": video.label, "subset": video.subset, "group": video.group}
+    expected |= {"partial": video.partial is not None}
     for name, value in expected.items():
         if said[name] != value:
             yield f"{name} is {said[name]!r}, the index says {value!r}"

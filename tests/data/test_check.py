@@ -21,11 +21,13 @@ def root(video_folder, tmp_path):
     (root / "wave" / "text.mp4").write_bytes(b"no video at all")
     (root / "wave" / "empty.mp4").touch()
     os.mkfifo(root / "wave" / "pipe.mp4")
-    # its index stands in front, so that only decoding finds what is cut off behind
     whole = root / "cut.mp4"
     write_video(whole, iter(moving_square(60)), options={"crf": 18, "movflags": "+faststart"})
     content = whole.read_bytes()
-    (root / "jump" / "z-cut.mp4").write_bytes(content[: len(content) * 2 // 3])
+    (root / "jump" / "y-cut.mp4").write_bytes(content[: len(content) * 2 // 3])
+    # nothing but decoding finds what is wrong in the middle
+    middle = len(content) // 2
+    (root / "jump" / "z-changed.mp4").write_bytes(content[:middle] + b"\xff" * 200 + content[middle + 200 :])
     whole.unlink()
     return root
 
@@ -42,23 +44,24 @@ def listing(root):
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_headers_tell_what_is_missing_and_what_is_no_video(listing, num_workers):
     report = check(listing, num_workers=num_workers)
-    assert (report.listed, report.present, report.missing, report.unreadable) == (16, 14, 2, 3)
+    assert (report.listed, report.present, report.missing, report.unreadable) == (17, 15, 2, 4)
     assert [(fault.video, fault.stage) for fault in report.faults] == [
         (listing.videos[0].video_id, "missing"),
         (listing.videos[1].video_id, "missing"),
+        ("jump/y-cut.mp4", "decode"),
         ("wave/empty.mp4", "open"),
         ("wave/pipe.mp4", "open"),
         ("wave/text.mp4", "open"),
     ]
     assert [(count.name, count.listed, count.missing, count.unreadable) for count in report.classes] == [
-        ("jump", 7, 2, 0),
+        ("jump", 8, 2, 1),
         ("wave", 9, 0, 3),
     ]
 
 
 def test_a_full_check_names_just_what_prepare_would_skip(listing, tmp_path):
     report = check(listing, full=True)
-    assert ("jump/z-cut.mp4", "decode") in {(fault.video, fault.stage) for fault in report.faults}
+    assert ("jump/z-changed.mp4", "decode") in {(fault.video, fault.stage) for fault in report.faults}
     prepare(listing, tmp_path / "out", PrepareSettings(), num_workers=1)
     skipped = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
     assert sorted((fault.video, fault.stage) for fault in report.faults) == [
@@ -73,6 +76,16 @@ def test_a_video_of_no_frame_has_a_header_and_is_found_by_decoding(listing, root
     alone = dataclasses.replace(listing, videos=(dataclasses.replace(listing.videos[2], path=path),))
     assert not check(alone).faults
     assert [fault.reason for fault in check(alone, full=True).faults] == ["no frame could be decoded"]
+
+
+@pytest.mark.parametrize(("action", "stage"), [("kill", "crash"), ("hang", "timeout")])
+def test_a_video_that_ends_or_stops_its_worker_is_named_and_the_others_are_looked_at(
+    listing, monkeypatch, action, stage
+):
+    monkeypatch.setenv("RESPIKE_FAULTS", f"decode:wave/v02={action}")
+    report = check(listing, video_timeout_seconds=3)
+    assert [fault.stage for fault in report.faults if fault.video == "wave/v02.mp4"] == [stage]
+    assert report.unreadable == 5
 
 
 def test_nothing_is_written_but_the_report_that_was_asked_for(listing, root, tmp_path):
