@@ -17,8 +17,10 @@ from respike.errors import RespikeError
 
 # name → what `respike --help` says of it, so that help need not load the commands
 COMMANDS = {
+    "check": "Count raw videos, and name those that are missing or broken.",
     "prepare": "Turn raw videos into shards of key frames and residual events.",
     "index": "Join the parts that `prepare --part` wrote.",
+    "verify": "Hold shards against their index, and name or drop what is damaged.",
     "inspect": "Show what a set of shards holds, in numbers and pictures.",
     "train": "Train a network on shards.",
     "recipes": "List the recipes of `respike train`, or show one.",

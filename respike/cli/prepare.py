@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from respike.cli import options
 from respike.cli.prepared import gather_facts, report
 
 if TYPE_CHECKING:
@@ -16,22 +17,6 @@ if TYPE_CHECKING:
     from respike.progress import Progress
 
 DATASETS = ("ucf101", "hmdb51", "kinetics400", "kinetics600", "kinetics700", "folder", "demo")
-
-
-def _parse_part(ctx: click.Context, param: click.Parameter, value: str | None) -> "Part | None":
-    """K/N, as in `--part 3/16`."""
-    if value is None:
-        return None
-    from respike.data.plan import Part
-    from respike.errors import SettingError
-
-    number, _, count = value.partition("/")
-    if not (number.isdecimal() and count.isdecimal()):
-        raise click.BadParameter(f"{value!r} is not K/N, such as 3/16")
-    try:
-        return Part(number=int(number), count=int(count))
-    except SettingError as error:
-        raise click.BadParameter(f"{error.problem}: {error.hint}") from error
 
 
 @click.command(
@@ -91,9 +76,10 @@ Examples:
 @click.option(
     "--part",
     metavar="K/N",
-    callback=_parse_part,
+    callback=options.parse_part,
     help="Make every N-th shard, from the K-th; `respike index OUT` joins the parts.",
 )
+@options.follow_symlinks
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
 @click.option("--seed", default=0, show_default=True, help="Order of videos in shards, training draws, splits.")
 @click.option("--download", is_flag=True, help="Fetch and unpack what is missing under the root.")
@@ -128,6 +114,7 @@ def command(
     keep_partial: bool,
     video_timeout: float,
     part: "Part | None",
+    follow_symlinks: bool,
     workers: int | None,
     seed: int,
     download: bool,
@@ -171,7 +158,13 @@ def command(
     )
     if split is None and layout.splits:
         split = layout.splits[0]
-    request = ListingRequest(root=root or Path("data") / dataset, split=split, seed=seed, list_path=list_path)
+    request = ListingRequest(
+        root=root or Path("data") / dataset,
+        split=split,
+        seed=seed,
+        list_path=list_path,
+        follow_symlinks=follow_symlinks,
+    )
     progress = render.make_progress(quiet=quiet, json=as_json)
     if download:
         _download(layout, request, sources, progress, drop_archives=drop_archives, offline=offline)

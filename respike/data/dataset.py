@@ -1,15 +1,16 @@
 """ShardDataset: the clips of a set of shards by number, whatever shard they stand in."""
 
+import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import fsspec
 import numpy as np
 
-from respike.data.format import decode_sample
+from respike.data.addresses import is_address, open_address
+from respike.data.format import read_sample
 from respike.data.index import DatasetIndex, read_index
 from respike.data.shards import ShardReader
 from respike.errors import RespikeError, ShardError
@@ -52,7 +53,7 @@ class ShardDataset:
     def __getitem__(self, number: int) -> EventClip:
         row = self.clips[number]
         reader = self._reader(row.shard)
-        clip = decode_sample(reader.keys[row.position], reader.members(row.position))
+        clip = read_sample(reader, row.position, self.spec.settings)
         self._check(row, clip)
         return clip
 
@@ -72,25 +73,31 @@ class ShardDataset:
             row = self.index.shards[shard]
             path = self.index.root / row.name
             if not path.is_file():
-                raise ShardError(f"the shard {path} is missing", "run the same `respike prepare` again")
+                raise ShardError(f"the shard {path} is missing", self._hint)
             if path.stat().st_size != row.num_bytes:
                 raise ShardError(
-                    f"{path} holds {path.stat().st_size:,} bytes, the index says {row.num_bytes:,}",
-                    "run the same `respike prepare` again: only that shard is rebuilt",
+                    f"{path} holds {path.stat().st_size:,} bytes, the index says {row.num_bytes:,}", self._hint
                 )
             reader = ShardReader(path)
             if len(reader) != row.num_samples:
-                raise ShardError(f"{path} holds {len(reader)} samples, the index says {row.num_samples}")
+                raise ShardError(f"{path} holds {len(reader)} samples, the index says {row.num_samples}", self._hint)
             self._readers[shard] = reader
         return self._readers[shard]
 
+    @property
+    def _hint(self) -> str:
+        """What to do about damage."""
+        return (
+            f"`respike verify {shlex.quote(str(self.index.root))} --repair` drops what is damaged, the same "
+            "`respike prepare` then makes just that again"
+        )
+
     def _check(self, row: ClipRow, clip: EventClip) -> None:
         """Hold the sample against the index: a label or a shape from elsewhere must not reach the network."""
-        settings = self.spec.settings
-        said = (clip.info.video, clip.info.label, clip.info.clip_index, clip.stride, clip.color, clip.threshold)
-        expected = (row.video, row.label, row.clip_index, settings["stride"], settings["color"], settings["threshold"])
-        if said != expected or len(clip.keys) != settings["clip_length"] // settings["stride"]:
-            raise ShardError(f"sample {clip.key} says {said}, the index says {expected}", "prepare the data again")
+        said = (clip.info.video, clip.info.label, clip.info.clip_index)
+        expected = (row.video, row.label, row.clip_index)
+        if said != expected:
+            raise ShardError(f"sample {clip.key} says {said}, the index says {expected}", self._hint)
 
     def select(self, numbers: Sequence[int]) -> "ShardDataset":
         """The part with these clips, in this order."""
@@ -123,7 +130,8 @@ def open_shards(path: str | Path, subset: str | None = None) -> ShardDataset:
     """Open what `respike prepare` wrote at `path`: a folder, or an address that fsspec reads (`s3://`, `hf://`, …).
 
     `subset` is train, val or test; None takes all. A remote set is copied to a cache first. Raises ShardError where
-    there is no index or a wrong one, RespikeError that lists the subsets where `subset` is none of them.
+    there is no index or a wrong one, RespikeError that lists the subsets where `subset` is none of them, and on
+    addresses that start a program or wrap another (`pipe:`, `simplecache::`).
     """
     index = read_index(_local(str(path)))
     subsets = sorted({shard.subset for shard in index.shards})
@@ -145,9 +153,9 @@ def open_shards(path: str | Path, subset: str | None = None) -> ShardDataset:
 
 def _local(path: str) -> Path:
     """A folder on this machine with the same content."""
-    if len(urlsplit(path).scheme) < 2:  # no scheme, or a drive letter
+    if not is_address(path):
         return Path(path)
-    system, remote = fsspec.core.url_to_fs(path)
+    system, remote = open_address(path)
     cache: Path = Path(tempfile.gettempdir()) / "respike-shards" / fsspec.utils.tokenize(path)
     cache.mkdir(parents=True, exist_ok=True)
     for name in (entry.rsplit("/", 1)[-1] for entry in system.ls(remote, detail=False)):

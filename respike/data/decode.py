@@ -107,6 +107,15 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
         )
 
 
+def check_header(path: Path) -> None:
+    """Open a video and look at its header and at the sizes it announces, no more. Raises UnreadableVideoError."""
+    with _open(path) as container:
+        context = container.streams.video[0].codec_context
+        _check_size(context.width, context.height)
+        if (fault := find_cut(path, container.format.name)) is not None:
+            raise UnreadableVideoError("decode", fault)
+
+
 class Decoding:
     """One pass over a video. `num_frames` counts what has been decoded so far, wanted or not."""
 

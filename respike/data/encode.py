@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from respike.data.decode import Beat, Decoding, Frame, VideoInfo, probe
 from respike.data.events import residual_events
-from respike.data.format import encode_key_frame, encode_sample, make_planes, sample_key
+from respike.data.events_member import make_planes
+from respike.data.format import encode_key_frame, encode_sample, sample_key
 from respike.data.planes import Planes
 from respike.data.sampling import plan_clips
 from respike.data.settings import PrepareSettings

@@ -69,7 +69,7 @@ def write_index(out: Path, head: Mapping[str, Any], settings: Mapping[str, Any],
     """
     rows, skipped, shards = _gather(marks)
     assert head["listed"] == len(rows) + len(skipped)
-    videos_text = index.jsonl(rows)
+    videos_text, skipped_text = index.jsonl(rows), index.jsonl(skipped)
     content = {
         "format_version": FORMAT_VERSION,
         "dataset": head["dataset"],
@@ -82,6 +82,7 @@ def write_index(out: Path, head: Mapping[str, Any], settings: Mapping[str, Any],
             "written": len(rows),
             "skipped": len(skipped),
             "rows_sha256": hashlib.sha256(videos_text.encode("utf-8", "surrogateescape")).hexdigest(),
+            "skipped_sha256": hashlib.sha256(skipped_text.encode("utf-8", "surrogateescape")).hexdigest(),
         },
         "num_clips": sum(shard["num_samples"] for shard in shards),
         "event_density": _density(marks),
@@ -93,7 +94,7 @@ def write_index(out: Path, head: Mapping[str, Any], settings: Mapping[str, Any],
         # between an old index and new rows no reader could tell what is right
         index_path.unlink()
     write_if_changed(out / index.VIDEOS_NAME, videos_text)
-    write_if_changed(out / index.SKIPPED_NAME, index.jsonl(skipped))
+    write_if_changed(out / index.SKIPPED_NAME, skipped_text)
     write_if_changed(out / CARD_NAME, card.dataset_card(content))
     # the index last: where it stands, everything it names stands
     write_if_changed(index_path, sealed)

@@ -1,19 +1,25 @@
 """The index of a set of shards: dataset.json, videos.jsonl, skipped.jsonl; all that is known without opening one."""
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from respike.color import COLORS
 from respike.data.format import FORMAT_VERSION
 from respike.errors import ShardError
 from respike.files import canonical_json, sha256_of_bytes
-from respike.sample import DataSpec
+from respike.sample import SUBSETS, DataSpec
 
 INDEX_NAME = "dataset.json"
 VIDEOS_NAME = "videos.jsonl"
 SKIPPED_NAME = "skipped.jsonl"
 _CHECKSUM = "sha256"
+_SHARD_NAME = re.compile(rf"({'|'.join(SUBSETS)})-[0-9]{{6,}}\.tar")
+# three members of a header and a block each: an index cannot promise more samples than its shards can hold
+_LEAST_SAMPLE_BYTES = 3 * 2 * 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +75,45 @@ def jsonl(rows: list[dict[str, Any]]) -> str:
     return "".join(canonical_json(row) + "\n" for row in rows)
 
 
+def unseal(content: bytes) -> dict[str, Any]:
+    """The index whose text is `content`, its checksum included. Raises ValueError where it was cut or changed."""
+    try:
+        value = json.loads(content)
+        checksum = value[_CHECKSUM]
+        rest = {name: entry for name, entry in value.items() if name != _CHECKSUM}
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"no index: {error}") from error
+    if sha256_of_bytes(canonical_json(rest).encode("utf-8", "surrogatepass")) != checksum:
+        raise ValueError("was changed after it was written")
+    return dict(value)
+
+
 def read_index(root: Path) -> DatasetIndex:
     """Read and check the index under `root`.
 
     Raises ShardError where there is none, where it was cut or changed, or where it is of another format version.
     """
-    value, videos = _read_json(root)
+    path = root / INDEX_NAME
+    if not path.is_file():
+        raise ShardError(f"there is no {INDEX_NAME} in {root}", "give the folder that `respike prepare` wrote")
+    try:
+        value = unseal(path.read_bytes())
+        videos = (root / VIDEOS_NAME).read_bytes()
+        if sha256_of_bytes(videos) != value["videos"]["rows_sha256"]:
+            path = root / VIDEOS_NAME
+            raise ValueError("was changed after it was written")
+    except ValueError as error:
+        raise ShardError(f"{path}: {error}", _AGAIN) from error
+    except (OSError, KeyError, TypeError) as error:
+        raise ShardError(f"the index of {root} cannot be read: {error}", _AGAIN) from error
+    return parse_index(root, value, videos)
+
+
+def parse_index(root: Path, value: Mapping[str, Any], videos: bytes | None) -> DatasetIndex:
+    """Read the index from what `unseal` gave and the text of videos.jsonl; without rows where that is None.
+
+    Raises ShardError where a field is missing, where the index contradicts itself, and on another format version.
+    """
     try:
         if value["format_version"] != FORMAT_VERSION:
             raise ShardError(
@@ -90,36 +129,74 @@ def read_index(root: Path) -> DatasetIndex:
             fingerprint=value[_CHECKSUM],
         )
         counts = value["videos"]
-        return DatasetIndex(
+        index = DatasetIndex(
             root=root,
             spec=spec,
             shards=tuple(ShardRow(**row) for row in value["shards"]),
-            videos=tuple(VideoRow(**json.loads(line)) for line in videos.splitlines()),
+            videos=tuple(VideoRow(**row) for row in parse_jsonl(videos or b"")),
             num_listed=counts["listed"],
             num_written=counts["written"],
             num_skipped=counts["skipped"],
             num_clips=value["num_clips"],
             event_density=value["event_density"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+        _check_facts(index)
+        if videos is not None:
+            _check_rows(index)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ShardError(f"the index of {root} does not hold what it should: {error}", _AGAIN) from error
+    return index
 
 
-def _read_json(root: Path) -> tuple[dict[str, Any], str]:
-    path = root / INDEX_NAME
-    if not path.is_file():
-        raise ShardError(f"there is no {INDEX_NAME} in {root}", "give the folder that `respike prepare` wrote")
-    try:
-        value = json.loads(path.read_bytes())
-        checksum = value.pop(_CHECKSUM)
-        if sha256_of_bytes(canonical_json(value).encode()) != checksum:
-            raise ShardError(f"{path} was changed after it was written", _AGAIN)
-        videos = (root / VIDEOS_NAME).read_bytes()
-        if sha256_of_bytes(videos) != value["videos"]["rows_sha256"]:
-            raise ShardError(f"{root / VIDEOS_NAME} was changed after it was written", _AGAIN)
-        return value | {_CHECKSUM: checksum}, videos.decode()
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ShardError(f"the index of {root} cannot be read: {error}", _AGAIN) from error
+def parse_jsonl(content: bytes) -> list[dict[str, Any]]:
+    """The rows of JSON lines. Raises ValueError where one is no JSON object."""
+    # not splitlines(), which also cuts at line separators that stand in names
+    rows = [json.loads(line) for line in content.decode().split("\n") if line]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a row is no JSON object")
+    return rows
 
 
-_AGAIN = "run the same `respike prepare` again: finished shards are kept and the index is made anew"
+def _check_facts(index: DatasetIndex) -> None:
+    """Raise ValueError where the index holds what no index can hold."""
+    for shard in index.shards:
+        match = _SHARD_NAME.fullmatch(shard.name)
+        # a name from elsewhere must not lead out of the folder
+        if match is None or match[1] != shard.subset:
+            raise ValueError(f"{shard.name!r} is no name of a shard of {shard.subset}")
+        if shard.num_samples * _LEAST_SAMPLE_BYTES > shard.num_bytes:
+            raise ValueError(f"{shard.num_samples} samples in {shard.num_bytes} bytes of {shard.name}")
+    if len({shard.name for shard in index.shards}) < len(index.shards):
+        raise ValueError("a shard stands in it twice")
+    if index.num_listed != index.num_written + index.num_skipped:
+        raise ValueError(f"{index.num_listed} listed are not {index.num_written} written + {index.num_skipped} skipped")
+    if index.num_clips != sum(shard.num_samples for shard in index.shards):
+        raise ValueError(f"{index.num_clips} clips are not those of its shards")
+    settings = index.spec.settings
+    for name in ("stride", "clip_length", "threshold", "short_side"):
+        if type(settings[name]) is not int or settings[name] < 1:
+            raise ValueError(f"{name} is {settings[name]!r}")
+    if settings["color"] not in COLORS:
+        raise ValueError(f"color is {settings['color']!r}")
+
+
+def _check_rows(index: DatasetIndex) -> None:
+    """Raise ValueError where the rows of videos and of shards contradict each other."""
+    if len(index.videos) != index.num_written:
+        raise ValueError(f"{VIDEOS_NAME} has {len(index.videos)} rows, {index.num_written} videos were written")
+    clips = dict.fromkeys((shard.name for shard in index.shards), 0)
+    for video in index.videos:
+        if not 0 <= video.label < len(index.spec.classes) or video.num_clips < 1:
+            raise ValueError(f"label {video.label} and {video.num_clips} clips of {video.video!r}")
+        if not video.shard.startswith(f"{video.subset}-"):
+            raise ValueError(f"{video.video!r} is of {video.subset} and stands in {video.shard}")
+        clips[video.shard] += video.num_clips
+    for shard in index.shards:
+        if clips[shard.name] != shard.num_samples:
+            raise ValueError(f"{shard.num_samples} samples in {shard.name}, {clips[shard.name]} in {VIDEOS_NAME}")
+
+
+_AGAIN = (
+    "`respike verify` tells what is damaged; the same `respike prepare` run again keeps finished shards and makes the "
+    "index anew"
+)

@@ -94,11 +94,30 @@ class _Member:
     size: int
 
 
+class _PlainMember(tarfile.TarInfo):
+    """A member as `ShardWriter` writes it: a regular file with a plain header.
+
+    What tarfile would act upon before it hands a member out ends here: long names, pax records and sparse maps, which
+    may name, place and size a member otherwise than its header, and sizes below zero, which lead back.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_PlainMember":
+        member = super().frombuf(buf, encoding, errors)
+        if member.type != tarfile.REGTYPE or member.size < 0:
+            raise _ForeignMemberError(member.name)
+        return member
+
+
+class _ForeignMemberError(Exception):
+    """A member that no shard holds; the text is its name."""
+
+
 class ShardReader:
     """Samples of one local shard by position, through a memory map. Members are read, never extracted.
 
-    Raises ShardError on opening for what respike never writes: links, devices, folders, a repeated name, a sample
-    whose members do not stand together, a path in a name.
+    Raises ShardError on opening for what respike never writes: links, devices, folders, extended headers, a repeated
+    name, a sample whose members do not stand together, a path in a name; and where the tar ends within a member.
     """
 
     def __init__(self, path: Path) -> None:
@@ -122,20 +141,22 @@ class ShardReader:
 
     def _read_table(self) -> None:
         seen: set[str] = set()
-        num_bytes = self.path.stat().st_size
         try:
-            with tarfile.open(self.path, mode="r:") as tar:
+            with tarfile.open(self.path, mode="r:", tarinfo=_PlainMember) as tar:
                 for header in tar:
                     self._add(header, seen)
-                    if header.offset_data + header.size > num_bytes:
-                        raise ShardError(f"{self.path.name} ends within {header.name!r}", _REBUILD)
+        except _ForeignMemberError as error:
+            raise self._foreign(str(error)) from None
         except (tarfile.TarError, OSError, ValueError) as error:
             raise ShardError(f"{self.path} is no shard: {error}", _REBUILD) from error
 
+    def _foreign(self, name: str) -> ShardError:
+        return ShardError(f"{self.path.name} holds {name!r}, which is no member of a sample", _FOREIGN)
+
     def _add(self, header: tarfile.TarInfo, seen: set[str]) -> None:
         key, _, name = header.name.partition(".")
-        if not header.isreg() or not key or not name or "/" in header.name or "\\" in header.name:
-            raise ShardError(f"{self.path.name} holds {header.name!r}, which is no member of a sample", _FOREIGN)
+        if not key or not name or "/" in header.name or "\\" in header.name:
+            raise self._foreign(header.name)
         if not self.keys or self.keys[-1] != key:
             if key in seen:
                 raise ShardError(f"{self.path.name}: the members of sample {key!r} do not stand together", _FOREIGN)
@@ -147,5 +168,5 @@ class ShardReader:
         self._samples[-1].append(_Member(name, header.offset_data, header.size))
 
 
-_REBUILD = "delete it and run the same `respike prepare` again: only that shard is rebuilt"
+_REBUILD = "`respike verify --repair` on its folder drops it, the same `respike prepare` then makes just that again"
 _FOREIGN = "respike did not write this shard; do not use it unless you trust where it is from"

@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 import zstandard
+from respike.data import events_member
 from respike.data import format as fmt
 from respike.errors import ShardError
 from respike.sample import ClipInfo
@@ -29,7 +30,7 @@ INFO = ClipInfo(
 def make_planes(color="ycc", threshold=8, height=25, width=34):
     generator = np.random.default_rng(0)
     high = 255 // threshold
-    shapes = fmt.plane_shapes(2, 3, height, width, color)
+    shapes = events_member.plane_shapes(2, 3, height, width, color)
     dtype = np.int16 if threshold == 1 else np.int8
     return tuple(generator.integers(-high, high + 1, shape).astype(dtype) for shape in shapes)
 
@@ -164,10 +165,10 @@ def test_ycc_key_frames_keep_the_planes_colours():
 def test_planes_made_for_it_are_written_as_they_lie_and_the_same(color, threshold):
     apart = make_planes(color, threshold)
     num_groups, num_residuals, height, width = apart[0].shape
-    together = fmt.make_planes(num_groups, num_residuals, height, width, color, threshold)
+    together = events_member.make_planes(num_groups, num_residuals, height, width, color, threshold)
     for place, plane in zip(together, apart, strict=True):
         place[:] = plane
-    assert np.shares_memory(fmt._joined(together), together[0])
+    assert np.shares_memory(events_member._joined(together), together[0])
     assert fmt.encode_events(together, threshold, color) == fmt.encode_events(apart, threshold, color)
     # another order in memory is not taken for the right one
     luma, blue, red = together

@@ -15,17 +15,23 @@ class ListingRequest:
     """Where to look and what for.
 
     `split` is an official one, None the first; `list_path` is a list for `folder`; `seed`, 0 or more, draws
-    `folder`'s own split where none is given.
+    `folder`'s own split where none is given. Without `follow_symlinks` no link is followed that leads out of `root`.
     """
 
     root: Path
     split: int | None = None
     seed: int = 0
     list_path: Path | None = None
+    follow_symlinks: bool = True
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise SettingError(f"seed is {self.seed}", "give 0 or more")
+
+    @property
+    def fence(self) -> Path | None:
+        """The folder that no link may lead out of, None where links may lead anywhere."""
+        return None if self.follow_symlinks else self.root
 
     def official_split(self, dataset: str, splits: tuple[int, ...]) -> int | None:
         """The split to list, of those that `dataset` has. Raises SettingError on another one."""

@@ -53,6 +53,7 @@ def list_folder(request: ListingRequest) -> VideoListing:
         split=split,
         evaluation_subset="val" if "val" in subsets and "test" not in subsets else "test",
         warnings=found.warnings,
+        fence=request.fence,
     )
 
 

@@ -166,10 +166,20 @@ def exists(path: Path) -> bool:
 
 def locate(root: Path, relative: str) -> Path | None:
     """Where `relative` lies under `root`, also if the disk spells its accents in another way; None if nowhere."""
-    path = root / relative
-    if exists(path) or relative.isascii():
-        return path if exists(path) else None
-    spellings = [unicodedata.normalize("NFC", relative), unicodedata.normalize("NFD", relative)]
+    path: Path | None = root / relative
+    if exists(root / relative) or relative.isascii():
+        return path if exists(root / relative) else None
+    # part by part: a folder and a file in it may have come from different systems
+    path = root
+    for part in relative.split("/"):
+        path = next((path / spelling for spelling in _spellings(part) if exists(path / spelling)), None)
+        if path is None:
+            return None
+    return path
+
+
+def _spellings(part: str) -> list[str]:
+    spellings = [part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part)]
     with contextlib.suppress(UnicodeEncodeError):
-        spellings.append(os.fsdecode(relative.encode("latin-1")))
-    return next((root / spelling for spelling in spellings if exists(root / spelling)), None)
+        spellings.append(os.fsdecode(part.encode("latin-1")))
+    return spellings

@@ -47,6 +47,7 @@ def list_hmdb51(request: ListingRequest) -> VideoListing:
         hint=_GET,
         split=split,
         num_official_classes=_NUM_CLASSES,
+        fence=request.fence,
     )
 
 

@@ -68,6 +68,7 @@ def list_kinetics(name: str, request: ListingRequest) -> VideoListing:
             *tree.warnings(),
         ),
         num_official_classes=_NUM_CLASSES[name],
+        fence=request.fence,
     )
 
 
@@ -150,7 +151,7 @@ def _check_subsets(listed: list[_Listed]) -> None:
     """Raise LayoutError where a clip is listed in two subsets: their ids differ, yet it must not be trained on."""
     known: dict[str, str] = {}
     for subset, file, _ in listed:
-        other = known.setdefault(file, subset)
+        other = known.setdefault(fold(file), subset)
         if other != subset:
             raise LayoutError(f"{file} is listed in {other} and in {subset}", "take it out of one of the lists")
 

@@ -1,5 +1,7 @@
 """Listings: what was listed and found, put together; what is ambiguous is refused, what is empty is told."""
 
+import dataclasses
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -19,21 +21,27 @@ def make_listing(
     evaluation_subset: str = "test",
     warnings: Sequence[str] = (),
     num_official_classes: int | None = None,
+    fence: Path | None = None,
 ) -> VideoListing:
     """Put a listing together from what the lists name and what was found under `root`.
 
     A class of which no video was found keeps its label and is told in the warnings; so is another number of classes
-    than the official one. Raises LayoutError, with `hint`, where nothing is listed or nothing of it is on disk, and
-    where a video is listed twice or two names differ in case only.
+    than the official one. A video that a link leads to out of `fence` counts as missing and is told. Raises
+    LayoutError, with `hint`, where nothing is listed or nothing of it is on disk, and where a video is listed twice or
+    two names differ in case only.
     """
     check_alike(classes, "classes")
     if not videos:
         raise LayoutError(f"{dataset}: no video is listed for {root}", hint)
     check_unique(videos)
+    told = list(warnings)
+    if fence is not None:
+        videos, outside = keep_within(videos, fence)
+        if outside:
+            told.append(f"{len(outside):,} videos are links out of {fence} and count as missing: {name_some(outside)}")
     present = {video.label for video in videos if video.path is not None}
     if not present:
         raise LayoutError(f"{dataset}: none of the {len(videos):,} listed videos is under {root}", hint)
-    told = list(warnings)
     if num_official_classes not in (None, len(classes)):
         told.append(f"the lists hold {len(classes)} classes, where {dataset} has {num_official_classes}")
     if empty := [name for label, name in enumerate(classes) if label not in present]:
@@ -46,6 +54,18 @@ def make_listing(
         videos=tuple(videos),
         warnings=tuple(told),
     )
+
+
+def keep_within(videos: Iterable[VideoRef], fence: Path) -> tuple[list[VideoRef], list[str]]:
+    """The videos, without the path of those that really lie outside `fence`, and the ids of these."""
+    inside = f"{os.path.realpath(fence)}{os.sep}"
+    kept, outside = [], []
+    for video in videos:
+        if video.path is not None and not os.path.realpath(video.path).startswith(inside):
+            outside.append(video.video_id)
+            video = dataclasses.replace(video, path=None)
+        kept.append(video)
+    return kept, outside
 
 
 def check_alike(names: Iterable[str], what: str, key: Callable[[str], str] = fold) -> None:

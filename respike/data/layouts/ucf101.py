@@ -52,6 +52,7 @@ def list_ucf101(request: ListingRequest) -> VideoListing:
         split=split,
         warnings=finder.warnings(),
         num_official_classes=_NUM_CLASSES,
+        fence=request.fence,
     )
 
 

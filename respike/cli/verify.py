@@ -1,0 +1,96 @@
+"""`respike verify`: what prepare wrote, against its index; what is damaged is named, and with --repair dropped."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from respike.data.verify import VerifyReport
+
+_SHOWN_STRAYS = 5
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  respike verify shards/ucf101-split1
+  respike verify shards/ucf101-split1 --quick
+  respike verify shards/ucf101-split1 --repair
+"""
+)
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--repair", is_flag=True, help="Drop damaged shards, so that the next prepare makes just those again.")
+@click.option("--quick", is_flag=True, help="Hash every file, but decode no sample.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
+@click.option("--quiet", is_flag=True, help="Say nothing but what is wrong.")
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@click.pass_context
+def command(
+    context: click.Context, out: Path, repair: bool, quick: bool, workers: int | None, quiet: bool, as_json: bool
+) -> None:
+    """Hold the shards in the folder OUT against their index, and every sample against its row.
+
+    Names each file that is damaged, missing or not of the set, a line each, and exits 1 if there is one.
+    """
+    from respike.cli import render
+    from respike.data import verify as core
+
+    look = core.repair if repair else core.verify
+    progress = render.make_progress(quiet=quiet, json=as_json)
+    report = look(out, quick=quick, num_workers=workers or os.cpu_count() or 1, progress=progress)
+    if as_json:
+        render.print_json(gather_facts(report, quick=quick))
+    else:
+        _print(report, quick=quick, quiet=quiet)
+    if report.faults:
+        context.exit(1)
+
+
+def gather_facts(report: "VerifyReport", *, quick: bool) -> dict[str, Any]:
+    """What was found, as `--json` prints it."""
+    return {
+        "out": str(report.out),
+        "whole": not report.faults,
+        "faults": [{"file": fault.file, "problem": fault.problem} for fault in report.faults],
+        "strays": list(report.strays),
+        "dropped": list(report.dropped),
+        "decoded": not quick,
+        "num_shards": report.num_shards,
+        "num_clips": report.num_clips,
+        "num_bytes": report.num_bytes,
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def _print(report: "VerifyReport", *, quick: bool, quiet: bool) -> None:
+    from respike.cli import render
+
+    for fault in report.faults:
+        render.print_line(str(fault))
+    if quiet:
+        return
+    if report.strays:
+        more = f" and {len(report.strays) - _SHOWN_STRAYS:,} more" if len(report.strays) > _SHOWN_STRAYS else ""
+        render.print_line(f"not of the set, and harmless: {', '.join(report.strays[:_SHOWN_STRAYS])}{more}")
+    for name in report.dropped:
+        render.print_line(f"dropped {name}")
+    if not report.faults:
+        how = "hashed" if quick else "hashed and decoded"
+        render.print_line(
+            f"whole: {report.num_clips:,} clips in {report.num_shards:,} shards, "
+            f"{render.format_bytes(report.num_bytes)}, {how} in {render.format_seconds(report.seconds)}"
+        )
+        render.print_line(f"next: respike inspect {shlex.quote(str(report.out))}")
+    elif report.dropped:
+        # without an index no shard was looked at
+        again = "" if report.num_shards else ", then `respike verify` once more"
+        render.print_line(
+            f"next: the same `respike prepare` as before: it makes what was dropped, keeps the rest{again}"
+        )
+    elif any(not fault.is_stranger for fault in report.faults):
+        render.print_line(f"next: respike verify {shlex.quote(str(report.out))} --repair")
+    else:
+        render.print_line("next: take these files out of the folder, or prepare the data again")

@@ -1,0 +1,143 @@
+"""The events member of a sample: event planes ↔ one self-describing run of bytes. docs/shard-format.md has the form."""
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from respike.color import COLORS, Color
+from respike.data.events import MAX_THRESHOLD, event_dtype
+from respike.errors import ShardError
+
+EVENTS_VERSION = 1
+
+_MAGIC = b"RSPK"
+# magic, version, colour, θ, N, R, then height and width of luma; little-endian
+_HEADER = struct.Struct("<4sBBHHHII")
+_ZSTD_LEVEL = 1
+# a whole 4K clip of 64 frames fits; what claims more is made to exhaust memory
+MAX_EVENT_BYTES = 1 << 30
+
+
+def plane_shapes(num_groups: int, num_residuals: int, height: int, width: int, color: Color) -> list[tuple[int, ...]]:
+    """Shapes of the three stored planes: chroma of `ycc` is halved in both directions, rounded up."""
+    luma = (num_groups, num_residuals, height, width)
+    chroma = luma if color == "rgb" else (num_groups, num_residuals, -(-height // 2), -(-width // 2))
+    return [luma, chroma, chroma]
+
+
+def make_planes(
+    num_groups: int, num_residuals: int, height: int, width: int, color: Color, threshold: int
+) -> tuple[NDArray[np.signedinteger[Any]], ...]:
+    """Three event planes for a clip, not filled in, that lie in memory as `encode_events` writes them: one by one."""
+    shapes = plane_shapes(num_groups, num_residuals, height, width, color)
+    num_samples = [math.prod(shape) for shape in shapes]
+    flat = np.empty(sum(num_samples), event_dtype(threshold))
+    parts = np.split(flat, np.cumsum(num_samples)[:-1])
+    return tuple(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+def _joined(planes: tuple[NDArray[np.signedinteger[Any]], ...]) -> NDArray[np.signedinteger[Any]]:
+    """The planes' samples in a row; without a copy where they come from `make_planes`."""
+    whole = planes[0].base
+    if (
+        isinstance(whole, np.ndarray)
+        and whole.flags.c_contiguous
+        and whole.ndim == 1
+        and all(plane.base is whole and plane.flags.c_contiguous for plane in planes)
+        and whole.size == sum(plane.size for plane in planes)
+        and [plane.ctypes.data for plane in planes]
+        == [whole.ctypes.data + whole.itemsize * first for first in (0, planes[0].size, whole.size - planes[2].size)]
+    ):
+        return whole
+    return np.concatenate([plane.ravel() for plane in planes])
+
+
+def encode_events(planes: tuple[NDArray[np.signedinteger[Any]], ...], threshold: int, color: Color) -> bytes:
+    """Encode the event planes of a clip (shapes as in EventClip) as one self-describing member."""
+    num_groups, num_residuals, height, width = planes[0].shape
+    header = _HEADER.pack(
+        _MAGIC, EVENTS_VERSION, COLORS.index(color), threshold, num_groups, num_residuals, height, width
+    )
+    content = _joined(planes).astype(event_dtype(threshold).newbyteorder("<"), copy=False)
+    return header + zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content.data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventsHeader:
+    """What an events member says of itself: θ, colour, and the sizes N, R, H, W of luma."""
+
+    threshold: int
+    color: Color
+    num_groups: int
+    num_residuals: int
+    height: int
+    width: int
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the three planes."""
+        return plane_shapes(self.num_groups, self.num_residuals, self.height, self.width, self.color)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the three planes, decompressed."""
+        return sum(math.prod(shape) for shape in self.shapes) * event_dtype(self.threshold).itemsize
+
+
+def read_events_header(content: bytes) -> EventsHeader:
+    """Read the header of an events member; takes no memory. Raises ShardError on nonsense and on absurd sizes."""
+    if len(content) < _HEADER.size:
+        raise ShardError("the events member is shorter than its header")
+    magic, version, color_code, threshold, *sizes = _HEADER.unpack_from(content)
+    if magic != _MAGIC:
+        raise ShardError("the events member does not begin with its magic number")
+    if version != EVENTS_VERSION:
+        raise ShardError(f"events are of format {version}, this respike reads {EVENTS_VERSION}", "update respike")
+    if color_code >= len(COLORS) or not 1 <= threshold <= MAX_THRESHOLD or min(sizes) < 1:
+        raise ShardError(f"the events header holds colour {color_code}, threshold {threshold}, sizes {sizes}")
+    num_groups, num_residuals, height, width = sizes
+    header = EventsHeader(
+        threshold=threshold,
+        color=COLORS[color_code],
+        num_groups=num_groups,
+        num_residuals=num_residuals,
+        height=height,
+        width=width,
+    )
+    if header.num_bytes > MAX_EVENT_BYTES:
+        raise ShardError(f"the events header asks for {header.num_bytes:,} bytes, at most {MAX_EVENT_BYTES:,} are read")
+    return header
+
+
+def decode_events(content: bytes) -> tuple[tuple[NDArray[np.signedinteger[Any]], ...], int, Color]:
+    """Decode an events member to (planes, threshold, colour).
+
+    Raises ShardError on damage, before memory is taken for what its header does not promise, and on an event that no
+    two 8-bit samples can give.
+    """
+    header = read_events_header(content)
+    dtype = event_dtype(header.threshold).newbyteorder("<")
+    flat = np.frombuffer(_decompress(content[_HEADER.size :], header.num_bytes), dtype=dtype)
+    most = 255 // header.threshold
+    if (low := int(flat.min())) < -most or (high := int(flat.max())) > most:
+        value = low if low < -most else high
+        raise ShardError(f"the events hold {value}, with threshold {header.threshold} they end at ±{most}")
+    parts = np.split(flat, np.cumsum([math.prod(shape) for shape in header.shapes])[:-1])
+    planes = tuple(part.reshape(shape) for part, shape in zip(parts, header.shapes, strict=True))
+    return planes, header.threshold, header.color
+
+
+def _decompress(content: bytes, num_bytes: int) -> bytes:
+    try:
+        declared = zstandard.frame_content_size(content)
+        if declared != num_bytes:
+            raise ShardError(f"the events hold {declared:,} bytes, their header says {num_bytes:,}")
+        # what follows the frame would be read by nobody
+        return zstandard.ZstdDecompressor().decompress(content, max_output_size=num_bytes, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise ShardError(f"the events cannot be decompressed: {error}") from error

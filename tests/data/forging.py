@@ -1,0 +1,51 @@
+"""Forging: shards changed by hand with an index that fits them, as a hostile or faulty writer would leave them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from respike.data import index
+from respike.data.shards import ShardReader, write_shard
+from respike.files import sha256_of_bytes
+
+Samples = list[tuple[str, dict[str, bytes]]]
+
+
+def reseal(out: Path, change: Callable[[dict], None] = lambda value: None) -> None:
+    """Change the index and give it checksums that fit what lies beside it."""
+    value = index.unseal((out / index.INDEX_NAME).read_bytes())
+    del value["sha256"]
+    change(value)
+    for name, field in ((index.VIDEOS_NAME, "rows_sha256"), (index.SKIPPED_NAME, "skipped_sha256")):
+        value["videos"][field] = sha256_of_bytes((out / name).read_bytes())
+    for shard in value["shards"]:
+        if (out / shard["name"]).is_file():
+            content = (out / shard["name"]).read_bytes()
+            shard |= {"num_bytes": len(content), "sha256": sha256_of_bytes(content)}
+    (out / index.INDEX_NAME).write_text(index.seal(value))
+
+
+def forge_samples(out: Path, shard: str, change: Callable[[Samples], Samples]) -> None:
+    """Rewrite the samples of a shard and reseal the index."""
+    reader = ShardReader(out / shard)
+    samples = [(key, reader.members(position)) for position, key in enumerate(reader.keys)]
+    write_shard(out / shard, change(samples))
+    reseal(out)
+
+
+def forge_member(out: Path, shard: str, name: str, content: bytes) -> str:
+    """Replace one member of the first sample of a shard; return the sample's key."""
+    keys = []
+
+    def change(samples: Samples) -> Samples:
+        key, members = samples[0]
+        keys.append(key)
+        return [(key, {**members, name: content}), *samples[1:]]
+
+    forge_samples(out, shard, change)
+    return keys[0]
+
+
+def change_info(content: bytes, **fields: object) -> bytes:
+    """A JSON member with other fields."""
+    return json.dumps(json.loads(content) | fields).encode()
