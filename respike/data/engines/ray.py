@@ -1,98 +1,125 @@
 """The Ray engine: a function over items on the nodes of a Ray cluster, or on a Ray instance of this machine.
 
+Each item is one Ray task, and the task runs it in a watched process of its node, by the local engine: so deaths,
+silence and leaks are dealt with there, in the same way as on one machine, and Ray is left with nodes that come and go.
 Items and results travel through Ray and must be small; whatever is large, `function` reads and writes itself.
 """
 
-import os
-import signal
-import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
 
+from respike.data.engines import local
+from respike.data.engines.base import Death, Function, Item, Recover, Result, Watch, try_again
+from respike.data.engines.ray_cluster import connected, first_line, import_ray
+from respike.data.engines.ray_notes import Listener, Mail
 from respike.errors import RespikeError
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Function = Callable[[Item, Callable[[Any], None]], Result]
-
-MAX_ATTEMPTS = 3
 _POLL_SECONDS = 0.25
-# a thousand workers that each report every video would drown the one actor that listens
-_REPORT_SECONDS = 1.0
-_CONNECT_SECONDS = 10
-# only marks and reports pass through the store; the default would take a third of the memory
-_STORE_BYTES = 128 << 20
 
 
 def run(
     function: "Function[Item, Result]",
     items: Sequence[Item],
     num_workers: int | None,
-    report: Callable[[Any], None],
+    watch: Watch,
     *,
+    recover: "Recover[Item] | None" = None,
+    deadline_seconds: float | None = None,
     address: str | None = None,
 ) -> Iterator[tuple[int, Result]]:
-    """Call `function(item, report)` on every item, one Ray task each, and yield (its index, the result) when done.
+    """Call `function(item, report)` on every item and yield (its index, the result) as each is done.
 
-    `address` is the cluster's (None: the variable RAY_ADDRESS, else a fresh Ray instance on this machine, which ends
-    with the run). At most `num_workers` tasks are in flight (None: as many as the cluster runs). A task whose worker
-    or node dies is tried again elsewhere; after 3 attempts RespikeError names the item. An exception from `function`
-    ends the run. `report` is called here with what the tasks report; reports are lost where their node is.
+    The promises are those of `base.Engine`. `address` is the cluster's, HOST:PORT (None: the variable RAY_ADDRESS, else
+    a Ray instance of this machine that starts and ends with the run). At most `num_workers` tasks are in flight (None:
+    as many as the cluster has processors for). A node that is lost counts as a death at each item it was at. Notes come
+    up to a second late, and those of a lost node may not come at all.
 
     Raises RespikeError where ray is not installed or no cluster answers.
     """
-    ray = _import_ray()
-    with _connected(ray, address, num_workers):
-        listener = _Listener(ray, report)
-        flight = _Flight(ray, function, items, listener)
+    ray = import_ray()
+    with connected(ray, address, num_workers):
+        listener = Listener(ray, watch)
+        work = _Work(function, recover or try_again, deadline_seconds, listener.actor)
+        flight = _Flight(ray, work, items, listener)
         try:
-            yield from flight.run(num_workers or len(items))
+            yield from flight.run(num_workers or max(1, len(items)))
         finally:
             flight.cancel()
             listener.close()
 
 
-class _Flight:
-    """The tasks that are under way, and how often each item was tried."""
+class _Work:
+    """What a task does with an item. It is put into the cluster once and not sent with every item."""
 
-    def __init__(self, ray: Any, function: "Function[Any, Any]", items: Sequence[Any], listener: "_Listener") -> None:
-        self._ray, self._items, self._listener = ray, items, listener
-        # attempts are counted here and not by Ray, so that the item can be named
-        self._task = ray.remote(max_retries=0, num_cpus=1)(_call)
-        # put once: the function does not travel with each task
-        self._function = ray.put(function)
-        self._attempts = [0] * len(items)
-        self._pending: dict[Any, int] = {}
+    def __init__(
+        self, function: "Function[Any, Any]", recover: "Recover[Any]", deadline_seconds: float | None, tally: Any
+    ) -> None:
+        self.function, self.recover, self.deadline_seconds, self.tally = function, recover, deadline_seconds, tally
+
+    def __call__(self, item: Any, worker: int) -> Any:
+        mail = Mail(self.tally, worker)
+        try:
+            done = local.run(
+                self.function,
+                [item],
+                1,
+                lambda _, note: mail.add(note),
+                recover=self.recover,
+                deadline_seconds=self.deadline_seconds,
+            )
+            return next(result for _, result in done)
+        finally:
+            mail.send()
+
+
+def _task(work: _Work, item: Any, worker: int) -> Any:
+    return work(item, worker)
+
+
+class _Flight:
+    """The tasks that are under way, and how often each item was lost."""
+
+    def __init__(self, ray: Any, work: _Work, items: Sequence[Any], listener: "Listener") -> None:
+        self._ray, self._recover, self._items, self._listener = ray, work.recover, items, listener
+        # deaths are counted here and not by Ray, so that the item can be named
+        self._task = ray.remote(max_retries=0, num_cpus=1)(_task)
+        self._work = ray.put(work)
+        self._deaths: dict[int, list[Death]] = {}
+        self._pending: dict[Any, tuple[int, int]] = {}
 
     def run(self, most: int) -> Iterator[tuple[int, Any]]:
-        waiting = list(range(len(self._items)))[::-1]
+        waiting = list(enumerate(self._items))[::-1]
+        places = list(range(most))[::-1]
         while waiting or self._pending:
-            while waiting and len(self._pending) < most:
-                self._start(waiting.pop())
+            while waiting and places:
+                self._start(*waiting.pop(), places.pop())
             done, _ = self._ray.wait(list(self._pending), timeout=_POLL_SECONDS)
             self._listener.pass_on()
             for reference in done:
-                index = self._pending.pop(reference)
+                index, place = self._pending.pop(reference)
+                places.append(place)
                 try:
                     result = self._result(reference, index)
-                except _WorkerDiedError:
-                    waiting.append(index)
+                except _LostError as loss:
+                    deaths = self._deaths.setdefault(index, [])
+                    deaths.append(Death(note=None, exit_code=None))
+                    try:
+                        waiting.append((index, self._recover(self._items[index], tuple(deaths))))
+                    except RespikeError as error:
+                        raise error from loss
                 else:
                     yield index, result
         self._listener.pass_on(last=True)
 
     def cancel(self) -> None:
         for reference in self._pending:
-            # by force: a task in the midst of a video would not hear anything gentler
+            # by force: a task in the midst of its work would not hear anything gentler
             with suppress(Exception):
                 self._ray.cancel(reference, force=True)
 
-    def _start(self, index: int) -> None:
-        self._attempts[index] += 1
-        reference = self._task.remote(self._function, self._items[index], self._listener.actor)
-        self._pending[reference] = index
+    def _start(self, index: int, item: Any, place: int) -> None:
+        self._pending[self._task.remote(self._work, item, place)] = (index, place)
 
     def _result(self, reference: Any, index: int) -> Any:
         errors = self._ray.exceptions
@@ -108,156 +135,10 @@ class _Flight:
                 ) from error
             raise cause from None
         except (errors.RaySystemError, errors.RuntimeEnvSetupError, errors.TaskUnschedulableError) as error:
-            raise RespikeError(f"Ray cannot run {item}: {_first_line(error)}", "see `ray status`") from error
+            raise RespikeError(f"Ray cannot run {item}: {first_line(error)}", "see what `ray status` says") from error
         except errors.RayError as error:
-            if self._attempts[index] == MAX_ATTEMPTS:
-                raise RespikeError(
-                    f"a Ray worker or its node died {MAX_ATTEMPTS} times at {item} ({_first_line(error)})",
-                    "give each worker more memory, or run with fewer --workers",
-                ) from error
-            raise _WorkerDiedError from error
+            raise _LostError(first_line(error)) from error
 
 
-class _WorkerDiedError(Exception):
-    """A worker or node died, and the item may be tried again."""
-
-
-class _Tally:
-    """The actor that collects what tasks report until the driver fetches it."""
-
-    def __init__(self) -> None:
-        self._amounts: list[Any] = []
-
-    def add(self, amounts: list[Any]) -> None:
-        self._amounts += amounts
-
-    def take(self) -> list[Any]:
-        amounts, self._amounts = self._amounts, []
-        return amounts
-
-
-class _Listener:
-    """The driver's end of the tally. It may miss reports, but never stops or fails the run."""
-
-    def __init__(self, ray: Any, report: Callable[[Any], None]) -> None:
-        self._ray, self._report = ray, report
-        home = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=True
-        )
-        # beside the driver: it should outlive any other node; and a new one takes its place if it dies all the same
-        self.actor = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=home)(_Tally).remote()
-        self._asked = self.actor.take.remote()
-
-    def pass_on(self, *, last: bool = False) -> None:
-        """Hand over what has come in since; the `last` time, wait a moment for what is on its way."""
-        for _ in range(2 if last else 1):
-            ready, _rest = self._ray.wait([self._asked], timeout=1.0 if last else 0)
-            if not ready:
-                return
-            amounts: list[Any] = []
-            with suppress(self._ray.exceptions.RayError):
-                amounts = self._ray.get(self._asked)
-            self._asked = self.actor.take.remote()
-            for amount in amounts:
-                self._report(amount)
-
-    def close(self) -> None:
-        with suppress(Exception):
-            self._ray.kill(self.actor)
-
-
-class _Remote(Protocol):
-    """A handle of the tally, as a task sees it."""
-
-    add: Any
-
-
-def _call(function: "Function[Item, Result]", item: Item, tally: _Remote) -> Result:
-    reporter = _Reporter(tally)
-    try:
-        return function(item, reporter)
-    finally:
-        reporter.send()
-
-
-class _Reporter:
-    """A task's end of the tally: gathers reports and sends them about once a second, waiting for no answer."""
-
-    def __init__(self, tally: _Remote) -> None:
-        self._tally = tally
-        self._amounts: list[Any] = []
-        self._sent = time.monotonic()
-
-    def __call__(self, amount: Any) -> None:
-        self._amounts.append(amount)
-        if time.monotonic() - self._sent >= _REPORT_SECONDS:
-            self.send()
-
-    def send(self) -> None:
-        if self._amounts:
-            # a dead tally must not take the work with it
-            with suppress(Exception):
-                self._tally.add.remote(self._amounts)
-        self._amounts, self._sent = [], time.monotonic()
-
-
-def _import_ray() -> Any:
-    try:
-        import ray
-        import ray.util.scheduling_strategies
-    except ImportError as error:
-        raise RespikeError(
-            f"--engine ray needs ray, which cannot be imported ({error})", "pip install 'respike[ray]'"
-        ) from error
-    return ray
-
-
-@contextmanager
-def _connected(ray: Any, address: str | None, num_workers: int | None) -> Iterator[None]:
-    """Be a driver of the cluster for the length of the block; a connection that stood before is used and stays."""
-    if ray.is_initialized():
-        yield
-        return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    _check_address(address)
-    fresh: dict[str, Any] = {}
-    if address == "local":
-        # a Ray instance of our own counts its processors for itself and tells nobody that it ran
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        fresh = {"num_cpus": num_workers, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
-    # Ray puts a handler of its own in the place of whatever the program does on SIGTERM
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **fresh)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise RespikeError(f"no Ray cluster at {address}: {_first_line(error)}", _START) from error
-    try:
-        with suppress(ValueError):  # not in the main thread, where Ray set none either
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _check_address(address: str) -> None:
-    """Find out in seconds that nobody listens; Ray itself would try for many minutes."""
-    if address in ("local", "auto"):
-        return
-    host, colon, port = address.rpartition(":")
-    if "://" in address or not colon or not port.isdecimal():
-        raise RespikeError(
-            f"--ray-address {address!r} is no address of a cluster's head",
-            "give HOST:PORT, `auto` or `local`; run respike on a node of the cluster rather than through ray://",
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise RespikeError(f"no Ray cluster answers at {address}: {_first_line(error)}", _START) from error
-
-
-_START = "start one with `ray start --head`, or give another --ray-address"
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
+class _LostError(Exception):
+    """A task's process or node was lost, and with it whatever was known of its end."""
