@@ -121,3 +121,27 @@ def _owner(owner_path: Path) -> str:
         return f"process {owner['pid']} on {owner['host']} ({owner['for']})"
     except (OSError, ValueError, KeyError):
         return "another process"
+
+
+def cache_folder(name: str) -> Path:
+    """A folder for copies of what can be had again: `name` under RESPIKE_CACHE, else under the user's cache folder.
+
+    It is made for this user alone. Raises RespikeError where it belongs to somebody else or others may write to it:
+    what they put there would be taken for ours.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "respike"
+    folder = Path(os.environ.get("RESPIKE_CACHE") or home) / name
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.stat()
+    except OSError as error:
+        raise RespikeError(
+            f"cannot make the cache {folder}: {error.strerror}", "set RESPIKE_CACHE to a folder of yours"
+        ) from error
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise RespikeError(
+            f"the cache {folder} is open to other users of this machine",
+            f"`chmod 700 {folder}` if it is yours, or set RESPIKE_CACHE to a folder of yours",
+        )
+    return folder

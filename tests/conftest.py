@@ -1,5 +1,6 @@
 """What several tests need: small videos encoded for real, and listings of them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,14 @@ def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder.mkdir(exist_ok=True)
         write_video(folder / f"v{number:02d}.mp4", iter(moving_square(40, seed=number)), options={"crf": 18})
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests download out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESPIKE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def listing_of(root: Path) -> VideoListing:

@@ -1,17 +1,16 @@
 """ShardDataset: the clips of a set of shards by number, whatever shard they stand in."""
 
 import shlex
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import fsspec
 import numpy as np
 
-from respike.data.addresses import is_address, open_address
+from respike.data.addresses import is_address
 from respike.data.format import read_sample
 from respike.data.index import DatasetIndex, read_index
+from respike.data.shard_cache import ShardCache
 from respike.data.shards import ShardReader
 from respike.errors import RespikeError, ShardError
 from respike.sample import DataSpec, EventClip
@@ -37,9 +36,10 @@ class ShardDataset:
     same. It pickles (to loader workers) without its open files.
     """
 
-    def __init__(self, index: DatasetIndex, clips: Sequence[ClipRow]) -> None:
+    def __init__(self, index: DatasetIndex, clips: Sequence[ClipRow], cache: ShardCache | None = None) -> None:
         self.index = index
         self.clips = clips
+        self._cache = cache
         self._readers: dict[int, ShardReader] = {}
 
     @property
@@ -71,7 +71,7 @@ class ShardDataset:
     def _reader(self, shard: int) -> ShardReader:
         if shard not in self._readers:
             row = self.index.shards[shard]
-            path = self.index.root / row.name
+            path = self._cache.path(row) if self._cache else self.index.root / row.name
             if not path.is_file():
                 raise ShardError(f"the shard {path} is missing", self._hint)
             if path.stat().st_size != row.num_bytes:
@@ -87,6 +87,8 @@ class ShardDataset:
     @property
     def _hint(self) -> str:
         """What to do about damage."""
+        if self._cache:
+            return f"delete {self._cache.folder} to have it copied anew"
         return (
             f"`respike verify {shlex.quote(str(self.index.root))} --repair` drops what is damaged, the same "
             "`respike prepare` then makes just that again"
@@ -101,7 +103,7 @@ class ShardDataset:
 
     def select(self, numbers: Sequence[int]) -> "ShardDataset":
         """The part with these clips, in this order."""
-        return ShardDataset(self.index, [self.clips[number] for number in numbers])
+        return ShardDataset(self.index, [self.clips[number] for number in numbers], self._cache)
 
     def hold_out(self, fraction: float = 0.1, seed: int = 0) -> tuple["ShardDataset", "ShardDataset"]:
         """Split off about `fraction` of each class's sources: (the rest, the part held out).
@@ -129,11 +131,13 @@ class ShardDataset:
 def open_shards(path: str | Path, subset: str | None = None) -> ShardDataset:
     """Open what `respike prepare` wrote at `path`: a folder, or an address that fsspec reads (`s3://`, `hf://`, …).
 
-    `subset` is train, val or test; None takes all. A remote set is copied to a cache first. Raises ShardError where
-    there is no index or a wrong one, RespikeError that lists the subsets where `subset` is none of them, and on
-    addresses that start a program or wrap another (`pipe:`, `simplecache::`).
+    `subset` is train, val or test; None takes all. Those of a remote set are copied to a cache of this machine first,
+    unless they lie there already, and held against the checksums of the index. Raises ShardError where there is no
+    index or a wrong one, RespikeError that lists the subsets where `subset` is none of them, and on addresses that
+    start a program or wrap another (`pipe:`, `simplecache::`).
     """
-    index = read_index(_local(str(path)))
+    cache = ShardCache(str(path)) if is_address(str(path)) else None
+    index = cache.read_index() if cache else read_index(Path(path))
     subsets = sorted({shard.subset for shard in index.shards})
     if subset is not None and subset not in subsets:
         raise RespikeError(f"{path} has no subset {subset!r}", f"choose from {', '.join(subsets)}")
@@ -148,21 +152,7 @@ def open_shards(path: str | Path, subset: str | None = None) -> ShardDataset:
                 ClipRow(video.video, video.label, video.group, video.subset, clip, shard, first + clip)
                 for clip in range(video.num_clips)
             )
-    return ShardDataset(index, rows)
-
-
-def _local(path: str) -> Path:
-    """A folder on this machine with the same content."""
-    if not is_address(path):
-        return Path(path)
-    system, remote = open_address(path)
-    cache: Path = Path(tempfile.gettempdir()) / "respike-shards" / fsspec.utils.tokenize(path)
-    cache.mkdir(parents=True, exist_ok=True)
-    for name in (entry.rsplit("/", 1)[-1] for entry in system.ls(remote, detail=False)):
-        target = cache / name
-        if name.endswith((".tar", ".json", ".jsonl")):
-            size = system.size(f"{remote}/{name}")
-            # the index is always fetched: it says whether the shards in the cache are still the right ones
-            if not target.is_file() or target.stat().st_size != size or not name.endswith(".tar"):
-                system.get_file(f"{remote}/{name}", str(target))
-    return cache
+    if cache:
+        # all of the subset at once, rather than in the midst of the first epoch
+        cache.fetch([index.shards[shard] for shard in sorted({row.shard for row in rows})])
+    return ShardDataset(index, rows, cache)
