@@ -1,7 +1,5 @@
 """`respike index`: parts prepared by runs of their own → one data set."""
 
-from pathlib import Path
-
 import click
 
 from respike.cli.prepared import gather_facts, report
@@ -14,10 +12,10 @@ Examples:
   respike index shards/kinetics400 --json
 """
 )
-@click.argument("out", type=click.Path(path_type=Path), metavar="OUT")
+@click.argument("out", metavar="OUT")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
-def command(out: Path, quiet: bool, as_json: bool) -> None:
+def command(out: str, quiet: bool, as_json: bool) -> None:
     """Join what the runs of `respike prepare --part K/N` wrote to OUT: check that all is there, write the index.
 
     The result is the same, byte for byte, as that of one run without --part. Where parts are missing nothing is written

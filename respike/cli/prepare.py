@@ -1,5 +1,6 @@
 """`respike prepare`: raw videos → shards."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from respike.cli.prepared import gather_facts, report
 
 if TYPE_CHECKING:
     from respike.color import Color
+    from respike.data.engines.base import Engine
     from respike.data.layouts import Layout, ListingRequest
     from respike.data.plan import Part
     from respike.data.prepare import Existing
@@ -28,12 +30,17 @@ Examples:
   respike prepare kinetics400 --root /data/k400 --stride 2 --clips-per-video 2
   respike prepare folder --root videos --list labels.csv --out shards/mine
   respike prepare ucf101 --retry-skipped --video-timeout 600
+  respike prepare kinetics400 --engine ray --ray-address head:6379 --out s3://bucket/k400
   respike prepare kinetics400 --part 3/16   # 16 jobs, then `respike index shards/kinetics400`
 """
 )
 @click.argument("dataset", type=click.Choice(DATASETS), metavar="DATASET")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the videos lie.  [default: data/DATASET]")
-@click.option("--out", type=click.Path(path_type=Path), help="Where shards go.  [default: shards/DATASET[-splitN]]")
+@click.option(
+    "--out",
+    metavar="PATH|ADDRESS",
+    help="Where shards go: a folder, or s3://… and what else fsspec writes.  [default: shards/DATASET[-splitN]]",
+)
 @click.option(
     "--list", "list_path", type=click.Path(path_type=Path), help="folder: CSV or JSONL of path,label[,subset]."
 )
@@ -81,6 +88,18 @@ Examples:
 )
 @options.follow_symlinks
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who does the work: processes of this machine, or a Ray cluster.",
+)
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    help="Head of the Ray cluster.  [default: $RAY_ADDRESS, else a Ray instance of this machine]",
+)
 @click.option("--seed", default=0, show_default=True, help="Order of videos in shards, training draws, splits.")
 @click.option("--download", is_flag=True, help="Fetch and unpack what is missing under the root.")
 @click.option(
@@ -94,7 +113,7 @@ Examples:
 def command(
     dataset: str,
     root: Path | None,
-    out: Path | None,
+    out: str | None,
     list_path: Path | None,
     stride: int,
     clip_length: int,
@@ -116,6 +135,8 @@ def command(
     part: "Part | None",
     follow_symlinks: bool,
     workers: int | None,
+    engine: str,
+    ray_address: str | None,
     seed: int,
     download: bool,
     sources: Path | None,
@@ -180,6 +201,7 @@ def command(
         existing=existing,
         part=part,
         video_timeout_seconds=video_timeout,
+        engine=_choose_engine(engine, ray_address),
         progress=progress,
     )
     if as_json:
@@ -190,6 +212,16 @@ def command(
 
 def _default_out(dataset: str, split: int | None) -> Path:
     return Path("shards") / (dataset if split is None else f"{dataset}-split{split}")
+
+
+def _choose_engine(name: str, ray_address: str | None) -> "Engine":
+    from respike.data.engines import local, ray
+
+    if name == "ray":
+        return partial(ray.run, address=ray_address)
+    if ray_address is not None:
+        raise click.UsageError("--ray-address goes with --engine ray; this is local")
+    return local.run
 
 
 def _choose_existing(*, resume: bool, retry_skipped: bool, overwrite: bool, part: "Part | None") -> "Existing":

@@ -63,7 +63,7 @@ def report(summary: "PrepareSummary") -> None:
     for video in summary.skipped_videos[:_SHOWN_VIDEOS]:
         render.print_line(f"skipped {video.video}: {video.stage}: {video.reason}")
     if (num_more := summary.skipped - _SHOWN_VIDEOS) > 0:
-        where = "named when the parts are joined" if summary.part else f"named in {summary.out / 'skipped.jsonl'}"
+        where = "named when the parts are joined" if summary.part else f"named in {summary.skipped_path}"
         render.print_line(f"skipped {num_more:,} more, {where}")
     render.print_line(f"next: {_next_command(summary)}")
 

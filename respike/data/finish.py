@@ -26,7 +26,7 @@ class PrepareSummary:
     those of that part.
     """
 
-    out: Path
+    out: Path | str
     listed: int
     written: int
     skipped: int
@@ -41,8 +41,13 @@ class PrepareSummary:
     speed: Speed = field(default_factory=Speed)
     part: Part | None = None
 
+    @property
+    def skipped_path(self) -> str:
+        """Where the skipped videos are named."""
+        return f"{self.out}/{index.SKIPPED_NAME}"
 
-def summarise(out: Path, marks: Sequence[Mark], part: Part | None = None) -> PrepareSummary:
+
+def summarise(out: Path | str, marks: Sequence[Mark], part: Part | None = None) -> PrepareSummary:
     """Count what stands in the shards that `marks` promise."""
     rows, skipped, shards = _gather(marks)
     return PrepareSummary(

@@ -1,23 +1,24 @@
 """Prepare: plan shards by videos, skip finished ones, run the engine, write the index last."""
 
 import dataclasses
-import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from respike.data import index
-from respike.data.build import SkippedVideo, after_deaths, build_shard
-from respike.data.engines import local
+from respike.data.build import SkippedVideo, after_deaths
+from respike.data.engines import inline, local
 from respike.data.engines.base import Engine
 from respike.data.finish import Mark, PrepareSummary, summarise, write_index
 from respike.data.plan import Part, ShardTask, plan_shards
+from respike.data.remote_output import open_output
 from respike.data.settings import PrepareSettings
 from respike.data.state import OutputState
 from respike.data.tally import Speed, Tally
+from respike.data.work import make_shard
 from respike.errors import RespikeError
 from respike.progress import SILENCE, Progress
 from respike.sample import VideoListing
@@ -33,7 +34,7 @@ _Marks = dict[str, dict[str, Any]]
 
 def prepare(
     listing: VideoListing,
-    out: Path,
+    out: Path | str,
     settings: PrepareSettings,
     *,
     num_workers: int | None = None,
@@ -44,13 +45,13 @@ def prepare(
     engine: Engine = local.run,
     progress: Progress = SILENCE,
 ) -> PrepareSummary:
-    """Turn the listed videos into shards under `out`, with an index beside them.
+    """Turn the listed videos into shards under `out`, a folder or an address that fsspec writes, and an index beside.
 
     Finished shards whose settings and source files are unchanged are kept, unless `existing` says otherwise. Unreadable
     videos, those that kill their worker, and those that give no frame for `video_timeout_seconds` (None: for ever) are
     skipped and recorded; with `strict` they are an error once all else is written. With `part` only that share of the
     shards is made and no index is written: `join_parts` does it once all parts are there. The bytes depend on the input
-    and the settings alone, not on `num_workers` (None: one a core), parts or engine.
+    and the settings alone, not on `num_workers` (None: one a core of this machine, or of a cluster), parts or engine.
 
     Raises MismatchError where `out` was made with other settings or classes, RespikeError where another run is at
     work there, nothing could be read, or the disk refuses.
@@ -58,54 +59,57 @@ def prepare(
     started = time.perf_counter()
     for warning in listing.warnings:
         progress.warn(warning)
-    state = OutputState(out)
-    state.make()
-    with state.lock(part):
-        if existing == "overwrite":
-            _empty(state, part)
-        retry = existing == "retry-skipped"
-        state.check_settings(listing, settings, retry=retry)
-        tasks = plan_shards(listing, out, settings)
-        state.write_plan(listing, tasks)
-        own = tasks if part is None else part.of(tasks)
-        kept, open_tasks = _sort_out(own, state, retry=retry, progress=progress)
-        num_workers = num_workers or os.cpu_count() or 1
-        built, speed = _build(open_tasks, engine, num_workers, video_timeout_seconds, progress)
-        marks = [(kept | built)[task.name] for task in own]
-        if part is None:
-            _finish(state, marks)
-        summary = replace(
-            summarise(out, marks, part),
-            num_built=sum(_is_new(built[task.name], task) for task in open_tasks),
-            seconds=time.perf_counter() - started,
-            speed=speed,
-        )
-        if open_tasks:
-            _log(state, summary)
+    with open_output(out) as state:
+        state.make()
+        with state.lock(part):
+            if existing == "overwrite":
+                _empty(state, part)
+            retry = existing == "retry-skipped"
+            state.check_settings(listing, settings, retry=retry)
+            tasks = plan_shards(listing, state.out, settings)
+            state.write_plan(listing, tasks)
+            own = tasks if part is None else part.of(tasks)
+            kept, open_tasks = _sort_out(own, state, retry=retry, progress=progress)
+            work = partial(make_shard, state.remote)
+            if state.remote is not None and state.remote.in_this_process:
+                engine = inline.run
+            built, speed = _build(open_tasks, partial(engine, work), num_workers, video_timeout_seconds, progress)
+            marks = [(kept | built)[task.name] for task in own]
+            if part is None:
+                _finish(state, marks)
+            summary = replace(
+                summarise(out, marks, part),
+                num_built=sum(_is_new(built[task.name], task) for task in open_tasks),
+                seconds=time.perf_counter() - started,
+                speed=speed,
+            )
+            if open_tasks:
+                _log(state, summary)
     _judge(summary, strict)
     return summary
 
 
-def join_parts(out: Path) -> PrepareSummary:
+def join_parts(out: Path | str) -> PrepareSummary:
     """Write the index of an output folder whose parts were prepared by runs of their own.
 
     Raises RespikeError that names what is missing where a part has not finished.
     """
     started = time.perf_counter()
-    state = OutputState(out)
-    _, _, shards = state.read_plan()
-    with state.lock():
-        marks = [state.read_mark(shard["name"]) for shard in shards]
-        pairs = list(zip(marks, shards, strict=True))
-        missing = [shard["name"] for mark, shard in pairs if mark is None or mark["members"] != shard["members"]]
-        if missing:
-            more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
-            raise RespikeError(
-                f"{len(missing):,} of {len(shards):,} shards of {out} are not finished: {', '.join(missing[:3])}{more}",
-                state.name_parts(missing, [shard["name"] for shard in shards]),
-            )
-        finished = [mark for mark in marks if mark is not None]
-        _finish(state, finished)
+    with open_output(out) as state:
+        _, _, shards = state.read_plan()
+        with state.lock():
+            marks = [state.read_mark(shard["name"]) for shard in shards]
+            pairs = list(zip(marks, shards, strict=True))
+            missing = [shard["name"] for mark, shard in pairs if mark is None or mark["members"] != shard["members"]]
+            if missing:
+                more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+                raise RespikeError(
+                    f"{len(missing):,} of {len(shards):,} shards of {out} are not finished: "
+                    f"{', '.join(missing[:3])}{more}",
+                    state.name_parts(missing, [shard["name"] for shard in shards]),
+                )
+            finished = [mark for mark in marks if mark is not None]
+            _finish(state, finished)
     return replace(summarise(out, finished), seconds=time.perf_counter() - started)
 
 
@@ -114,6 +118,7 @@ def _finish(state: OutputState, marks: Sequence[Mark]) -> None:
     head, settings, shards = state.read_plan()
     state.drop_strangers({shard["name"] for shard in shards})
     write_index(state.out, head, settings, marks)
+    state.publish()
 
 
 def _empty(state: OutputState, part: Part | None) -> None:
@@ -142,7 +147,7 @@ def _sort_out(
         progress.say(f"{len(kept)} of {len(tasks)} shards are finished and kept")
     # the old index promises shards that are about to change; without it no reader mixes old and new
     if open_tasks:
-        (state.out / index.INDEX_NAME).unlink(missing_ok=True)
+        state.drop_index()
     return kept, sorted(open_tasks, key=lambda task: -task.num_source_bytes)
 
 
@@ -151,15 +156,17 @@ def _is_new(mark: dict[str, Any], task: ShardTask) -> bool:
 
 
 def _build(
-    tasks: list[ShardTask], engine: Engine, num_workers: int, timeout_seconds: float | None, progress: Progress
+    tasks: list[ShardTask],
+    run: Callable[..., Iterator[tuple[int, dict[str, Any]]]],
+    num_workers: int | None,
+    timeout_seconds: float | None,
+    progress: Progress,
 ) -> tuple[_Marks, Speed]:
     marks: _Marks = {}
     num_videos = sum(len(task.videos) for task in tasks)
     with progress.task("prepare", total=num_videos, unit="videos") as shown:
         tally = Tally(shown)
-        results = engine(
-            build_shard, tasks, num_workers, tally.hear, recover=after_deaths, deadline_seconds=timeout_seconds
-        )
+        results = run(tasks, num_workers, tally.hear, recover=after_deaths, deadline_seconds=timeout_seconds)
         for number, mark in results:
             task = tasks[number]
             marks[task.name] = mark
@@ -184,7 +191,7 @@ def _log(state: OutputState, summary: PrepareSummary) -> None:
 
 
 def _judge(summary: PrepareSummary, strict: bool) -> None:
-    where = summary.out / index.SKIPPED_NAME
+    where = summary.skipped_path
     # a small part may well hold nothing but missing videos
     if summary.part is None and summary.listed and not summary.written:
         first = summary.skipped_videos[0]

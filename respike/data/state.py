@@ -13,26 +13,32 @@ from typing import Any
 from respike.data import index
 from respike.data.plan import STATE_FOLDER, Part, ShardTask
 from respike.data.settings import PrepareSettings
+from respike.data.storage import RemoteFolder
 from respike.errors import MismatchError, RespikeError
 from respike.files import canonical_json, folder_lock, write_atomically
 from respike.sample import SUBSETS, VideoListing
 
 CARD_NAME = "README.md"
-_OURS = re.compile(
+OURS = re.compile(
     rf"({'|'.join(SUBSETS)})-\d{{6,}}\.tar|"
     + "|".join(map(re.escape, (index.INDEX_NAME, index.VIDEOS_NAME, index.SKIPPED_NAME, CARD_NAME)))
 )
 _MARK_FIELDS = {"members", "fingerprint", "keep_partial", "shard", "videos", "skipped"}
 _MARK_FIELDS |= {"num_events", "num_event_samples"}
-_LOCK = "lock"
-_PART_LOCK = re.compile(r"part-(\d+)-of-(\d+)\.lock")
+LOCK_NAME = "lock"
+PART_LOCK = re.compile(r"part-(\d+)-of-(\d+)\.lock")
 
 
 class OutputState:
-    """What is known of the output folder `out` beside its content."""
+    """What is known of the output folder `out` beside its content.
+
+    `name` is what people call it; `remote` where its content lies, if that is not `out` (see `RemoteOutput`).
+    """
 
     def __init__(self, out: Path) -> None:
         self.out = out
+        self.name = str(out)
+        self.remote: RemoteFolder | None = None
         self.folder = out / STATE_FOLDER
         self._settings = self.folder / "settings.json"
         self._plan = self.folder / "plan.json"
@@ -50,15 +56,15 @@ class OutputState:
             trial.write_bytes(b"")
             trial.unlink()
         except OSError as error:
-            raise RespikeError(f"cannot write to {self.out}: {error.strerror}", "choose another --out") from error
+            raise RespikeError(f"cannot write to {self.name}: {error.strerror}", "choose another --out") from error
 
     def _refuse_foreign(self) -> None:
         if not self.out.is_dir() or self._settings.is_file():
             return
-        foreign = sorted(path.name for path in self.out.iterdir() if _OURS.fullmatch(path.name))
+        foreign = sorted(path.name for path in self.out.iterdir() if OURS.fullmatch(path.name))
         if foreign:
             raise RespikeError(
-                f"{self.out} holds {foreign[0]}, and respike keeps no record of having made it there",
+                f"{self.name} holds {foreign[0]}, and respike keeps no record of having made it there",
                 "give another --out; respike touches only what it wrote itself",
             )
 
@@ -70,7 +76,7 @@ class OutputState:
         """
         with ExitStack() as held:
             if part is None:
-                held.enter_context(folder_lock(self.folder / _LOCK, "respike prepare"))
+                held.enter_context(folder_lock(self.folder / LOCK_NAME, "respike prepare"))
                 # a whole run holds its lock while it looks for parts, a part its own while it looks for a whole run:
                 # whoever of two comes second sees the first
                 self._refuse_parts(count=None)
@@ -78,13 +84,13 @@ class OutputState:
                 name = f"part-{part.number}-of-{part.count}.lock"
                 held.enter_context(folder_lock(self.folder / name, f"respike prepare --part {part}"))
                 self._refuse_parts(count=part.count)
-                with folder_lock(self.folder / _LOCK, f"start of part {part}", timeout_seconds=4):
+                with folder_lock(self.folder / LOCK_NAME, f"start of part {part}", timeout_seconds=4):
                     pass
             yield
 
     def _refuse_parts(self, count: int | None) -> None:
         for path in sorted(self.folder.glob("part-*.lock")):
-            match = _PART_LOCK.fullmatch(path.name)
+            match = PART_LOCK.fullmatch(path.name)
             if match and int(match[2]) != count:
                 with folder_lock(path, "respike prepare looks for parts"):
                     pass
@@ -108,10 +114,10 @@ class OutputState:
             what = ", ".join(
                 name if name == "classes" else f"{name} {before.get(name)} → {now[name]}" for name in changed
             )
-            hint = f"give another --out, or --overwrite to make {self.out} anew"
+            hint = f"give another --out, or --overwrite to make {self.name} anew"
             if changed == ["keep_partial"] and settings.keep_partial:
                 hint = f"add --retry-skipped to go on with what was skipped, or {hint}"
-            raise MismatchError(f"{self.out} was prepared with other settings: {what}", hint)
+            raise MismatchError(f"{self.name} was prepared with other settings: {what}", hint)
 
     def write_plan(self, listing: VideoListing, tasks: Sequence[ShardTask]) -> None:
         """Remember which shards there are to be, for a later `read_plan`."""
@@ -122,7 +128,7 @@ class OutputState:
     def read_plan(self) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
         """The head of the index, the settings and the planned shards. Raises RespikeError where none are known."""
         if not self._plan.is_file() or not self._settings.is_file():
-            raise RespikeError(f"{self.out} holds no run of `respike prepare`", "give the folder that was its --out")
+            raise RespikeError(f"{self.name} holds no run of `respike prepare`", "give the folder that was its --out")
         settings, plan = self._read(self._settings), self._read(self._plan)
         names = ("dataset", "split", "classes")
         head = {name: settings.pop(name) for name in names}
@@ -130,7 +136,7 @@ class OutputState:
 
     def name_parts(self, missing: Sequence[str], names: Sequence[str]) -> str:
         """Say which runs make the missing ones of the shards `names`, as far as the folder tells how it was shared."""
-        counts = {int(match[2]) for path in self.folder.iterdir() if (match := _PART_LOCK.fullmatch(path.name))}
+        counts = {int(match[2]) for path in self.folder.iterdir() if (match := PART_LOCK.fullmatch(path.name))}
         if len(counts) != 1:
             return "run the same `respike prepare` again: finished shards are kept"
         (count,) = counts
@@ -148,7 +154,7 @@ class OutputState:
         """The finished-mark of a shard, if it reads and the shard it promises stands there in its full size."""
         try:
             mark: dict[str, Any] = json.loads((self.folder / "done" / f"{name}.json").read_bytes())
-            if mark["shard"] is not None and (self.out / name).stat().st_size != mark["shard"]["num_bytes"]:
+            if mark["shard"] is not None and self.size_of(name) != mark["shard"]["num_bytes"]:
                 return None
             if not mark.keys() >= _MARK_FIELDS:
                 return None
@@ -156,12 +162,26 @@ class OutputState:
             return None
         return mark
 
+    def size_of(self, name: str) -> int | None:
+        """Bytes of a shard that stands in the folder; None where there is none."""
+        try:
+            return (self.out / name).stat().st_size
+        except OSError:
+            return None
+
+    def drop_index(self) -> None:
+        """Take the index away: what it names is about to change."""
+        (self.out / index.INDEX_NAME).unlink(missing_ok=True)
+
+    def publish(self) -> None:
+        """Let readers see the index that was written; here they do already."""
+
     def empty(self) -> None:
         """Remove all that respike wrote. Raises RespikeError where the folder is not respike's."""
         if not self._settings.is_file():
             self._refuse_foreign()
         # the index first: what follows is no data set any more
-        paths = [self.out / index.INDEX_NAME, *(path for path in self.out.iterdir() if _OURS.fullmatch(path.name))]
+        paths = [self.out / index.INDEX_NAME, *(path for path in self.out.iterdir() if OURS.fullmatch(path.name))]
         paths += [*(self.folder / "done").iterdir(), self._plan, self._settings]
         for path in paths:
             path.unlink(missing_ok=True)

@@ -56,7 +56,7 @@ class Engine(Protocol):
         self,
         function: "Function[Item, Result]",
         items: Sequence[Item],
-        num_workers: int,
+        num_workers: int | None,
         watch: Watch,
         *,
         recover: "Recover[Item] | None" = None,
@@ -64,6 +64,7 @@ class Engine(Protocol):
     ) -> "Iterator[tuple[int, Result]]":
         """Call `function(item, report)` on every item and yield (its index, the result) as each is done.
 
+        `num_workers` is the most that work at once; None leaves it to the engine.
         `function`, items and results must pickle; an item is a unit that may be begun again from its start. A worker
         that dies, or that sends no note for `deadline_seconds` (None: for ever) and is killed for it, is replaced;
         `recover` (None: `try_again`) says what is tried next. An exception from `function` ends the run.

@@ -1,5 +1,6 @@
 """The local engine: a function over items on the processes of one machine."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ _POLL_SECONDS = 0.2
 def run(
     function: "Function[Item, Result]",
     items: Sequence[Item],
-    num_workers: int,
+    num_workers: int | None,
     watch: Watch,
     *,
     recover: "Recover[Item] | None" = None,
@@ -29,12 +30,12 @@ def run(
 ) -> Iterator[tuple[int, Result]]:
     """Call `function(item, report)` on every item and yield (its index, the result) as each is done.
 
-    The promises are those of `base.Engine`. Every item runs in a process of its own kind, with one worker too, so
-    that nothing an item does can take the caller along.
+    The promises are those of `base.Engine`; without `num_workers` there is one a core. Every item runs in a process of
+    its own kind, with one worker too, so that nothing an item does can take the caller along.
     """
     crew = _Crew(function, items, recover or try_again, deadline_seconds)
     try:
-        yield from crew.work(min(num_workers, len(items)), watch)
+        yield from crew.work(min(num_workers or os.cpu_count() or 1, len(items)), watch)
     finally:
         crew.dismiss()
 

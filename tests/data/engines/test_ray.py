@@ -126,11 +126,12 @@ def command(process):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "nowhere.invalid:6379"])
-def test_a_cluster_that_does_not_answer_is_told_within_seconds(address):
+def test_a_cluster_that_does_not_answer_is_told_soon(address):
     started = time.monotonic()
     with pytest.raises(RespikeError, match=f"no Ray cluster answers at {address}"):
         in_process_of_its_own(address)
-    assert time.monotonic() - started < 30
+    # Ray itself would try for more than six minutes
+    assert time.monotonic() - started < 120
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:port"])

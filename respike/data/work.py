@@ -1,0 +1,64 @@
+"""Work: what a worker does with a task, wherever it runs: look whether it sees what it needs, build, deliver."""
+
+import socket
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from respike.data.build import build_shard
+from respike.data.engines.base import Report
+from respike.data.notes import VideoNote
+from respike.data.plan import STATE_FOLDER, ShardTask
+from respike.data.storage import RemoteFolder
+from respike.errors import RespikeError
+from respike.files import canonical_json
+
+
+def make_shard(remote: RemoteFolder | None, task: ShardTask, report: Report) -> dict[str, Any]:
+    """Build a shard where the task says, or build it on this machine and deliver it to `remote`; return its mark.
+
+    Raises RespikeError where this machine sees none of the videos, or not the output folder: on a cluster that is a
+    file system which one node lacks, and must not make its videos count as missing.
+    """
+    _check_sight(task)
+    if remote is None:
+        if not task.path.parent.is_dir():
+            raise RespikeError(
+                f"{socket.gethostname()} does not see {task.path.parent}",
+                "give an --out that every node sees under one path, or a remote address",
+            )
+        return build_shard(task, report)
+    # on the machine that asked, its own scratch folder, which it clears whatever becomes of this process
+    near = task.path.parent if task.path.parent.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="respike-", dir=near) as scratch:
+        return _build_and_deliver(remote, task, Path(scratch), report)
+
+
+def mark_name(shard: str) -> str:
+    """Where the finished-mark of a shard stands in the output folder."""
+    return f"{STATE_FOLDER}/done/{shard}.json"
+
+
+def _build_and_deliver(remote: RemoteFolder, task: ShardTask, scratch: Path, report: Report) -> dict[str, Any]:
+    local = replace(task, path=scratch / task.name, mark_path=scratch / "mark.json")
+    mark = build_shard(local, report)
+    # however long the network takes
+    report(VideoNote(kind="write", shard=task.name))
+    if local.path.exists():
+        remote.upload(local.path, task.name)
+    elif mark["shard"] is None:
+        remote.remove(task.name)
+    # the mark after the shard: it promises that the shard stands there
+    remote.write(mark_name(task.name), canonical_json(mark))
+    return mark
+
+
+def _check_sight(task: ShardTask) -> None:
+    paths = [video.path for video in task.videos if video.path is not None]
+    if paths and not any(path.exists() for path in paths):
+        raise RespikeError(
+            f"{socket.gethostname()} sees none of the {len(paths)} videos of {task.name} that were listed, "
+            f"{paths[0]} for one",
+            "every machine that takes part must see --root under the same path; then run the same command again",
+        )
