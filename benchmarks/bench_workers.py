@@ -1,0 +1,86 @@
+"""Two workers over one, by processes of this machine and by Ray.
+
+    python benchmarks/bench_workers.py [--videos 240] [--frames 96] [--engine local|ray|both] [--rounds 5] [--json PATH]
+
+What counts is the time from the start of the engine to the last finished shard; Ray's own start is not part of it, for
+the instance stands from before. The bytes of every run are held against those of the first.
+"""
+
+import argparse
+import hashlib
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from respike.data.engines import local, ray
+from respike.data.layouts import LAYOUTS, ListingRequest
+from respike.data.prepare import PrepareSettings, prepare
+
+import clips
+import harness
+
+NUM_CLASSES = 6
+
+
+def main() -> None:
+    """Make the videos, prepare them in turns, publish."""
+    arguments = harness.parse_arguments(__doc__, add_arguments)
+    engines = {"local": local.run, "ray": ray.run}
+    chosen = engines if arguments.engine == "both" else {arguments.engine: engines[arguments.engine]}
+    with tempfile.TemporaryDirectory() as folder:
+        root, out = Path(folder) / "videos", Path(folder) / "out"
+        sources = clips.make_clips(Path(folder) / "clips", 4, arguments.frames)
+        for number in range(arguments.videos):
+            clips.link(sources[number % 4], root / f"class{number % NUM_CLASSES}" / f"v{number:05d}.avi")
+        listing = LAYOUTS.get("folder").list_videos(ListingRequest(root=root))
+        settings = PrepareSettings(videos_per_shard=arguments.videos_per_shard)
+        seen: set[str] = set()
+
+        def run(engine: object, num_workers: int) -> float:
+            shutil.rmtree(out, ignore_errors=True)
+            summary = prepare(listing, out, settings, num_workers=num_workers, engine=engine)
+            seen.add(hashlib.sha256((out / "dataset.json").read_bytes()).hexdigest())
+            assert len(seen) == 1, "two runs wrote different bytes"
+            return summary.speed.seconds
+
+        for name, engine in chosen.items():
+            if name == "ray":
+                start_ray()
+            contenders = {f"{name}, {n} worker{'s'[: n - 1]}": partial(run, engine, n) for n in (1, 2)}
+            facts = {
+                "videos": arguments.videos,
+                "frames each": arguments.frames,
+                "shards": -(-arguments.videos // arguments.videos_per_shard),
+            }
+            comparison = harness.compare(
+                f"workers-{name}", contenders, baseline=f"{name}, 1 worker", rounds=arguments.rounds, facts=facts
+            )
+            path = arguments.json and arguments.json.with_stem(f"{arguments.json.stem}-{name}")
+            harness.publish(comparison, path)
+
+
+def start_ray() -> None:
+    """A Ray instance of two processors, which `ray.run` finds and uses."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=128 << 20,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is worked on, and by whom."""
+    parser.add_argument("--videos", type=int, default=240)
+    parser.add_argument("--frames", type=int, default=96)
+    parser.add_argument("--videos-per-shard", type=int, default=12)
+    parser.add_argument("--engine", choices=["local", "ray", "both"], default="both")
+
+
+if __name__ == "__main__":
+    main()
