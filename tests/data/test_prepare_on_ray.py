@@ -1,0 +1,113 @@
+"""Prepare on Ray promises: the bytes of a local run, one task a shard, whatever becomes of nodes."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from respike.data.engines import ray as engine
+from respike.data.prepare import PrepareSettings, prepare
+from respike.errors import RespikeError
+
+from tests.conftest import listing_of
+from tests.data.stores import make_store
+
+ray = pytest.importorskip("ray", reason="the extra respike[ray] is not installed")
+SMALL = PrepareSettings(videos_per_shard=3, short_side=32)
+ROOT = Path(__file__).parents[2]
+
+
+def contents(out):
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.name[0] != "."}
+
+
+@pytest.fixture(scope="module")
+def listing(video_folder):
+    return listing_of(video_folder)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory, listing):
+    out = tmp_path_factory.mktemp("local")
+    prepare(listing, out, SMALL, num_workers=1)
+    return contents(out)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of one processor each."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 128 << 20})
+    made.add_node(num_cpus=1, object_store_memory=128 << 20)
+    made.wait_for_nodes()
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def on_cluster(cluster):
+    return partial(engine.run, address=cluster.address)
+
+
+def test_the_command_prepares_on_ray_and_says_the_same(tmp_path, video_folder):
+    command = [sys.executable, "-m", "respike", "prepare", "folder", "--root", str(video_folder)]
+    command += ["--videos-per-shard", "6", "--workers", "2", "--quiet"]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    for name in ("local", "ray"):
+        out = ["--out", str(tmp_path / name), "--engine", name]
+        answer = subprocess.run([*command, *out], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert (answer.returncode, answer.stdout) == (0, ""), answer.stderr
+    assert contents(tmp_path / "local") == contents(tmp_path / "ray")
+
+
+@pytest.mark.slow
+class TestOnTwoNodes:
+    """All on one cluster; the last test takes a node away."""
+
+    def test_the_bytes_are_those_of_a_local_run(self, tmp_path, listing, expected, on_cluster):
+        prepare(listing, tmp_path / "out", SMALL, engine=on_cluster)
+        assert contents(tmp_path / "out") == expected
+
+    def test_every_node_delivers_to_a_remote_address(self, tmp_path, listing, expected, on_cluster):
+        prepare(listing, make_store(tmp_path / "store"), SMALL, engine=on_cluster)
+        assert contents(tmp_path / "store" / "set") == expected
+
+    def test_a_file_that_no_node_can_read_is_skipped_alone(self, tmp_path, listing, on_cluster):
+        victim = listing.videos[0].video_id
+        broken = dataclasses.replace(
+            listing, videos=(dataclasses.replace(listing.videos[0], path=tmp_path / "pipe.mp4"), *listing.videos[1:])
+        )
+        os.mkfifo(tmp_path / "pipe.mp4")
+        summary = prepare(broken, tmp_path / "out", SMALL, engine=on_cluster, video_timeout_seconds=5)
+        assert [row.video for row in summary.skipped_videos] == [victim]
+
+    def test_a_node_without_the_videos_is_an_error_and_not_a_thousand_skips(self, tmp_path, listing, on_cluster):
+        gone = dataclasses.replace(
+            listing,
+            videos=tuple(dataclasses.replace(v, path=tmp_path / "unmounted" / v.path.name) for v in listing.videos),
+        )
+        with pytest.raises(RespikeError, match="sees none of the 3 videos"):
+            prepare(gone, tmp_path / "out", SMALL, engine=on_cluster)
+
+    def test_a_node_that_is_lost_changes_no_byte_and_doubles_none(self, tmp_path, listing, cluster):
+        # one video a shard, so that the node is lost in the midst of the run
+        settings = PrepareSettings(videos_per_shard=1, short_side=32)
+        prepare(listing, tmp_path / "local", settings, num_workers=1)
+        other = cluster.worker_nodes.copy().pop()
+        lost = []
+
+        def run(*arguments, **options):
+            for number, result in enumerate(engine.run(*arguments, address=cluster.address, **options)):
+                yield result
+                if number == 3:
+                    cluster.remove_node(other, allow_graceful=False)
+                    lost.append(other)
+
+        summary = prepare(listing, tmp_path / "out", settings, engine=run)
+        assert lost
+        assert (summary.written, summary.num_built) == (12, 12)
+        assert contents(tmp_path / "out") == contents(tmp_path / "local")
