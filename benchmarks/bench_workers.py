@@ -8,6 +8,7 @@ the instance stands from before. The bytes of every run are held against those o
 
 import argparse
 import hashlib
+import os
 import shutil
 import tempfile
 from functools import partial
@@ -64,6 +65,8 @@ def start_ray() -> None:
     """A Ray instance of two processors, which `ray.run` finds and uses."""
     import ray
 
+    # by default Ray's workers step back behind everything else on the machine
+    os.environ.update(RAY_worker_niceness="0")
     ray.init(
         address="local",
         num_cpus=2,

@@ -16,6 +16,8 @@ from tests.conftest import listing_of
 from tests.data.stores import make_store
 
 ray = pytest.importorskip("ray", reason="the extra respike[ray] is not installed")
+# by default Ray's workers step back behind everything else on the machine, such as other tests
+os.environ.update(RAY_worker_niceness="0")
 SMALL = PrepareSettings(videos_per_shard=3, short_side=32)
 ROOT = Path(__file__).parents[2]
 

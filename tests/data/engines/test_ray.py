@@ -15,6 +15,8 @@ from respike.errors import RespikeError
 from tests.data.engines import test_local as work
 
 ray = pytest.importorskip("ray", reason="the extra respike[ray] is not installed")
+# by default Ray's workers step back behind everything else on the machine, such as other tests
+os.environ.update(RAY_worker_niceness="0")
 ROOT = Path(__file__).parents[3]
 
 
