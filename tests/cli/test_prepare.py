@@ -237,3 +237,26 @@ def test_stopped_half_way_the_same_command_ends_with_the_same_bytes(here, number
     ]
     assert contents[0] == contents[1]
     assert len(contents[0]) == 12 + 4
+
+
+def test_a_remote_out_is_written_and_named(call, video_folder):
+    address = "memory://command/set"
+    options = ["--root", video_folder, "--out", address, "--short-side", "32"]
+    answer = call("prepare", "folder", *options, "--json")
+    assert answer.code == 0, answer.err
+    facts = json.loads(answer.out)
+    assert (facts["out"], facts["written"], facts["next"]) == (address, 12, f"respike train --data {address}")
+    assert call("index", address, "--quiet").code == 0
+
+
+def test_an_address_that_starts_a_program_is_refused(call, video_folder):
+    answer = call("prepare", "folder", "--root", video_folder, "--out", "pipe:touch x")
+    assert answer.code == 1
+    assert "'pipe:touch x' is no address that respike opens" in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_a_ray_address_goes_with_ray(call, video_folder):
+    answer = call("prepare", "folder", "--root", video_folder, "--ray-address", "head:6379")
+    assert answer.code == 2
+    assert "--ray-address goes with --engine ray" in answer.err
