@@ -6,7 +6,7 @@ Items and results travel through Ray and must be small; whatever is large, `func
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from respike.data.engines import local
@@ -94,7 +94,8 @@ class _Flight:
         while waiting or self._pending:
             while waiting and places:
                 self._start(*waiting.pop(), places.pop())
-            done, _ = self._ray.wait(list(self._pending), timeout=_POLL_SECONDS)
+            with _signals_come_through():
+                done, _ = self._ray.wait(list(self._pending), timeout=_POLL_SECONDS)
             self._listener.pass_on()
             for reference in done:
                 index, place = self._pending.pop(reference)
@@ -138,6 +139,18 @@ class _Flight:
             raise RespikeError(f"Ray cannot run {item}: {first_line(error)}", "see what `ray status` says") from error
         except errors.RayError as error:
             raise _LostError(first_line(error)) from error
+
+
+@contextmanager
+def _signals_come_through() -> Iterator[None]:
+    """Let an exception of a signal handler out as it is: raised while Ray waits, it would come hidden in another."""
+    try:
+        yield
+    except SystemError as error:
+        cause = error.__cause__
+        if cause is None or isinstance(cause, Exception):
+            raise
+        raise cause from None
 
 
 class _LostError(Exception):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -118,6 +119,23 @@ class TestOnOneNode:
         while [child for child in psutil.Process().children(recursive=True) if "child import serve" in command(child)]:
             assert time.monotonic() < deadline, "a process outlived the run"
             time.sleep(0.1)
+
+    def test_a_signal_ends_the_run_as_its_handler_wants(self):
+        class Stopped(BaseException):
+            pass
+
+        def stop(number, frame):
+            raise Stopped
+
+        before = signal.signal(signal.SIGTERM, stop)
+        timer = threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        timer.start()
+        try:
+            with pytest.raises(Stopped):
+                run(work.beat, [60.0])
+        finally:
+            timer.cancel()
+            signal.signal(signal.SIGTERM, before)
 
 
 def command(process):
