@@ -1,20 +1,18 @@
 """`respike prepare`: raw videos → shards."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from respike.cli import options
+from respike.cli.choices import choose_engine, choose_existing
 from respike.cli.prepared import gather_facts, report
 
 if TYPE_CHECKING:
     from respike.color import Color
-    from respike.data.engines.base import Engine
     from respike.data.layouts import Layout, ListingRequest
     from respike.data.plan import Part
-    from respike.data.prepare import Existing
     from respike.data.sampling import Sampling
     from respike.progress import Progress
 
@@ -158,7 +156,7 @@ def command(
     from respike.data.layouts import LAYOUTS, ListingRequest
     from respike.data.prepare import PrepareSettings, prepare
 
-    existing = _choose_existing(resume=resume, retry_skipped=retry_skipped, overwrite=overwrite, part=part)
+    existing = choose_existing(resume=resume, retry_skipped=retry_skipped, overwrite=overwrite, part=part)
     layout = LAYOUTS.get(dataset)
     sampling = sampling or layout.default_sampling
     _check_fit(layout, sampling, split=split, list_path=list_path, clip_step=clip_step, clips_per_video=clips_per_video)
@@ -201,7 +199,7 @@ def command(
         existing=existing,
         part=part,
         video_timeout_seconds=video_timeout,
-        engine=_choose_engine(engine, ray_address),
+        engine=choose_engine(engine, ray_address),
         progress=progress,
     )
     if as_json:
@@ -212,24 +210,6 @@ def command(
 
 def _default_out(dataset: str, split: int | None) -> Path:
     return Path("shards") / (dataset if split is None else f"{dataset}-split{split}")
-
-
-def _choose_engine(name: str, ray_address: str | None) -> "Engine":
-    from respike.data.engines import local, ray
-
-    if name == "ray":
-        return partial(ray.run, address=ray_address)
-    if ray_address is not None:
-        raise click.UsageError("--ray-address goes with --engine ray; this is local")
-    return local.run
-
-
-def _choose_existing(*, resume: bool, retry_skipped: bool, overwrite: bool, part: "Part | None") -> "Existing":
-    if resume + retry_skipped + overwrite > 1:
-        raise click.UsageError("--resume, --retry-skipped and --overwrite exclude each other")
-    if overwrite and part is not None:
-        raise click.UsageError("--overwrite would delete what the other parts made; use it without --part first")
-    return "overwrite" if overwrite else "retry-skipped" if retry_skipped else "resume"
 
 
 def _check_fit(
