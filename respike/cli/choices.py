@@ -1,14 +1,17 @@
-"""What `respike prepare` makes of its options: the engine, what becomes of an earlier run's output."""
+"""What `respike prepare` makes of its options together: the engine, an earlier run's output, what does not fit."""
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from respike.data.engines.base import Engine
+    from respike.data.layouts import Layout
     from respike.data.plan import Part
     from respike.data.prepare import Existing
+    from respike.data.sampling import Sampling
 
 
 def choose_engine(name: str, ray_address: str | None) -> "Engine":
@@ -29,3 +32,24 @@ def choose_existing(*, resume: bool, retry_skipped: bool, overwrite: bool, part:
     if overwrite and part is not None:
         raise click.UsageError("--overwrite would delete what the other parts made; use it without --part first")
     return "overwrite" if overwrite else "retry-skipped" if retry_skipped else "resume"
+
+
+def check_fit(
+    layout: "Layout",
+    sampling: "Sampling",
+    *,
+    split: int | None,
+    list_path: Path | None,
+    clip_step: int | None,
+    clips_per_video: int | None,
+) -> None:
+    """Refuse options that would do nothing on this data set or with this sampling."""
+    if list_path is not None and layout.name != "folder":
+        raise click.UsageError(f"--list goes with `folder`; {layout.name} has lists of its own")
+    if split is not None and split not in layout.splits:
+        allowed = f"has splits {', '.join(map(str, layout.splits))}" if layout.splits else "has no splits"
+        raise click.UsageError(f"--split {split}: {layout.name} {allowed}")
+    if clip_step is not None and sampling == "uniform":
+        raise click.UsageError("--clip-step goes with --sampling dense; this is uniform")
+    if clips_per_video is not None and sampling == "dense":
+        raise click.UsageError("--clips-per-video goes with --sampling uniform; this is dense")

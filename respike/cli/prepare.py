@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from respike.cli import options
-from respike.cli.choices import choose_engine, choose_existing
+from respike.cli.choices import check_fit, choose_engine, choose_existing
 from respike.cli.prepared import gather_facts, report
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def command(
     existing = choose_existing(resume=resume, retry_skipped=retry_skipped, overwrite=overwrite, part=part)
     layout = LAYOUTS.get(dataset)
     sampling = sampling or layout.default_sampling
-    _check_fit(layout, sampling, split=split, list_path=list_path, clip_step=clip_step, clips_per_video=clips_per_video)
+    check_fit(layout, sampling, split=split, list_path=list_path, clip_step=clip_step, clips_per_video=clips_per_video)
     settings = PrepareSettings(
         stride=stride,
         clip_length=clip_length,
@@ -210,27 +210,6 @@ def command(
 
 def _default_out(dataset: str, split: int | None) -> Path:
     return Path("shards") / (dataset if split is None else f"{dataset}-split{split}")
-
-
-def _check_fit(
-    layout: "Layout",
-    sampling: "Sampling",
-    *,
-    split: int | None,
-    list_path: Path | None,
-    clip_step: int | None,
-    clips_per_video: int | None,
-) -> None:
-    """Refuse options that would do nothing on this data set or with this sampling."""
-    if list_path is not None and layout.name != "folder":
-        raise click.UsageError(f"--list goes with `folder`; {layout.name} has lists of its own")
-    if split is not None and split not in layout.splits:
-        allowed = f"has splits {', '.join(map(str, layout.splits))}" if layout.splits else "has no splits"
-        raise click.UsageError(f"--split {split}: {layout.name} {allowed}")
-    if clip_step is not None and sampling == "uniform":
-        raise click.UsageError("--clip-step goes with --sampling dense; this is uniform")
-    if clips_per_video is not None and sampling == "dense":
-        raise click.UsageError("--clips-per-video goes with --sampling uniform; this is dense")
 
 
 def _download(
