@@ -5,7 +5,7 @@ import pytest
 from respike.color import ycc_difference_to_rgb
 from respike.data.augment import View, apply_view, centre_view, random_view
 from respike.data.events import residual_events
-from respike.data.format import make_planes
+from respike.data.events_member import make_planes
 from respike.sample import ClipInfo, EventClip
 
 INFO = ClipInfo(
