@@ -20,8 +20,11 @@ from torch import Tensor
 from respike import __version__
 from respike.errors import CheckpointError, RespikeError
 from respike.files import canonical_json, sha256_of_bytes, sha256_of_file, write_atomically
+from respike.progress import SILENCE, Progress
 from respike.sample import DataSpec
-from respike.zoo.models import create_model, model_config
+from respike.zoo.cards import WEIGHTS_NAME
+from respike.zoo.catalog import resolve_weights
+from respike.zoo.models import OPEN_MODEL, model_config
 from respike.zoo.nn.respike import ModelConfig, ReSpike
 
 _BEST = "best.safetensors"
@@ -108,23 +111,26 @@ def save_checkpoint(path: Path, model: ReSpike, spec: CheckpointSpec) -> None:
     waiting.replace(path.with_suffix(".json"))
 
 
-def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tuple[ReSpike, CheckpointSpec]:
+def load_checkpoint(
+    path: str | Path, device: torch.device | str = "cpu", *, progress: Progress = SILENCE
+) -> tuple[ReSpike, CheckpointSpec]:
     """Rebuild a network from its checkpoint, in evaluation mode on `device`; return it with its spec.
 
-    `path` is the `.safetensors`, the `.json`, the two without their ending, or the folder of a run (its best).
+    `path` is the `.safetensors`, the `.json`, the two without their ending, the folder of a run (its best), or what
+    `resolve_weights` takes besides: a name of the zoo or an address, which is fetched unless it was before.
     Weights and spec are read as data only, and checked before a tensor is made: hash, class count, every tensor's
     name, shape and type.
 
     Raises CheckpointError that names the file, field or tensor that does not fit.
     """
-    weights_path = find_weights(Path(path))
+    weights_path = find_weights(resolve_weights(path, progress=progress))
     spec = read_spec(weights_path)
     config = _config_of(spec)
     try:
         with safe_open(weights_path, framework="pt", device="cpu") as weights:
             _require_num_classes(weights, config)
-            model = create_model(config.name, num_classes=config.num_classes, branches=config.branches)
-            state = _read_tensors(weights, model.state_dict())
+            state = _read_tensors(weights, _expected_tensors(config))
+            model = ReSpike(config)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{weights_path} cannot be read as safetensors: {error}", _HINT) from error
     model.load_state_dict(state)
@@ -134,7 +140,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tup
 def find_weights(path: Path) -> Path:
     """Return the `.safetensors` that `path` means; raise CheckpointError that lists what was looked for."""
     if path.is_dir():
-        candidates = [path / _BEST]
+        candidates = [path / _BEST, path / WEIGHTS_NAME]
     elif path.suffix in (".safetensors", ".json"):
         candidates = [path.with_suffix(".safetensors")]
     else:
@@ -144,7 +150,7 @@ def find_weights(path: Path) -> Path:
             return candidate
     raise CheckpointError(
         f"there is no checkpoint {path}: looked for {', '.join(map(str, candidates))}",
-        "name a .safetensors file, or the folder of a run",
+        "name a .safetensors file, the folder of a run, or weights of `respike zoo list`",
     )
 
 
@@ -203,7 +209,7 @@ def _parse_spec(spec_path: Path) -> CheckpointSpec:
 
 
 def _config_of(spec: CheckpointSpec) -> ModelConfig:
-    """Find the registered network that the spec names; its own figures are compared, never built from."""
+    """Find the network that the spec names; the figures of a fixed one are compared, never built from."""
     for name in ("name", "num_classes", "branches"):
         if name not in spec.model:
             raise CheckpointError(f"the spec's model lacks the field {name!r}", _HINT)
@@ -215,11 +221,14 @@ def _config_of(spec: CheckpointSpec) -> ModelConfig:
             f"the spec's model has num_classes {num_classes}, its data {len(spec.data.classes)} classes", _HINT
         )
     try:
-        config = model_config(name, num_classes=num_classes, branches=branches)  # type: ignore[arg-type]
+        config = ModelConfig.from_json(spec.model)
+        if name == OPEN_MODEL:
+            return config
+        named = model_config(name, num_classes=num_classes, branches=config.branches)
     except RespikeError as error:
         raise CheckpointError(f"the spec's model: {error.problem}", error.hint) from error
-    _require_same_config(spec.model, config)
-    return config
+    _require_same_config(config.to_json(), named)
+    return named
 
 
 def _require_same_config(written: Mapping[str, Any], config: ModelConfig) -> None:
@@ -238,6 +247,15 @@ def _require_num_classes(weights: Any, config: ModelConfig) -> None:
     shape = list(weights.get_slice("head.bias").get_shape()) if "head.bias" in weights.keys() else "missing"  # noqa: SIM118
     if shape != [config.num_classes]:
         raise CheckpointError(f"the tensor head.bias is {shape}, needed is [{config.num_classes}]", _HINT)
+
+
+def _expected_tensors(config: ModelConfig) -> Mapping[str, Tensor]:
+    """Names, shapes and types of a network's tensors, without their memory: a spec could ask for any size."""
+    with torch.device("meta"):
+        try:
+            return ReSpike(config).state_dict()
+        except RespikeError as error:
+            raise CheckpointError(f"the spec's model: {error.problem}", error.hint) from error
 
 
 def _read_tensors(weights: Any, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

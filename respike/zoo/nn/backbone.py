@@ -1,6 +1,7 @@
 """Backbone: the ANN branch, any timm network with maps at strides 4, 8, 16 and 32. The only importer of timm."""
 
-from dataclasses import dataclass
+import difflib
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import huggingface_hub
@@ -35,6 +36,13 @@ class BackboneSettings:
     stem_width: int | None = None
     imagenet_tag: str = ""
 
+    def __post_init__(self) -> None:
+        # timm would look for a name like hf-hub:owner/repo on the network, and a checkpoint may hold any
+        if not timm.is_model(self.timm_name):
+            near = difflib.get_close_matches(self.timm_name, timm.list_models(), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "choose from timm.list_models()"
+            raise SettingError(f"timm has no network {self.timm_name!r}", hint)
+
     @property
     def pixel_mean(self) -> tuple[float, float, float]:
         """What is taken off red, green and blue, on a scale of 0 to 1."""
@@ -52,6 +60,21 @@ class BackboneSettings:
             raise SettingError(f"timm has no network {name!r}", "choose from timm.list_models()")
         red, green, blue = getattr(figures, field)
         return float(red), float(green), float(blue)
+
+
+def backbone_of(name: str) -> BackboneSettings:
+    """The settings of timm's `name`, `resnet18` or `resnet18.tv_in1k`; without a tag, with that of timm's default.
+
+    Raises SettingError where timm has no such network, or weights.
+    """
+    network, _, tag = name.partition(".")
+    settings = BackboneSettings(timm_name=network)
+    figures = timm.get_pretrained_cfg(name if tag else network)
+    if tag and figures is None:
+        tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{network}.*")]
+        raise SettingError(f"timm has no weights {tag!r} for {network}", f"choose from {', '.join(tags) or 'none'}")
+    own_tag = str(figures.tag) if figures is not None and figures.has_weights else ""
+    return replace(settings, imagenet_tag=tag or own_tag)
 
 
 def create_backbone(settings: BackboneSettings, weights: BackboneWeights = "none") -> tuple[nn.Module, tuple[int, ...]]:
@@ -85,9 +108,16 @@ def key_maps(network: nn.Module, keys: Tensor) -> list[Tensor]:
 def _build(settings: BackboneSettings) -> nn.Module:
     asked = {"channels": settings.channels, "stem_width": settings.stem_width}
     options: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    network: nn.Module = timm.create_model(
-        settings.timm_name, pretrained=False, features_only=True, out_indices=_LAST_FOUR, **options
-    )
+    try:
+        network: nn.Module = timm.create_model(
+            settings.timm_name, pretrained=False, features_only=True, out_indices=_LAST_FOUR, **options
+        )
+    # networks that have no maps, fewer than four, or no such options each say so in a way of their own
+    except (RuntimeError, TypeError, AssertionError, AttributeError, IndexError, ValueError) as error:
+        raise SettingError(
+            f"the backbone {settings.timm_name!r} gives no four maps{f' with {options}' if options else ''}: {error}",
+            "choose another timm backbone, such as resnet18, convnext_tiny or mobilenetv4_conv_small",
+        ) from error
     return network
 
 

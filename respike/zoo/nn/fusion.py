@@ -9,6 +9,7 @@ Source: ReSpike (arXiv 2409.01564), section on cross-attention fusion; the block
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from respike.errors import SettingError
 
+FusionKind = Literal["faithful", "additive"]
+FUSION_KINDS: tuple[FusionKind, ...] = get_args(FusionKind)
 HEAD_WIDTH = 32
 NUM_NORM_GROUPS = 32
 
@@ -74,15 +77,22 @@ class GEGLU(nn.Module):
 class Fusion(nn.Module):
     """Add to an SNN map what it finds in the key frame's ANN map, at one scale.
 
-    `pool` is the factor by which both maps are averaged first (1: not at all). The fused map then replaces the fine
-    one, upsampled bilinearly: what the pooling took is gone, as in the published network.
+    `pool` is the factor by which both maps are averaged first (1: not at all). The fused map is brought back
+    bilinearly. What then becomes of the fine one, `kind` says:
+
+    - `faithful`: the fused map takes its place. What the pooling took is gone, as in the published network.
+    - `additive`: only the change that fusion made is upsampled, and added to the fine map. Detail finer than the
+      pooling passes; an untrained fusion changes nothing at all; where nothing is pooled, both kinds are the same.
     """
 
-    def __init__(self, channels: int, context_channels: int, *, pool: int = 1) -> None:
+    def __init__(self, channels: int, context_channels: int, *, pool: int = 1, kind: FusionKind = "faithful") -> None:
         super().__init__()
+        if kind not in FUSION_KINDS:
+            raise SettingError(f"fusion {kind!r}", f"choose from {', '.join(FUSION_KINDS)}")
         if channels % HEAD_WIDTH or channels % NUM_NORM_GROUPS:
             raise SettingError(f"fusion of {channels} channels, allowed are multiples of {HEAD_WIDTH}", "widen the SNN")
         self.pool = pool
+        self.kind = kind
         self.group_norm = nn.GroupNorm(NUM_NORM_GROUPS, channels, eps=1e-6)
         self.project_in = nn.Conv2d(channels, channels, 1)
         self.self_norm = nn.LayerNorm(channels)
@@ -100,11 +110,17 @@ class Fusion(nn.Module):
         """Fuse an SNN map `[R·G, C, H, W]` with an ANN map `[G, C', H, W]`; the result has the SNN map's shape."""
         if self.pool == 1:
             return self.fuse(potential, key_map)
-        pooled = self.fuse(F.avg_pool2d(potential, self.pool), F.avg_pool2d(key_map, self.pool))
-        return F.interpolate(pooled, scale_factor=float(self.pool), mode="bilinear", align_corners=False)
+        coarse, coarse_key_map = F.avg_pool2d(potential, self.pool), F.avg_pool2d(key_map, self.pool)
+        if self.kind == "additive":
+            return potential + self._upsample(self.change(coarse, coarse_key_map))
+        return self._upsample(self.fuse(coarse, coarse_key_map))
 
     def fuse(self, potential: Tensor, key_map: Tensor) -> Tensor:
         """Fuse maps that are pooled already; a transformer block on their pixels, plus `potential`."""
+        return self.change(potential, key_map) + potential
+
+    def change(self, potential: Tensor, key_map: Tensor) -> Tensor:
+        """What `fuse` adds to `potential`."""
         # one pixel one token; with channels last in memory these are views
         tokens = self.project_in(self.group_norm(potential)).flatten(2).transpose(1, 2)
         context = key_map.flatten(2).transpose(1, 2)
@@ -113,4 +129,7 @@ class Fusion(nn.Module):
         tokens = tokens + self.cross_attention(self.cross_norm(tokens), context)
         tokens = tokens + self.feed_forward(self.feed_norm(tokens))
         change: Tensor = self.project_out(tokens.transpose(1, 2).reshape(potential.shape))
-        return change + potential
+        return change
+
+    def _upsample(self, coarse: Tensor) -> Tensor:
+        return F.interpolate(coarse, scale_factor=float(self.pool), mode="bilinear", align_corners=False)

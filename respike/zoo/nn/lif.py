@@ -3,63 +3,60 @@
     potential   h[t] = v[t-1] + (x[t] - v[t-1]) / τ        v starts at 0
     spike       s[t] = 1 where h[t] ≥ threshold, else 0
     reset       v[t] = h[t] · (1 - s[t])                    hard, to 0
+             or v[t] = h[t] - threshold · s[t]              soft: what lay above the threshold stays
+
+The rate 1 / τ is a constant of the layer, or one number a layer that is learned.
 
 Time is folded into the batch, step after step: row t·G + g holds step t of group g. Only this module tells the steps
 apart; every other layer takes the folded rows as an ordinary batch.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from respike.errors import SettingError
-from respike.registry import Registry
+from respike.zoo.nn.surrogate import SURROGATES
 
 # neurons of a block a thread works on, in elements: three steps of it fit a core's second-level cache
 _BLOCK_ELEMENTS = 1 << 16
 
-# (gradient of the spikes, u = h - threshold, α) → gradient of h; u is its own to overwrite
-Surrogate = Callable[[Tensor, Tensor, float], Tensor]
-SURROGATES: Registry[Surrogate] = Registry("surrogate gradient")
-
-
-@SURROGATES.register("arctan")
-def arctan_gradient(grad_spikes: Tensor, overshoot: Tensor, alpha: float) -> Tensor:
-    """Pass a gradient through a spike as if the step were an arctangent: times (α/2) / (1 + (π α u / 2)²).
-
-    `overshoot` is u = h - threshold. Source: Fang et al., ICCV 2021, which takes α = 2.
-    """
-    # (2/α) · (1 + (π α u / 2)²), so that one division does all
-    denominator = overshoot.square_().mul_(math.pi**2 * alpha / 2).add_(2 / alpha)
-    return torch.div(grad_spikes, denominator, out=denominator)
-
-
-@SURROGATES.register("rectangle")
-def rectangle_gradient(grad_spikes: Tensor, overshoot: Tensor, alpha: float) -> Tensor:
-    """Pass a gradient through a spike within 1/α of the threshold, times α/2; block it elsewhere."""
-    return grad_spikes * (overshoot.abs() < 1 / alpha) * (alpha / 2)
+Reset = Literal["hard", "soft"]
+# 1 / τ: a number, or a tensor of one where it is learned
+Rate = float | Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class LIFSettings:
     """What makes a LIF neuron.
 
-    `tau` is the membrane's time constant in steps (≥ 1; at 1 nothing is kept from step to step), `threshold` the
-    potential that fires (> 0), `surrogate` one of SURROGATES, `surrogate_alpha` its sharpness α (> 0).
+    - `tau`: the membrane's time constant in steps (≥ 1; at 1 nothing is kept from step to step).
+    - `learns_tau`: whether each layer learns its own, starting from `tau` (> 1): early layers may then forget fast
+      while late ones gather evidence. Source: Fang et al., ICCV 2021 (parametric LIF), 1/τ = σ(w).
+    - `threshold`: the potential that fires (> 0).
+    - `reset`: `hard`, to 0, as published; `soft`, by the threshold, which loses no charge, so that a firing rate can
+      follow a strong current more closely.
+    - `surrogate`: one of SURROGATES, by which gradients pass a spike; `surrogate_alpha`: its sharpness α (> 0).
     """
 
     tau: float = 4 / 3
     threshold: float = 1.0
     surrogate: str = "arctan"
     surrogate_alpha: float = 2.0
+    reset: Reset = "hard"
+    learns_tau: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.tau < math.inf:
             raise SettingError(f"tau is {self.tau}, allowed are values from 1", "the published network takes 4/3")
+        if self.learns_tau and self.tau == 1:
+            raise SettingError("a tau of 1 cannot be learned from", "start above 1, as from 2")
+        if self.reset not in get_args(Reset):
+            raise SettingError(f"reset {self.reset!r}", f"choose from {', '.join(get_args(Reset))}")
         for name in ("threshold", "surrogate_alpha"):
             if not 0 < getattr(self, name) < math.inf:
                 raise SettingError(f"{name} is {getattr(self, name)}, allowed are values above 0", "take the default")
@@ -67,11 +64,26 @@ class LIFSettings:
 
 
 class LIF(nn.Module):
-    """A layer of LIF neurons, one for each element of a row. It has no parameters and keeps nothing between calls."""
+    """A layer of LIF neurons, one for each element of a row; it keeps nothing between calls.
+
+    It has one parameter where it learns τ, else none.
+    """
 
     def __init__(self, settings: LIFSettings) -> None:
         super().__init__()
         self.settings = settings
+        if settings.learns_tau:
+            self.rate_logit = nn.Parameter(torch.tensor(-math.log(settings.tau - 1)))
+
+    @property
+    def rate(self) -> Rate:
+        """1 / τ: a number, or where it is learned a tensor of no dimensions that passes gradients."""
+        return self.rate_logit.sigmoid() if self.settings.learns_tau else 1 / self.settings.tau
+
+    @property
+    def tau(self) -> float:
+        """The membrane's time constant in steps, as it stands."""
+        return float(1 / self.rate)
 
     def forward(self, current: Tensor, num_steps: int) -> Tensor:
         """Run `num_steps` steps on `current` `[num_steps · G, ...]` and return the spikes, 0 or 1, in the same shape.
@@ -79,23 +91,32 @@ class LIF(nn.Module):
         The membrane starts at 0 in each of the G groups. The gradient goes through the potentials and the surrogate,
         not through the reset.
         """
-        spikes: Tensor = _IntegrateAndFire.apply(current, num_steps, self.settings)
+        rate = self.rate
+        if isinstance(rate, Tensor):
+            rate = rate.to(current.dtype)
+        spikes: Tensor = _IntegrateAndFire.apply(current, rate, num_steps, self.settings)
         return spikes
 
     def extra_repr(self) -> str:
         """What `print(model)` shows of the settings."""
-        return f"tau={self.settings.tau:.4g}, threshold={self.settings.threshold:g}, {self.settings.surrogate}"
+        learned = " (learned)" if self.settings.learns_tau else ""
+        facts = f"tau={self.tau:.4g}{learned}, threshold={self.settings.threshold:g}"
+        return f"{facts}, {self.settings.reset} reset, {self.settings.surrogate}"
 
 
-def integrate(current: Tensor, num_steps: int, settings: LIFSettings) -> tuple[Tensor, Tensor]:
+def integrate(
+    current: Tensor, num_steps: int, settings: LIFSettings, rate: Rate | None = None
+) -> tuple[Tensor, Tensor]:
     """Return spikes and potentials (before the reset), each of the shape of `current` `[num_steps · G, ...]`.
 
-    No gradient passes; for that there is `LIF`.
+    `rate` is 1 / τ of a layer that learns it (`LIF.rate`), None for that of `settings`. No gradient passes; for that
+    there is `LIF`.
     """
     current = _dense(current.detach())
+    rate = 1 / settings.tau if rate is None else rate.detach().to(current.dtype) if isinstance(rate, Tensor) else rate
     spikes, potentials = torch.empty_like(current), torch.empty_like(current)
     for arriving, fired, potential in _blocks(num_steps, current, spikes, potentials):
-        for step, reached in enumerate(_run(arriving, fired, settings)):
+        for step, reached in enumerate(_run(arriving, fired, rate, settings)):
             potential[step] = reached
     return spikes, potentials
 
@@ -107,58 +128,89 @@ class _IntegrateAndFire(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor, num_steps: int, settings: LIFSettings) -> Tensor:
+    def forward(ctx: Any, current: Tensor, rate: Rate, num_steps: int, settings: LIFSettings) -> Tensor:
         current = _dense(current)
         spikes = torch.empty_like(current)
         for arriving, fired in _blocks(num_steps, current, spikes):
-            for _ in _run(arriving, fired, settings):
+            for _ in _run(arriving, fired, rate, settings):
                 pass
-        ctx.save_for_backward(current, spikes)
+        learned = (rate,) if isinstance(rate, Tensor) else ()
+        ctx.save_for_backward(current, spikes, *learned)
+        ctx.rate = None if learned else rate
         ctx.num_steps, ctx.settings = num_steps, settings
         return spikes
 
     @staticmethod
-    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, None, None]:
-        current, spikes = ctx.saved_tensors
+    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        current, spikes, *learned = ctx.saved_tensors
+        rate = learned[0] if learned else ctx.rate
+        # a layer's currents are many: their sum needs more digits than half precision has
+        grad_rate = torch.zeros((), dtype=torch.promote_types(current.dtype, torch.float32), device=current.device)
         grad_current = torch.empty_like(current)
         if grad_spikes.stride() != current.stride():  # a block must be the same neurons in each
             grad_spikes = torch.empty_like(current).copy_(grad_spikes)
         for arriving, fired, grad_fired, grad in _blocks(ctx.num_steps, current, spikes, grad_spikes, grad_current):
-            _run_back(arriving, fired, grad_fired, grad, ctx.settings)
-        return grad_current, None, None
+            back = _run_back(arriving, fired, grad_fired, grad, rate, ctx.settings)
+            for step, before in back:
+                if learned:
+                    arrived = arriving[step] if before is None else arriving[step] - before
+                    grad_rate += torch.mul(arrived, grad[step]).sum(dtype=grad_rate.dtype)
+        return grad_current, (grad_rate / rate).to(rate.dtype) if learned else None, None, None
 
 
-def _run(current: Tensor, fired: Tensor, settings: LIFSettings) -> Iterator[Tensor]:
+def _run(current: Tensor, fired: Tensor, rate: Rate, settings: LIFSettings) -> Iterator[Tensor]:
     """Run the steps of `current` `[num_steps, M]`, write the spikes into `fired`, give each step's potential."""
     potential = None
     for step, arriving in enumerate(current):
-        potential = _next_potential(potential, fired[step - 1], arriving, settings)
+        kept = None if potential is None else _reset(potential, fired[step - 1], settings)
+        potential = _charge(kept, arriving, rate)
         torch.ge(potential, settings.threshold, out=fired[step])
         yield potential
 
 
-def _next_potential(before: Tensor | None, fired_before: Tensor, arriving: Tensor, settings: LIFSettings) -> Tensor:
-    if before is None:
-        return arriving * (1 / settings.tau)
-    kept = torch.addcmul(before, before, fired_before, value=-1)
-    return torch.lerp(kept, arriving, 1 / settings.tau, out=kept)
+def _reset(potential: Tensor, fired: Tensor, settings: LIFSettings) -> Tensor:
+    """v: what stays of a potential after its spike."""
+    if settings.reset == "soft":
+        return torch.add(potential, fired, alpha=-settings.threshold)
+    return torch.addcmul(potential, potential, fired, value=-1)
 
 
-def _run_back(current: Tensor, fired: Tensor, grad_fired: Tensor, grad: Tensor, settings: LIFSettings) -> None:
-    """Write the gradient of `current` `[num_steps, M]` into `grad`, from the last step to the first."""
+def _charge(kept: Tensor | None, arriving: Tensor, rate: Rate) -> Tensor:
+    """h: the potential after a step's current; `kept` is overwritten, None stands for 0."""
+    if kept is None:
+        return arriving * rate
+    return torch.lerp(kept, arriving, rate, out=kept)
+
+
+def _run_back(
+    current: Tensor, fired: Tensor, grad_fired: Tensor, grad: Tensor, rate: Rate, settings: LIFSettings
+) -> Iterator[tuple[int, Tensor | None]]:
+    """Write the gradient of `current` `[num_steps, M]` into `grad`, from the last step to the first.
+
+    After each step gives its number and the membrane v that it started from, None for 0.
+    """
     surrogate = SURROGATES.get(settings.surrogate)
     potentials: list[Tensor] = []
     for step, arriving in enumerate(current):
-        before = potentials[-1] if potentials else None
-        potentials.append(_next_potential(before, fired[step - 1], arriving, settings))
+        kept = _reset(potentials[-1], fired[step - 1], settings) if potentials else None
+        potentials.append(_charge(kept, arriving, rate))
     for step in reversed(range(len(current))):
         overshoot = potentials[step].sub_(settings.threshold)
         through_spike = surrogate(grad_fired[step], overshoot, settings.surrogate_alpha)
-        torch.mul(through_spike, 1 / settings.tau, out=grad[step])
+        torch.mul(through_spike, rate, out=grad[step])
         if step + 1 < len(current):
-            # h[t] reaches h[t+1] through v[t], which is 0 where it has fired
-            through_membrane = torch.addcmul(grad[step + 1], grad[step + 1], fired[step], value=-1)
-            grad[step].add_(through_membrane, alpha=1 - 1 / settings.tau)
+            through_membrane = grad[step + 1]
+            if settings.reset == "hard":  # h[t] reaches h[t+1] through v[t], which is 0 where it has fired
+                through_membrane = torch.addcmul(through_membrane, through_membrane, fired[step], value=-1)
+            _add_scaled(grad[step], through_membrane, 1 - rate)
+        yield step, _reset(potentials[step - 1], fired[step - 1], settings) if step and settings.learns_tau else None
+
+
+def _add_scaled(total: Tensor, part: Tensor, factor: Rate) -> None:
+    if isinstance(factor, Tensor):
+        total.addcmul_(part, factor)
+    else:
+        total.add_(part, alpha=factor)
 
 
 def _blocks(num_steps: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

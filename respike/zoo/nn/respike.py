@@ -6,70 +6,18 @@ Source: *ReSpike: Residual Frames-based Hybrid Spiking Neural Networks for Effic
 (arXiv 2409.01564). `docs/model.md` lists every number and every deviation.
 """
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
 import torch
 from torch import Tensor, nn
 
 from respike.color import COLORS, YCC_TO_RGB, Color
 from respike.errors import SettingError
-from respike.zoo.nn.backbone import BackboneSettings, BackboneWeights, create_backbone, key_maps
+from respike.zoo.nn.backbone import BackboneWeights, create_backbone, key_maps
+from respike.zoo.nn.config import BRANCHES, SIZE_STEP, Branches, ModelConfig
 from respike.zoo.nn.fusion import Fusion
 from respike.zoo.nn.recompute import recompute
-from respike.zoo.nn.spiking_resnet import SpikingResNet, SpikingResNetSettings
+from respike.zoo.nn.spiking_resnet import SpikingResNet
 
-Branches = Literal["hybrid", "ann", "snn", "concat"]
-BRANCHES: tuple[Branches, ...] = get_args(Branches)
-SIZE_STEP = 32  # both branches halve an image five times
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """All that decides a network's shape.
-
-    `branches`: `hybrid` (both, fused), `concat` (both, without fusion), `ann` (key frames alone), `snn` (residuals
-    alone). `fusion_pools` holds for each scale the factor by which maps are pooled before fusion, 0 for no fusion.
-    """
-
-    name: str
-    num_classes: int
-    backbone: BackboneSettings
-    snn: SpikingResNetSettings
-    branches: Branches = "hybrid"
-    fusion_pools: tuple[int, ...] = (4, 2, 1, 1)
-
-    def __post_init__(self) -> None:
-        if self.branches not in BRANCHES:
-            raise SettingError(f"branches {self.branches!r}", f"choose from {', '.join(BRANCHES)}")
-        if self.num_classes < 1:
-            raise SettingError(f"a network for {self.num_classes} classes, allowed are 1 and more", "name the classes")
-        if len(self.fusion_pools) != len(self.snn.channels):
-            raise SettingError(
-                f"{len(self.fusion_pools)} fusion pools for {len(self.snn.channels)} scales", "name one a scale"
-            )
-
-    @property
-    def uses_keys(self) -> bool:
-        """Whether key frames enter the network."""
-        return self.branches != "snn"
-
-    @property
-    def uses_residuals(self) -> bool:
-        """Whether residuals enter the network."""
-        return self.branches != "ann"
-
-    def to_json(self) -> dict[str, Any]:
-        """The config as plain JSON values."""
-        return _plain(dataclasses.asdict(self))
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = {}
-    for name, value in settings.items():
-        plain[name] = _plain(value) if isinstance(value, dict) else list(value) if isinstance(value, tuple) else value
-    return plain
+__all__ = ["BRANCHES", "SIZE_STEP", "Branches", "ModelConfig", "ReSpike"]
 
 
 class ReSpike(nn.Module):
@@ -95,7 +43,8 @@ class ReSpike(nn.Module):
         if config.branches == "hybrid":
             scales = zip(config.snn.channels, ann_channels, config.fusion_pools, strict=True)
             self.fusions = nn.ModuleList(
-                Fusion(channels, context, pool=pool) if pool else nn.Identity() for channels, context, pool in scales
+                Fusion(channels, context, pool=pool, kind=config.fusion) if pool else nn.Identity()
+                for channels, context, pool in scales
             )
         self.head = nn.Linear(num_features, config.num_classes)
         # a 3×3 convolution on a CPU runs about twice as fast so; names and shapes stay as they are

@@ -14,22 +14,44 @@ from torch import Tensor, nn
 from respike.errors import SettingError
 from respike.zoo.nn.lif import LIF, LIFSettings
 
+NUM_STAGES = 4
+BLOCKS_BY_DEPTH = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpikingResNetSettings:
-    """The size of a spiking ResNet: channels of the stem and of each stage, blocks a stage, and its neurons."""
+    """The size of a spiking ResNet: channels of the stem and of each stage, blocks of each stage, and its neurons."""
 
     stem_channels: int = 64
     channels: tuple[int, ...] = (64, 128, 256, 512)
-    blocks_per_stage: int = 2
+    num_blocks: tuple[int, ...] = (2, 2, 2, 2)
     lif: LIFSettings = field(default_factory=LIFSettings)
 
     def __post_init__(self) -> None:
-        for count in (self.stem_channels, *self.channels, self.blocks_per_stage):
-            if count < 1:
-                raise SettingError(
-                    f"a spiking ResNet of {count} channels or blocks, allowed are 1 and more", "raise it"
-                )
+        # the upper bounds keep a foreign checkpoint's claims from taking all memory
+        for counts, most in (((self.stem_channels, *self.channels), 4096), (self.num_blocks, 100)):
+            for count in counts:
+                if not 1 <= count <= most:
+                    raise SettingError(
+                        f"a spiking ResNet of {count} channels or blocks, allowed are 1 to {most}", "see its settings"
+                    )
+        if not len(self.channels) == len(self.num_blocks) == NUM_STAGES:
+            raise SettingError(
+                f"channels for {len(self.channels)} stages and blocks for {len(self.num_blocks)}",
+                f"a spiking ResNet has {NUM_STAGES} stages",
+            )
+
+    @classmethod
+    def of_depth(cls, depth: int = 18, *, width: int = 64, lif: LIFSettings | None = None) -> "SpikingResNetSettings":
+        """The settings by a ResNet's usual name: `depth` 18, as published, or 34; `width` channels in the stem.
+
+        The stages have once, twice, four and eight times as many. Raises SettingError that lists the depths.
+        """
+        if depth not in BLOCKS_BY_DEPTH:
+            raise SettingError(f"an SNN of depth {depth}", f"choose from {', '.join(map(str, BLOCKS_BY_DEPTH))}")
+        channels = tuple(width * factor for factor in (1, 2, 4, 8))
+        blocks = BLOCKS_BY_DEPTH[depth]
+        return cls(stem_channels=width, channels=channels, num_blocks=blocks, lif=lif or LIFSettings())
 
 
 class SpikingStem(nn.Module):
@@ -102,8 +124,8 @@ class SpikingResNet(nn.Module):
         self.stem = SpikingStem(settings.stem_channels)
         widths = (settings.stem_channels, *settings.channels)
         self.stages = nn.ModuleList(
-            SpikingStage(narrow, wide, settings.blocks_per_stage, settings.lif)
-            for narrow, wide in itertools.pairwise(widths)
+            SpikingStage(narrow, wide, num_blocks, settings.lif)
+            for (narrow, wide), num_blocks in zip(itertools.pairwise(widths), settings.num_blocks, strict=True)
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
