@@ -20,12 +20,11 @@ class Begun:
     recipe: Recipe
     recipe_name: str | None
     data: str
-    init: Path | None
+    init: str | None
 
     def to_files(self) -> dict[str, str]:
         """The texts that `read_begun` reads, by file name."""
-        init = None if self.init is None else str(self.init)
-        request = {"recipe": self.recipe_name, "data": self.data, "init": init}
+        request = {"recipe": self.recipe_name, "data": self.data, "init": self.init}
         return {RECIPE_NAME: self.recipe.to_toml(), REQUEST_NAME: canonical_json(request, indent=2)}
 
 
@@ -39,12 +38,11 @@ def read_begun(folder: Path, recipe_name: str | None) -> Begun | None:
         return None
     try:
         request = json.loads((folder / REQUEST_NAME).read_text(encoding="utf-8"))
-        init = request["init"]
         begun = Begun(
             recipe=read_recipe(folder / RECIPE_NAME),
             recipe_name=request["recipe"],
             data=request["data"],
-            init=None if init is None else Path(init),
+            init=request["init"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RespikeError(f"cannot read {folder / REQUEST_NAME}: {error}", "train anew into another folder") from error

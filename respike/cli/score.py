@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   respike score runs/respike_r18-ucf101-split1
+  respike score respike_tiny.demo16 --data demo/shards
   respike score runs/mine/last.safetensors --data shards/hmdb51-split1 --json
 """
 )
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint")
 @click.option("--data", metavar="DIR", help="Prepared shards.  [default: the only set under shards/]")
 @click.option("--subset", help="train, val or test.  [default: the one that the data set is scored on]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Clips at a time.")
@@ -32,7 +33,7 @@ Examples:
 @click.option("--quiet", is_flag=True, help="Say nothing but errors and the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, fractions from 0 to 1.")
 def command(
-    checkpoint: Path,
+    checkpoint: str,
     data: str | None,
     subset: str | None,
     batch_size: int,
@@ -43,7 +44,7 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Score CHECKPOINT, a run's folder or a .safetensors file, on shards that it has not seen.
+    """Score CHECKPOINT, a run's folder, a .safetensors file or a name of the zoo, on shards that it has not seen.
 
     Top-1, top-5 and mean class accuracy, for single clips and for videos, whose probabilities are the mean of their
     clips'. Data whose data set, split, classes, stride or other clip settings differ from the training's is refused,
@@ -57,7 +58,7 @@ def command(
 
     progress = render.make_progress(quiet=quiet, json=as_json)
     place = resolve_device(device)
-    model, spec = load_checkpoint(checkpoint, place)
+    model, spec = load_checkpoint(checkpoint, place, progress=progress)
     path = find_data(data)
     subset = subset or open_shards(path).spec.evaluation_subset
     dataset = open_shards(path, subset)

@@ -81,7 +81,7 @@ Examples:
     help="Where the ANN branch starts; imagenet fetches weights once.  [default: none]",
 )
 @click.option(
-    "--init", type=click.Path(path_type=Path), metavar="CHECKPOINT", help="Start from a trained network; see below."
+    "--init", metavar="CHECKPOINT", help="Start from a trained network, a path or a name of the zoo; see below."
 )
 @click.option("--force", is_flag=True, help="Use --init though it has learned from videos that are to test on.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, or with the only one that is not done.")
@@ -94,7 +94,7 @@ def command(
     save_every: str | None,
     workers: int | None,
     out: Path | None,
-    init: Path | None,
+    init: str | None,
     force: bool,
     resume: bool,
     quiet: bool,
@@ -138,7 +138,7 @@ def _make_request(
     *,
     workers: int | None,
     out: Path | None,
-    init: Path | None,
+    init: str | None,
     is_resumed: bool,
 ) -> "TrainRequest":
     from respike.cli.begun import find_begun, read_begun

@@ -33,7 +33,7 @@ class TrainRequest:
     is_batch_size_given: bool
     num_workers: int | None
     out: Path | None
-    init: Path | None
+    init: str | None
     is_resumed: bool
 
 
@@ -155,7 +155,7 @@ def _fit_batch_size(request: TrainRequest, num_clips: int, progress: "Progress")
 
 
 def _start_from(
-    init: Path,
+    init: str,
     model: "ReSpike",
     shards: "ShardDataset",
     held_out: "ShardDataset",
@@ -167,7 +167,7 @@ def _start_from(
     from respike.zoo.checkpoint import load_checkpoint
     from respike.zoo.transfer import find_overlap, transfer_weights
 
-    source, spec = load_checkpoint(init)
+    source, spec = load_checkpoint(init, progress=progress)
     tested = {row.video for row in shards.clips if row.subset == shards.spec.evaluation_subset}
     if known := find_overlap(spec, tested):
         problem = f"{init} has learned from {len(known)} of the {len(tested)} videos that are to test on"

@@ -19,6 +19,7 @@ SPEC_NAME = "model.json"
 CARDS_FOLDER = Path(__file__).parent / "cards"
 IN_PACKAGE = "package"
 
+Counted = Literal["clips", "videos"]
 Origin = Literal["measured here", "reported"]
 
 # arch.tag, as timm has it
@@ -53,7 +54,7 @@ class CardScore:
 
     metric: str
     value: float
-    of: Literal["clips", "videos"]
+    of: Counted
     subset: str
     origin: Origin
     count: int | None = None
@@ -73,11 +74,11 @@ class WeightCard:
     """What is known of a set of weights, or of one that is still to be trained: a recipe, which has no `files`.
 
     - `name`: `arch.tag`; `summary`: one line; `notes`: what a user should know besides.
-    - `model`: the network's ModelConfig as JSON, None for a recipe whose network is named by `name` alone.
+    - `model`: the network's ModelConfig as JSON; `num_parameters`: how many it has.
     - `image_size`: side in pixels of what it was trained on; `data`: the data, its classes and fingerprint.
     - `command`: what trains it; `training`: the settings of the training.
     - `files`: the weights and their spec; `sources`: folders that hold them, `package` or addresses, the first first.
-    - `scores`, `licence` (an SPDX name), `num_parameters`.
+    - `scores`; `licence`: an SPDX name, NOASSERTION where there is nothing to license yet.
     """
 
     name: str
