@@ -19,15 +19,17 @@ def batch_norm(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
 class Neurons:
     """The membranes of one layer, from step to step."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         self.membrane = 0.0
-        self.num_fired = self.num_neurons = 0
+        settings = layer.settings
+        self.threshold, self.is_soft = settings.threshold, settings.reset == "soft"
+        self.rate = 1 / (1 + torch.exp(-layer.rate_logit)) if settings.learns_tau else 1 / settings.tau
 
     def __call__(self, current: torch.Tensor) -> torch.Tensor:
-        potential = self.membrane + (current - self.membrane) / (4 / 3)
-        spikes = (potential >= 1).to(current.dtype)
-        self.membrane = torch.where(potential >= 1, 0.0, potential)
-        return spikes
+        potential = self.membrane + (current - self.membrane) * self.rate
+        fires = potential >= self.threshold
+        self.membrane = torch.where(fires, potential - self.threshold if self.is_soft else 0.0, potential)
+        return fires.to(current.dtype)
 
 
 def attention(layer: nn.Module, tokens: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
@@ -41,7 +43,7 @@ def attention(layer: nn.Module, tokens: torch.Tensor, context: torch.Tensor) -> 
 
 
 def fuse(fusion: nn.Module, x: torch.Tensor, key_map: torch.Tensor) -> torch.Tensor:
-    fine = x.shape[-2:]
+    fine, fine_map = x.shape[-2:], x
     if fusion.pool > 1:
         x, key_map = F.avg_pool2d(x, fusion.pool), F.avg_pool2d(key_map, fusion.pool)
     channels, height, width = x.shape[1:]
@@ -64,7 +66,10 @@ def fuse(fusion: nn.Module, x: torch.Tensor, key_map: torch.Tensor) -> torch.Ten
     gelu = gate * (1 + torch.erf(gate / 2**0.5)) / 2
     tokens = tokens + (value * gelu) @ feed.contract.weight.T + feed.contract.bias
     change = tokens @ fusion.project_out.weight[:, :, 0, 0].T + fusion.project_out.bias
-    fused = x + change.T.reshape(1, channels, height, width)
+    change = change.T.reshape(1, channels, height, width)
+    if fusion.kind == "additive" and fusion.pool > 1:
+        return fine_map + F.interpolate(change, size=fine, mode="bilinear", align_corners=False)
+    fused = x + change
     return F.interpolate(fused, size=fine, mode="bilinear", align_corners=False) if fusion.pool > 1 else fused
 
 
@@ -80,7 +85,7 @@ def block_step(block: nn.Module, neurons: tuple[Neurons, Neurons], x: torch.Tens
 def group_logits(model: nn.Module, key: torch.Tensor, residuals: torch.Tensor) -> torch.Tensor:
     """Logits `[K]` of one group from normalised input: `key` `[3, H, W]`, `residuals` `[R, 3, H, W]`."""
     maps = model.ann(key[None])
-    neurons = {block: (Neurons(), Neurons()) for stage in model.snn.stages for block in stage.blocks}
+    neurons = {block: (Neurons(block.lif1), Neurons(block.lif2)) for stage in model.snn.stages for block in stage.blocks}
     last = []
     for residual in residuals:
         x = batch_norm(model.snn.stem.norm, F.conv2d(residual[None], model.snn.stem.conv.weight, stride=2, padding=1))

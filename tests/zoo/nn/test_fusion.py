@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def random_fusion(*, pool=1):
+def random_fusion(*, pool=1, kind="faithful"):
     torch.manual_seed(0)
-    fusion = Fusion(64, 96, pool=pool).double()
+    fusion = Fusion(64, 96, pool=pool, kind=kind).double()
     for parameter in fusion.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return fusion
@@ -27,6 +27,25 @@ def test_an_untrained_fusion_changes_nothing_but_the_pooling():
     assert torch.equal(Fusion(64, 96).double()(potential, key_map), potential)
     pooled = F.interpolate(F.avg_pool2d(potential, 4), scale_factor=4.0, mode="bilinear")
     assert torch.equal(Fusion(64, 96, pool=4).double()(potential, key_map), pooled)
+
+
+def test_an_additive_fusion_untrained_changes_nothing_at_all():
+    potential, key_map = maps(8)
+    assert torch.equal(Fusion(64, 96, pool=4, kind="additive").double()(potential, key_map), potential)
+
+
+def test_an_additive_fusion_adds_the_faithful_one_s_change_and_keeps_the_detail():
+    potential, key_map = maps(8)
+    faithful = random_fusion(pool=2)(potential, key_map)
+    additive = random_fusion(pool=2, kind="additive")(potential, key_map)
+    pooled = F.interpolate(F.avg_pool2d(potential, 2), scale_factor=2.0, mode="bilinear")
+    torch.testing.assert_close(additive, faithful - pooled + potential, rtol=0, atol=1e-11)
+    assert torch.equal(random_fusion(kind="additive")(potential, key_map), random_fusion()(potential, key_map))
+
+
+def test_an_unknown_kind_of_fusion_lists_the_choices():
+    with pytest.raises(SettingError, match="choose from faithful, additive"):
+        Fusion(64, 96, kind="sum")
 
 
 def test_each_step_asks_its_own_group_and_no_other():

@@ -5,6 +5,7 @@ import torch
 from respike.errors import RespikeError, SettingError
 from respike.zoo.nn import lif
 from respike.zoo.nn.lif import LIF, LIFSettings, integrate
+from respike.zoo.nn.surrogate import USUAL_ALPHAS
 from spikingjelly.activation_based import neuron, surrogate
 
 
@@ -46,6 +47,75 @@ def test_spikes_membrane_and_gradients_are_those_of_spikingjelly(num_steps, tau,
     assert torch.equal(spikes, again)
     torch.testing.assert_close(potentials * (1 - spikes), theirs.v_seq.detach().flatten(0, 1), rtol=0, atol=1e-14)
     torch.testing.assert_close(grad, their_current.grad.flatten(0, 1), rtol=0, atol=1e-14)
+
+
+SURROGATES = {
+    "arctan": lambda alpha: surrogate.ATan(alpha=alpha),
+    "sigmoid": lambda alpha: surrogate.Sigmoid(alpha=alpha),
+    "triangle": lambda alpha: surrogate.PiecewiseQuadratic(alpha=alpha),
+}
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+@pytest.mark.parametrize("learns_tau", [False, True])
+def test_every_option_is_spikingjelly_s(name, reset, learns_tau):
+    alpha, tau, threshold = USUAL_ALPHAS[name], 1.6, 0.9
+    kinds = {"v_threshold": threshold, "v_reset": 0.0 if reset == "hard" else None, "detach_reset": True}
+    kinds |= {"decay_input": True, "surrogate_function": SURROGATES[name](alpha), "step_mode": "m"}
+    theirs = neuron.ParametricLIFNode(init_tau=tau, **kinds) if learns_tau else neuron.LIFNode(tau=tau, **kinds)
+    theirs = theirs.double()
+    settings = LIFSettings(
+        tau=tau, threshold=threshold, surrogate=name, surrogate_alpha=alpha, reset=reset, learns_tau=learns_tau
+    )
+    ours = LIF(settings).double()
+    if learns_tau:  # both round the starting value to single precision, each in its own way
+        ours.load_state_dict({"rate_logit": theirs.w.detach()})
+    current, weights = currents(5 * 3, 4, 6, 6), currents(5 * 3, 4, 6, 6).flip(0)
+    their_current = current.view(5, 3, 4, 6, 6).clone().requires_grad_()
+    their_spikes = theirs(their_current)
+    their_spikes.backward(weights.view_as(their_spikes))
+    current.requires_grad_()
+    spikes = ours(current, 5)
+    spikes.backward(weights)
+
+    assert 0.2 < spikes.mean() < 0.8
+    assert torch.equal(spikes, their_spikes.flatten(0, 1))
+    assert torch.equal(spikes, integrate(current, 5, settings, ours.rate)[0])
+    torch.testing.assert_close(current.grad, their_current.grad.flatten(0, 1), rtol=0, atol=1e-14)
+    if learns_tau:
+        assert ours.rate_logit.grad.abs() > 0.01
+        torch.testing.assert_close(ours.rate_logit.grad, theirs.w.grad, rtol=1e-12, atol=0)
+
+
+def test_a_learned_tau_starts_where_it_is_told_and_moves():
+    layer = LIF(LIFSettings(tau=4 / 3, learns_tau=True))
+    assert layer.tau == pytest.approx(4 / 3)
+    current = currents(8, 50, dtype=torch.float32)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    for _ in range(5):
+        optimizer.zero_grad()
+        layer(current, 4).mean().neg().backward()
+        optimizer.step()
+    assert abs(layer.tau - 4 / 3) > 1e-3
+    assert "(learned)" in repr(layer)
+
+
+def test_the_gradient_of_tau_is_the_same_in_either_order_in_memory_and_any_block(monkeypatch):
+    current, weights = currents(6, 4, 6, 8), currents(6, 4, 6, 8).flip(0)
+    grads = []
+    for arrange, block in ((torch.contiguous_format, 1 << 16), (torch.channels_last, 1 << 16), (None, 5)):
+        monkeypatch.setattr(lif, "_BLOCK_ELEMENTS", block)
+        layer = LIF(LIFSettings(learns_tau=True)).double()
+        layer(current if arrange is None else current.contiguous(memory_format=arrange), 3).backward(weights)
+        grads.append(layer.rate_logit.grad.item())
+    assert grads == pytest.approx([grads[0]] * 3, rel=1e-12)
+
+
+def test_a_soft_reset_keeps_what_lies_above_the_threshold():
+    spikes, potentials = integrate(torch.tensor([[2.0], [0.0]]), 2, LIFSettings(tau=2.0, threshold=0.75, reset="soft"))
+    assert spikes.flatten().tolist() == [1, 0]
+    assert potentials.flatten().tolist() == [1.0, 0.125]
 
 
 def test_a_membrane_keeps_a_quarter_and_forgets_after_a_spike():
@@ -105,6 +175,16 @@ def test_the_block_size_changes_nothing(monkeypatch):
 def test_a_setting_out_of_range_is_named(field, value):
     with pytest.raises(SettingError, match=field):
         LIFSettings(**{field: value})
+
+
+def test_a_tau_of_one_cannot_be_learned():
+    with pytest.raises(SettingError, match="a tau of 1 cannot be learned"):
+        LIFSettings(tau=1, learns_tau=True)
+
+
+def test_an_unknown_reset_lists_the_choices():
+    with pytest.raises(SettingError, match="choose from hard, soft"):
+        LIFSettings(reset="none")
 
 
 def test_an_unknown_surrogate_lists_the_choices():

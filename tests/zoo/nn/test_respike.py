@@ -7,8 +7,8 @@ import pytest
 import torch
 from respike.color import YCC_TO_RGB
 from respike.errors import SettingError
-from respike.zoo.models import ReSpike, create_model, model_config
-from respike.zoo.nn.lif import LIF
+from respike.zoo.models import ModelConfig, ReSpike, create_model, model_config
+from respike.zoo.nn.lif import LIF, LIFSettings
 
 from tests.zoo.nn import stepping
 
@@ -22,11 +22,12 @@ def clips(*, num_clips=2, num_groups=2, num_residuals=3, height=64, width=64):
     return keys, torch.randint(-255, 256, shape, generator=generator, dtype=torch.int16)
 
 
-def random_model(pools=(4, 2, 1, 1), **options):
+def random_model(pools=(4, 2, 1, 1), fusion="faithful", snn=None, **options):
     """A small network, fused as the published ones, in which nothing is at its starting value: no part can hide."""
     torch.manual_seed(0)
     config = model_config("respike_tiny", num_classes=5, **options)
-    model = ReSpike(dataclasses.replace(config, fusion_pools=pools))
+    snn = dataclasses.replace(config.snn, **(snn or {}))
+    model = ReSpike(dataclasses.replace(config, fusion_pools=pools, fusion=fusion, snn=snn))
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if name.endswith("running_var"):
@@ -37,10 +38,21 @@ def random_model(pools=(4, 2, 1, 1), **options):
     return model.eval()
 
 
-@pytest.mark.parametrize("pools", [(4, 2, 1, 1), (0, 0, 1, 1), (1, 0, 2, 0)])
+@pytest.mark.parametrize(
+    ("pools", "options"),
+    [
+        ((4, 2, 1, 1), {}),
+        ((0, 0, 1, 1), {}),
+        ((1, 0, 2, 0), {}),
+        ((4, 2, 1, 1), {"fusion": "additive"}),
+        ((0, 0, 0, 1), {"snn": {"lif": LIFSettings(reset="soft", threshold=0.8)}}),
+        ((0, 0, 0, 1), {"snn": {"lif": LIFSettings(learns_tau=True)}}),
+        ((0, 0, 0, 1), {"snn": {"lif": LIFSettings(learns_tau=True, reset="soft"), "num_blocks": (3, 4, 6, 3)}}),
+    ],
+)
 @torch.no_grad()
-def test_folded_time_equals_stepping_in_time_to_1e_10(pools):
-    model = random_model(pools).double()
+def test_folded_time_equals_stepping_in_time_to_1e_10(pools, options):
+    model = random_model(pools, **options).double()
     keys, residuals = clips(height=64, width=96)
     folded = model.group_logits(keys, residuals, "ycc")
     seen_keys, seen_residuals = model.normalise(keys, residuals, "ycc")
@@ -66,8 +78,9 @@ def test_float32_flips_few_spikes():
     assert (single != torch.cat(spikes)).double().mean() < 1e-3
 
 
-def test_gradients_reach_every_parameter():
-    model = random_model().train()
+@pytest.mark.parametrize("options", [{}, {"fusion": "additive", "snn": {"lif": LIFSettings(learns_tau=True)}}])
+def test_gradients_reach_every_parameter(options):
+    model = random_model(**options).train()
     model(*clips(), "ycc").square().sum().backward()
     assert [name for name, parameter in model.named_parameters() if not parameter.grad.abs().sum() > 0] == []
 
@@ -157,7 +170,34 @@ def test_input_that_does_not_fit_is_named(change, words):
 def test_the_config_survives_json():
     config = create_model("respike_tiny", num_classes=2).config
     assert json.loads(json.dumps(config.to_json())) == config.to_json()
+    assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     assert config.to_json()["snn"]["lif"]["threshold"] == 1.0
+
+
+def test_a_config_from_before_an_option_was_added_has_its_default():
+    config = create_model("respike_tiny", num_classes=2).config
+    older = config.to_json()
+    del older["fusion"], older["snn"]["lif"]["reset"], older["snn"]["lif"]["learns_tau"]
+    assert ModelConfig.from_json(older) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda json: json.pop("num_classes"), "the field num_classes is missing"),
+        (lambda json: json.update(depth=3), "the field depth is unknown"),
+        (lambda json: json["snn"].update(channels=[32, "32", 64, 96]), r"the field snn.channels\[1\] is '32'"),
+        (lambda json: json["snn"]["lif"].update(tau="4/3"), "the field snn.lif.tau is '4/3'"),
+        (lambda json: json["snn"].update(channels=[32, 32, 64, 10**9]), "allowed are 1 to 4096"),
+        (lambda json: json["backbone"].update(timm_name="hf-hub:some/one"), "timm has no network 'hf-hub:some/one'"),
+        (lambda json: json.update(branches=True), "the field branches is True"),
+    ],
+)
+def test_a_config_in_json_that_makes_no_network_is_refused_by_field(change, words):
+    written = create_model("respike_tiny", num_classes=2).config.to_json()
+    change(written)
+    with pytest.raises(SettingError, match=words):
+        ModelConfig.from_json(written)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +206,8 @@ def test_the_config_survives_json():
         ({"branches": "both"}, "choose from hybrid, ann, snn, concat"),
         ({"num_classes": 0}, "0 classes"),
         ({"fusion_pools": (4, 2)}, "2 fusion pools for 4 scales"),
+        ({"fusion_pools": (4, 2, 1, 2)}, "a pool of 2 at stride 32"),
+        ({"fusion": "sum"}, "choose from faithful, additive"),
     ],
 )
 def test_a_config_that_makes_no_network_is_refused(change, words):
