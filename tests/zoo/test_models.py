@@ -1,8 +1,14 @@
 """Models: the networks by name, with the parameters they are known by."""
 
 import pytest
-from respike.errors import RespikeError
-from respike.zoo.models import create_model, list_models
+import timm
+import torch
+from respike.errors import RespikeError, SettingError
+from respike.zoo.models import ModelOptions, create_model, list_models
+from respike.zoo.nn.backbone import backbone_of
+from respike.zoo.nn.lif import LIF
+
+from tests.zoo.batches import make_batch
 
 
 def num_parameters(module):
@@ -25,7 +31,109 @@ def test_the_tiny_network_is_tiny():
 
 
 def test_the_list_is_what_can_be_made():
-    assert list_models() == ["respike_r18", "respike_r50", "respike_tiny"]
+    assert list_models() == [
+        "respike_r18",
+        "respike_r50",
+        "respike_mobile",
+        "respike_convnext",
+        "respike_tiny",
+        "respike",
+    ]
+
+
+def test_the_mobile_network_is_small_and_the_convnext_one_as_large_as_respike_r50():
+    assert num_parameters(create_model("respike_mobile", num_classes=101)) == 6_434_725
+    assert num_parameters(create_model("respike_convnext", num_classes=101)) == 47_148_885
+
+
+def test_without_options_the_open_network_is_the_published_one():
+    ours, published = (create_model(name, num_classes=101).state_dict() for name in ("respike", "respike_r18"))
+    assert {name: tensor.shape for name, tensor in ours.items()} == {
+        name: tensor.shape for name, tensor in published.items()
+    }
+
+
+# a network of timm's for tests, of strides 4, 8, 16 and 32
+SMALL = {"backbone": "test_convnext", "snn_width": 32, "fusion_scales": (16, 32)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"backbone": "test_resnet"},
+        {"snn_depth": 34},
+        {"snn_width": 64},
+        {"neuron": "plif", "tau": 2.0},
+        {"reset": "soft"},
+        {"surrogate": "sigmoid"},
+        {"surrogate": "triangle"},
+        {"surrogate": "rectangle"},
+        {"fusion": "additive", "fusion_scales": (4, 8, 16, 32)},
+        {"fusion": "faithful", "fusion_scales": (8,)},
+        {"fusion": "none"},
+    ],
+    ids=str,
+)
+def test_a_network_of_each_option_learns(change):
+    torch.manual_seed(0)
+    model = create_model("respike", num_classes=3, options=ModelOptions(**SMALL | change)).train()
+    batch = make_batch([0, 1, 2, 0, 1, 2], size=32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        logits = model(batch.keys, batch.residuals, batch.color)
+        loss = torch.nn.functional.cross_entropy(logits, batch.labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    still = [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
+    assert still == []
+
+
+def test_options_build_what_they_say():
+    options = ModelOptions(backbone="test_resnet", snn_depth=34, snn_width=32, neuron="plif", tau=2.0, fusion="none")
+    model = create_model("respike", num_classes=3, options=options)
+    assert [len(stage.blocks) for stage in model.snn.stages] == [3, 4, 6, 3]
+    assert model.config.branches == "concat"
+    assert all(layer.tau == pytest.approx(2.0) for layer in model.modules() if isinstance(layer, LIF))
+    assert create_model("respike", num_classes=3, backbone="test_resnet").config.backbone.timm_name == "test_resnet"
+
+
+def test_a_backbone_keeps_the_tag_of_its_weights_or_gets_timm_s_own():
+    assert backbone_of("convnext_tiny.fb_in1k").imagenet_tag == "fb_in1k"
+    assert backbone_of("resnet18").imagenet_tag == timm.get_pretrained_cfg("resnet18").tag
+    with pytest.raises(SettingError, match=r"no weights 'in1' for convnext_tiny.*fb_in1k"):
+        backbone_of("convnext_tiny.in1")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("respike_r18", {}, "respike_r18 is fixed and takes no options"),
+        ("respike", {"snn_depth": 50}, "choose from 18, 34"),
+        ("respike", {"neuron": "alif"}, "choose from lif, plif"),
+        ("respike", {"reset": "none"}, "choose from hard, soft"),
+        ("respike", {"surrogate": "step"}, "choose from arctan"),
+        ("respike", {"fusion": "improved"}, "choose from faithful, additive, none"),
+        ("respike", {"fusion_scales": (2,)}, "choose from 4, 8, 16, 32"),
+        ("respike", {"fusion_scales": ()}, "faithful fusion at no scale"),
+        ("respike", {"snn_width": 48}, "48 channels, allowed are multiples of 32"),
+        ("respike", {"backbone": "resnet19"}, "did you mean"),
+        ("respike", {"backbone": "vit_tiny_patch16_224"}, "strides"),
+    ],
+)
+def test_options_that_make_no_network_are_named(name, options, words):
+    with pytest.raises(RespikeError, match=words):
+        create_model(name, num_classes=2, options=ModelOptions(**options))
+
+
+def test_the_number_of_classes_may_be_left_out_only_with_weights():
+    with pytest.raises(SettingError, match="for how many classes"):
+        create_model("respike_tiny")
 
 
 def test_an_unknown_name_suggests_the_nearest():

@@ -55,9 +55,9 @@ class BackboneSettings:
 
     def _pixel_figures(self, field: str) -> tuple[float, float, float]:
         name = f"{self.timm_name}.{self.imagenet_tag}" if self.imagenet_tag else self.timm_name
-        figures = timm.get_pretrained_cfg(name)
+        figures = _pretrained_facts(name)
         if figures is None:
-            raise SettingError(f"timm has no network {name!r}", "choose from timm.list_models()")
+            raise SettingError(f"timm has no weights {name!r}", "choose from timm.list_pretrained()")
         red, green, blue = getattr(figures, field)
         return float(red), float(green), float(blue)
 
@@ -69,12 +69,20 @@ def backbone_of(name: str) -> BackboneSettings:
     """
     network, _, tag = name.partition(".")
     settings = BackboneSettings(timm_name=network)
-    figures = timm.get_pretrained_cfg(name if tag else network)
+    figures = _pretrained_facts(name)
     if tag and figures is None:
         tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{network}.*")]
         raise SettingError(f"timm has no weights {tag!r} for {network}", f"choose from {', '.join(tags) or 'none'}")
     own_tag = str(figures.tag) if figures is not None and figures.has_weights else ""
     return replace(settings, imagenet_tag=tag or own_tag)
+
+
+def _pretrained_facts(name: str) -> Any:
+    """What timm knows of a network, or of its weights where `name` has a tag; None where it knows no such."""
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:  # of a tag that the network has not
+        return None
 
 
 def create_backbone(settings: BackboneSettings, weights: BackboneWeights = "none") -> tuple[nn.Module, tuple[int, ...]]:

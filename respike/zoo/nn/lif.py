@@ -83,7 +83,8 @@ class LIF(nn.Module):
     @property
     def tau(self) -> float:
         """The membrane's time constant in steps, as it stands."""
-        return float(1 / self.rate)
+        rate = self.rate
+        return 1 / (rate.item() if isinstance(rate, Tensor) else rate)
 
     def forward(self, current: Tensor, num_steps: int) -> Tensor:
         """Run `num_steps` steps on `current` `[num_steps · G, ...]` and return the spikes, 0 or 1, in the same shape.

@@ -85,7 +85,9 @@ def block_step(block: nn.Module, neurons: tuple[Neurons, Neurons], x: torch.Tens
 def group_logits(model: nn.Module, key: torch.Tensor, residuals: torch.Tensor) -> torch.Tensor:
     """Logits `[K]` of one group from normalised input: `key` `[3, H, W]`, `residuals` `[R, 3, H, W]`."""
     maps = model.ann(key[None])
-    neurons = {block: (Neurons(block.lif1), Neurons(block.lif2)) for stage in model.snn.stages for block in stage.blocks}
+    neurons = {
+        block: (Neurons(block.lif1), Neurons(block.lif2)) for stage in model.snn.stages for block in stage.blocks
+    }
     last = []
     for residual in residuals:
         x = batch_norm(model.snn.stem.norm, F.conv2d(residual[None], model.snn.stem.conv.weight, stride=2, padding=1))

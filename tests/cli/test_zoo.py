@@ -1,0 +1,106 @@
+"""`respike zoo`: what is listed, shown, fetched, checked and published; JSON for scripts, one line for what fails."""
+
+import json
+
+import pytest
+
+from tests.download.server import running
+from tests.zoo.published import SCORES, files_at, publish_small, save_small
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESPIKE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("RESPIKE_ZOO_MIRROR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_list_tells_weights_from_recipes(call):
+    answer = call("zoo", "list")
+    lines = {line.split()[0]: line for line in answer.out.splitlines()}
+    assert "in the package" in lines["respike_tiny.demo16"]
+    assert "no weights yet" in lines["respike_r50.k400"]
+    assert "70.1 % of clips (val), reported by the paper" in lines["respike_r50.k400"]
+    states = {row["name"]: row["state"] for row in json.loads(call("zoo", "list", "--json").out)}
+    assert states["respike_r50.hmdb51"] == "no weights yet"
+    assert call("zoo", "list", "--markdown").out.startswith("| name | data |")
+
+
+def test_a_card_is_shown_with_the_command_that_trained_it(call):
+    answer = call("zoo", "show", "respike_tiny.demo16")
+    assert "respike demo" in answer.out
+    assert "measured here" in answer.out
+    assert json.loads(call("zoo", "show", "respike_tiny.demo16", "--json").out)["state"] == "in the package"
+
+
+def test_a_download_without_a_name_is_the_default_and_needs_no_network(call, place):
+    answer = call("zoo", "download", "--offline")
+    assert answer.out.strip().endswith("respike_tiny.demo16/model.safetensors")
+    assert not (place / "cache").exists()
+
+
+def test_a_download_by_address_is_told_by_path(call, place):
+    publish_small(place)
+    with running() as server:
+        server.files |= files_at(place / "published", "/small")
+        address = server.url("/small")
+        paths = json.loads(call("zoo", "download", address, "--json").out)
+        assert paths[address].startswith(str(place / "cache"))
+        assert json.loads(call("zoo", "show", address, "--json").out)["state"] == "here"
+    assert call("zoo", "download", address, "--offline").code == 0
+
+
+def test_verify_is_quiet_on_whole_weights_and_exits_1_on_damaged_ones(call, monkeypatch, place):
+    import shutil
+
+    import respike.zoo.catalog as catalog
+
+    answer = call("zoo", "verify")
+    assert (answer.code, "damaged" in answer.out) == (0, False)
+    monkeypatch.setattr(catalog, "WEIGHTS_FOLDER", shutil.copytree(catalog.WEIGHTS_FOLDER, place / "weights"))
+    path = place / "weights" / "respike_tiny.demo16" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    answer = call("zoo", "verify", "respike_tiny.demo16", "--json")
+    assert answer.code == 1
+    (finding,) = json.loads(answer.out)
+    assert finding["state"] == "damaged"
+    assert "SHA-256" in finding["problem"]
+
+
+def test_publish_writes_the_folder_and_uploads_it(call, place):
+    save_small(place / "run")
+    (place / "scores.json").write_text(json.dumps(SCORES))
+    named = ["--name", "respike_tiny.mine", "--licence", "MIT", "--scores", "scores.json"]
+    answer = call("zoo", "publish", "run", *named, "--to", "memory://zoo/mine", "--json")
+    assert answer.code == 0
+    told = json.loads(answer.out)
+    assert told["out"] == "published/respike_tiny.mine"
+    assert told["card"]["scores"][0]["command"] == "respike score respike_tiny.mine"
+    assert call("zoo", "show", "memory://zoo/mine").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("show", "respike_tiny.demo15"), "did you mean 'respike_tiny.demo16'"),
+        (("download", "respike_r50.k400"), "there are no weights yet"),
+        (("download", "file:///nowhere"), "there is no file:///nowhere/card.json"),
+        (("publish", "nowhere", "--name", "respike_tiny.x", "--licence", "MIT"), "there is no checkpoint nowhere"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_a_hint(call, arguments, words):
+    answer = call("zoo", *arguments)
+    assert answer.code == 1
+    error, hint = answer.err.splitlines()
+    assert words in error + hint
+    assert (error[:7], hint[:6]) == ("error: ", "hint: ")
+
+
+def test_scores_that_are_no_json_are_one_line(call, place):
+    save_small(place / "run")
+    (place / "scores.json").write_text("top1: 0.5")
+    named = ["--name", "respike_tiny.mine", "--licence", "MIT", "--scores", "scores.json"]
+    assert "cannot be read as JSON" in call("zoo", "publish", "run", *named).err
