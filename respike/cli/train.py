@@ -31,7 +31,7 @@ Examples:
 @click.option("--data", metavar="DIR", help="Prepared shards.  [default: the only set under shards/]")
 @click.option("--recipe", metavar="NAME", help="Settings to start from; `respike recipes` lists them.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any setting of a recipe, by its name.")
-@click.option("--model", "network", help="respike_r18, respike_r50 or respike_tiny.  [default: respike_r18]")
+@click.option("--model", "network", help="respike_r18, _r50, _mobile, _convnext or _tiny.  [default: respike_r18]")
 @click.option(
     "--branches",
     type=click.Choice(["hybrid", "ann", "snn", "concat"]),

@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from respike.zoo.checkpoint import load_checkpoint
+    from respike.zoo.model_options import ModelOptions
     from respike.zoo.models import create_model, list_models
     from respike.zoo.scoring import score
     from respike.zoo.train import fit
     from respike.zoo.train_config import TrainConfig
 
-__all__ = ["TrainConfig", "create_model", "fit", "list_models", "load_checkpoint", "score"]
+__all__ = ["ModelOptions", "TrainConfig", "create_model", "fit", "list_models", "load_checkpoint", "score"]
 
 # fetched on first use: importing this package must not load torch
 _HOMES = {
+    "ModelOptions": "respike.zoo.model_options",
     "TrainConfig": "respike.zoo.train_config",
     "create_model": "respike.zoo.models",
     "fit": "respike.zoo.train",

@@ -68,7 +68,7 @@ SCORE = {"metric": "top1", "value": 0.5, "of": "clips", "subset": "test", "origi
         ({"scores": [{**SCORE, "by": ""}]}, "does not say who reports it"),
         ({"scores": [{**SCORE, "origin": "measured here"}]}, "does not say the command"),
         ({"scores": [{**SCORE, "origin": "guessed"}]}, r"scores\[0\].origin is 'guessed'"),
-        ({"data": 3}, "the field data is 3"),
+        ({"data": 3}, "data is 3"),
         ({"code": "print()"}, "the field code is unknown"),
     ],
 )

@@ -107,14 +107,14 @@ def test_a_hub_that_refuses_is_one_line(tmp_path, monkeypatch):
     hub.create_repo = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("401 Unauthorized\nmore"))
     monkeypatch.setattr(publish_module, "HfApi", lambda: hub)
     publish_small(tmp_path)
-    with pytest.raises(RespikeError, match="cannot publish .*: 401 Unauthorized .*log in") as caught:
+    with pytest.raises(RespikeError, match=r"cannot publish .*: 401 Unauthorized .*log in") as caught:
         upload(tmp_path / "published", "hf://owner/repo")
     assert "\n" not in str(caught.value)
 
 
 def test_an_address_that_cannot_be_written_is_one_line(tmp_path):
     publish_small(tmp_path)
-    with pytest.raises(RespikeError, match="cannot publish respike_tiny.test at nowhere://x"):
+    with pytest.raises(RespikeError, match=r"cannot publish respike_tiny[.]test at nowhere://x"):
         upload(tmp_path / "published", "nowhere://x")
 
 
@@ -147,7 +147,7 @@ def test_a_publication_is_written_over_by_one_of_its_name_alone(tmp_path):
     publish_small(tmp_path)
     publish_small(tmp_path, notes="second")
     assert read_card(tmp_path / "published" / "card.json").notes == "second"
-    with pytest.raises(RespikeError, match="holds respike_tiny.test"):
+    with pytest.raises(RespikeError, match=r"holds respike_tiny\.test"):
         publish_small(tmp_path, name="respike_tiny.other")
 
 

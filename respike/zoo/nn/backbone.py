@@ -106,8 +106,16 @@ def create_backbone(settings: BackboneSettings, weights: BackboneWeights = "none
 
 
 def key_maps(network: nn.Module, keys: Tensor) -> list[Tensor]:
-    """Run a backbone on normalised key frames `[G, 3, H, W]`: four maps `[G, C, H/4, W/4]` … `[G, C, H/32, W/32]`."""
-    maps: list[Tensor] = network(keys)
+    """Run a backbone on normalised key frames `[G, 3, H, W]`: four maps `[G, C, H/4, W/4]` … `[G, C, H/32, W/32]`.
+
+    Raises SettingError where the network takes images of one size alone, and this is another.
+    """
+    try:
+        maps: list[Tensor] = network(keys)
+    except AssertionError as error:  # timm's way to say that a network takes one size alone
+        raise SettingError(
+            f"the backbone takes no key frames of this size: {error}", "choose another backbone"
+        ) from error
     if str(getattr(network, "output_fmt", "NCHW")).endswith("NHWC"):
         return [channels_last.permute(0, 3, 1, 2) for channels_last in maps]
     return maps

@@ -33,6 +33,12 @@ def test_a_network_of_other_strides_is_refused():
         create_backbone(BackboneSettings(timm_name="vit_tiny_patch16_224"))
 
 
+def test_a_network_for_one_size_alone_says_so():
+    network, _ = create_backbone(BackboneSettings(timm_name="swin_tiny_patch4_window7_224"))
+    with torch.no_grad(), pytest.raises(SettingError, match="224"):
+        key_maps(network, torch.zeros(1, 3, 64, 64))
+
+
 def test_imagenet_weights_are_taken_from_the_cache_without_a_network(empty_cache):
     weights = timm.create_model("resnet18", pretrained=False).state_dict()
     snapshot = empty_cache / "models--timm--resnet18.tv_in1k" / "snapshots" / "0000"
