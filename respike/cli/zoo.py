@@ -43,7 +43,8 @@ def list_weights(markdown: bool, as_json: bool) -> None:
 
     cards = list(read_cards().values())
     if markdown:
-        render.print_line(zoo_table(cards).rstrip())
+        for line in zoo_table(cards).splitlines():
+            render.print_line(line)
         return
     findings = [look(card) for card in cards]
     if as_json:
