@@ -136,7 +136,7 @@ def test_a_card_from_elsewhere_cannot_write_outside_the_cache(server, cache, tmp
     card = json.loads(server.files[f"/{NAME}/card.json"])
     card["files"][0]["name"] = "../../../evil"
     server.files[f"/{NAME}/card.json"] = json.dumps(card).encode()
-    with pytest.raises(CheckpointError, match="the file name .*evil"):
+    with pytest.raises(CheckpointError, match=r"the file name .*evil"):
         resolve_weights(server.url(f"/{NAME}"))
     assert not list(tmp_path.rglob("evil"))
 
