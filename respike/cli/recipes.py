@@ -40,8 +40,14 @@ def command(name: str | None, as_json: bool) -> None:
 
 
 def _to_json(recipe: "Recipe") -> dict[str, Any]:
+    from respike.zoo.plain import to_plain
+
     own = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
-    return own | {"prepare": list(recipe.prepare), "training": recipe.training.to_json()}
+    return own | {
+        "prepare": list(recipe.prepare),
+        "options": to_plain(recipe.options),
+        "training": recipe.training.to_json(),
+    }
 
 
 def _show(name: str, recipe: "Recipe") -> None:
@@ -54,6 +60,7 @@ def _show(name: str, recipe: "Recipe") -> None:
     plain = Recipe().training.to_json()
     facts: dict[str, object] = {"network": recipe.network, "branches": recipe.branches}
     facts["init_backbone"] = recipe.init_backbone
+    facts |= recipe.changed_options
     # what stands at its default would only hide what does not
     facts |= {setting: value for setting, value in recipe.training.to_json().items() if value != plain[setting]}
     render.print_facts(facts, title="settings, beside the defaults")

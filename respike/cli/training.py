@@ -126,6 +126,7 @@ def _make_plan(request: TrainRequest, progress: "Progress", *, force: bool) -> _
         recipe.network,
         num_classes=len(classes),
         branches=recipe.branches,
+        options=recipe.given_options,
         # another network's weights replace them all
         backbone_weights="none" if request.init else recipe.init_backbone,
     )

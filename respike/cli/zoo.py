@@ -163,7 +163,7 @@ def publish(
     """
     from respike.cli import render
     from respike.zoo.publish import publish as write_folder
-    from respike.zoo.publish import upload
+    from respike.zoo.upload import upload
 
     out = out or Path("published") / name
     card = write_folder(

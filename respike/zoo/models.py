@@ -13,7 +13,7 @@ from respike.zoo.nn.config import Branches, ModelConfig
 from respike.zoo.nn.fusion import FUSION_KINDS
 from respike.zoo.nn.lif import LIFSettings
 from respike.zoo.nn.respike import ReSpike
-from respike.zoo.nn.spiking_resnet import SpikingResNetSettings
+from respike.zoo.nn.spiking_resnet import BLOCKS_BY_DEPTH, SpikingResNetSettings
 from respike.zoo.nn.surrogate import USUAL_ALPHAS
 
 __all__ = ["MODELS", "OPEN_MODEL", "ModelConfig", "ModelOptions", "ReSpike", "create_model", "list_models"]
@@ -134,6 +134,30 @@ def _assemble(num_classes: int, branches: Branches, options: ModelOptions) -> Mo
         fusion_pools=tuple(pools),
         fusion=FUSION_KINDS[0] if options.fusion == "none" else options.fusion,
     )
+
+
+def options_of(config: ModelConfig) -> ModelOptions | None:
+    """The options that `config`, of the network `respike`, was put together of; None where no options give it."""
+    lif, snn, backbone = config.snn.lif, config.snn, config.backbone
+    depths = [depth for depth, blocks in BLOCKS_BY_DEPTH.items() if blocks == snn.num_blocks]
+    if config.name != OPEN_MODEL or not depths:
+        return None
+    scales = tuple(scale for scale, pool in zip(SCALES, config.fusion_pools, strict=True) if pool)
+    usual_alpha = USUAL_ALPHAS.get(lif.surrogate) == lif.surrogate_alpha
+    tag = f".{backbone.imagenet_tag}" if backbone.imagenet_tag else ""
+    options = ModelOptions(
+        backbone=backbone.timm_name + tag,
+        snn_depth=depths[0],
+        snn_width=snn.stem_channels,
+        neuron="plif" if lif.learns_tau else "lif",
+        tau=lif.tau,
+        reset=lif.reset,
+        surrogate=lif.surrogate,
+        surrogate_alpha=None if usual_alpha else lif.surrogate_alpha,
+        fusion=config.fusion if scales else "none",
+        fusion_scales=scales,
+    )
+    return options if _assemble(config.num_classes, config.branches, options) == config else None
 
 
 @MODELS.register("respike_r18")

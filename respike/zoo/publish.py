@@ -1,4 +1,4 @@
-"""Publish: a checkpoint as a folder that stands for itself: weights, card, config, scores, README; and its upload."""
+"""Publish: a checkpoint as a folder that stands for itself: weights, card, config, scores, README."""
 
 import json
 import shlex
@@ -6,9 +6,6 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
-
-import fsspec
-from huggingface_hub import HfApi
 
 from respike.errors import CheckpointError, MismatchError, RespikeError, SettingError
 from respike.files import canonical_json, sha256_of_file, write_atomically, write_error
@@ -26,10 +23,16 @@ from respike.zoo.cards import (
 from respike.zoo.catalog import resolve_weights
 from respike.zoo.checkpoint import CheckpointSpec, find_weights, load_checkpoint
 from respike.zoo.model_card import model_card_text
+from respike.zoo.model_options import ModelOptions
+from respike.zoo.models import options_of
 from respike.zoo.nn.config import ModelConfig
+from respike.zoo.nn.respike import ReSpike
+from respike.zoo.plain import to_plain
 from respike.zoo.train_config import TrainConfig
 
 CONFIG_NAME, SCORES_NAME, README_NAME = "config.json", "scores.json", "README.md"
+# in the order in which they are copied: a folder that has a card is whole
+PUBLISHED_NAMES = (WEIGHTS_NAME, SPEC_NAME, CONFIG_NAME, SCORES_NAME, README_NAME, CARD_NAME)
 _METRICS = ("top1", "top5", "mean_class_accuracy")
 _COUNTED: tuple[Counted, ...] = get_args(Counted)
 _HELD_OUT = "held-out part of train"
@@ -71,29 +74,10 @@ def publish(
             raise SettingError("scores without the command that measured them", "name it")
         listed = (*_measured(scores, spec, score_command), *listed)
     _make_folder(out, name)
-    try:
-        shutil.copyfile(weights, out / WEIGHTS_NAME)
-        shutil.copyfile(weights.with_suffix(".json"), out / SPEC_NAME)
-    except OSError as error:
-        raise write_error(out, error) from error
-    load_checkpoint(out / WEIGHTS_NAME)  # a copy cut by a full disk must not be published
-    card = WeightCard(
-        name=name,
-        summary=summary or f"{model.config.name}, trained on {spec.data.dataset}",
-        image_size=spec.image_size,
-        data=spec.data,
-        num_classes=model.config.num_classes,
-        command=command,
-        licence=licence,
-        model=model.config.to_json(),
-        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        training=dict(spec.training),
-        files=tuple(_describe_file(out / each) for each in (WEIGHTS_NAME, SPEC_NAME)),
-        sources=sources,
-        scores=listed,
-        notes=notes,
-        respike_version=spec.respike_version,
-    )
+    _copy(weights, out)
+    about = {"command": command, "licence": licence, "notes": notes}
+    about["summary"] = summary or f"{model.config.name}, trained on {spec.data.dataset}"
+    card = _make_card(out, name, model, spec, listed, sources, about)
     write_atomically(out / CONFIG_NAME, canonical_json(_config(card), indent=2))
     write_atomically(out / SCORES_NAME, canonical_json(card.to_json()["scores"], indent=2))
     write_atomically(out / README_NAME, model_card_text(card))
@@ -102,55 +86,41 @@ def publish(
     return card
 
 
-def upload(folder: Path, address: str) -> None:
-    """Copy a published folder to `hf://owner/repo` (made if it is not there) or to any address that fsspec writes to.
-
-    The card goes last. Raises RespikeError that says what the other side answered.
-    """
-    card = read_card(folder / CARD_NAME)
+def _copy(weights: Path, out: Path) -> None:
     try:
-        if address.startswith("hf://"):
-            _upload_to_hub(folder, card, address)
-        else:
-            _upload_to_store(folder, address)
-    except RespikeError:
-        raise
-    # the hub, each store and the HTTP libraries below them raise errors of their own, not all of them OSErrors
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = "log in with `hf auth login`" if address.startswith("hf://") else "check the address and its credentials"
-        raise RespikeError(
-            f"cannot publish {card.name} at {address}: {reason}", f"{hint}; {folder} is whole"
-        ) from error
+        shutil.copyfile(weights, out / WEIGHTS_NAME)
+        shutil.copyfile(weights.with_suffix(".json"), out / SPEC_NAME)
+    except OSError as error:
+        raise write_error(out, error) from error
+    load_checkpoint(out / WEIGHTS_NAME)  # a copy cut by a full disk must not be published
 
 
-def _upload_to_hub(folder: Path, card: WeightCard, address: str) -> None:
-    repository, _, revision = address.removeprefix("hf://").rstrip("/").partition("@")
-    if repository.count("/") != 1:
-        raise SettingError(f"{address!r} names no repository of the hub", "write hf://owner/repo")
-    api = HfApi()
-    api.create_repo(repository, exist_ok=True)
-    # one commit, so that nobody sees half of it
-    api.upload_folder(
-        repo_id=repository,
-        folder_path=folder,
-        allow_patterns=[path.name for path in _files(folder)],
-        revision=revision or None,
-        commit_message=f"Publish {card.name}",
+def _make_card(
+    out: Path,
+    name: str,
+    model: ReSpike,
+    spec: CheckpointSpec,
+    scores: tuple[CardScore, ...],
+    sources: tuple[str, ...],
+    about: Mapping[str, str],
+) -> WeightCard:
+    return WeightCard(
+        name=name,
+        summary=about["summary"],
+        image_size=spec.image_size,
+        data=spec.data,
+        num_classes=model.config.num_classes,
+        command=about["command"],
+        licence=about["licence"],
+        model=model.config.to_json(),
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        training=dict(spec.training),
+        files=tuple(_describe_file(out / each) for each in (WEIGHTS_NAME, SPEC_NAME)),
+        sources=sources,
+        scores=scores,
+        notes=about["notes"],
+        respike_version=spec.respike_version,
     )
-
-
-def _upload_to_store(folder: Path, address: str) -> None:
-    store, base = fsspec.core.url_to_fs(address.rstrip("/"))
-    store.makedirs(base, exist_ok=True)
-    for path in _files(folder):
-        store.put_file(str(path), f"{base}/{path.name}")
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files of a published folder, the card last."""
-    names = (WEIGHTS_NAME, SPEC_NAME, CONFIG_NAME, SCORES_NAME, README_NAME, CARD_NAME)
-    return [folder / name for name in names]
 
 
 def _make_folder(out: Path, name: str) -> None:
@@ -216,6 +186,10 @@ def _training_command(config: ModelConfig, spec: CheckpointSpec) -> str:
     """The command that would train with the spec's settings, those named that are not the defaults."""
     usual = TrainConfig().to_json()
     words = ["respike", "train", "--model", config.name, "--branches", config.branches]
+    own, usual_options = to_plain(options_of(config) or ModelOptions()), to_plain(ModelOptions())
+    for name, value in own.items():
+        if value != usual_options[name]:
+            words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     for name, value in spec.training.items():
         if name in usual and value != usual[name]:
             # a JSON list, number or truth value is written the same in TOML

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from respike.errors import RespikeError, SettingError
+from respike.zoo.model_options import ModelOptions
+from respike.zoo.plain import to_plain
 from respike.zoo.train_config import TrainConfig
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
@@ -32,22 +34,41 @@ class Recipe:
     network: str = "respike_r18"
     branches: Literal["hybrid", "ann", "snn", "concat"] = "hybrid"
     init_backbone: Literal["none", "imagenet"] = "none"
+    options: ModelOptions = field(default_factory=ModelOptions)
     training: TrainConfig = field(default_factory=TrainConfig)
+
+    @property
+    def given_options(self) -> ModelOptions | None:
+        """The options for `create_model`: None where all are at their defaults, so that a fixed network takes them."""
+        return None if self.options == ModelOptions() else self.options
 
     def override(self, values: Mapping[str, Any]) -> "Recipe":
         """The recipe with other values for some of its settings or its training's, by their names.
 
         Raises SettingError that names a value of the wrong kind or out of range, and the nearest to an unknown name.
         """
-        own, training = {}, {}
+        own, options, training = {}, {}, {}
         for name, value in values.items():
             if name in _TRAINING_KINDS:
                 training[name] = _convert(name, value, _TRAINING_KINDS[name])
+            elif name in _OPTION_KINDS:
+                options[name] = _convert(name, value, _OPTION_KINDS[name])
             elif name in _OWN_KINDS:
                 own[name] = _convert(name, value, _OWN_KINDS[name])
             else:
                 raise SettingError(f"there is no setting {name!r}", _nearest(name))
-        return dataclasses.replace(self, **own, training=dataclasses.replace(self.training, **training))
+        return dataclasses.replace(
+            self,
+            **own,
+            options=dataclasses.replace(self.options, **options),
+            training=dataclasses.replace(self.training, **training),
+        )
+
+    @property
+    def changed_options(self) -> dict[str, Any]:
+        """The options that are not at their defaults, as plain values."""
+        usual, own = to_plain(ModelOptions()), to_plain(self.options)
+        return {name: value for name, value in own.items() if value != usual[name]}
 
     def to_toml(self) -> str:
         """The recipe as a file that `read_recipe` reads, every setting of the training spelt out."""
@@ -56,11 +77,14 @@ class Recipe:
         training = {name: "none" if value is None else value for name, value in self.training.to_json().items()}
         # a JSON string, number, truth value or list is written the same in TOML
         lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in own.items()]
+        if options := self.changed_options:
+            lines += ["", "[options]", *(f"{name} = {json.dumps(value)}" for name, value in options.items())]
         lines += ["", "[training]"]
         return "\n".join(lines + [f"{name} = {json.dumps(value)}" for name, value in training.items()]) + "\n"
 
 
-_OWN_KINDS = {name: kind for name, kind in typing.get_type_hints(Recipe).items() if name != "training"}
+_OWN_KINDS = {name: kind for name, kind in typing.get_type_hints(Recipe).items() if name not in ("training", "options")}
+_OPTION_KINDS = typing.get_type_hints(ModelOptions)
 _TRAINING_KINDS = typing.get_type_hints(TrainConfig)
 
 
@@ -82,9 +106,10 @@ def read_recipe(name: str | Path) -> Recipe:
         raise RespikeError(f"there is no recipe {str(name)!r}", f"choose from {', '.join(list_recipes())}") from None
     except (OSError, ValueError) as error:
         raise RespikeError(f"cannot read the recipe {path}: {error}", "mend the file") from error
-    training = content.pop("training", {})
-    if not isinstance(training, dict):
-        raise SettingError(f"{path}: training is {training!r}", "write it as a table, [training]")
+    training, options = content.pop("training", {}), content.pop("options", {})
+    for name, table in (("training", training), ("options", options)):
+        if not isinstance(table, dict):
+            raise SettingError(f"{path}: {name} is {table!r}", f"write it as a table, [{name}]")
     try:
         for key in content:
             if key not in _OWN_KINDS:
@@ -92,7 +117,10 @@ def read_recipe(name: str | Path) -> Recipe:
         for key in training:
             if key not in _TRAINING_KINDS:
                 raise SettingError(f"there is no setting {key!r} in [training]", _nearest(key))
-        return Recipe().override({**content, **training})
+        for key in options:
+            if key not in _OPTION_KINDS:
+                raise SettingError(f"there is no setting {key!r} in [options]", _nearest(key))
+        return Recipe().override({**content, **options, **training})
     except SettingError as error:
         raise SettingError(f"the recipe {path}: {error.problem}", error.hint) from error
 
@@ -109,7 +137,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def _nearest(name: str) -> str:
-    names = [*_TRAINING_KINDS, *_OWN_KINDS]
+    names = [*_TRAINING_KINDS, *_OPTION_KINDS, *_OWN_KINDS]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(sorted(names))}"
 

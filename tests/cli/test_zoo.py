@@ -3,6 +3,10 @@
 import json
 
 import pytest
+from respike.data.demo import DemoSettings, write_demo
+from respike.data.layouts import LAYOUTS, ListingRequest
+from respike.data.prepare import prepare
+from respike.data.settings import PrepareSettings
 
 from tests.download.server import running
 from tests.zoo.published import SCORES, files_at, publish_small, save_small
@@ -97,6 +101,40 @@ def test_what_cannot_be_is_one_line_and_a_hint(call, arguments, words):
     error, hint = answer.err.splitlines()
     assert words in error + hint
     assert (error[:7], hint[:6]) == ("error: ", "hint: ")
+
+
+def test_the_packaged_network_knows_demo_videos_that_it_has_never_seen(call, place):
+    settings = DemoSettings(seed=7, train_videos=1, test_videos=1)
+    write_demo(place / "videos", settings, num_workers=1)
+    listing = LAYOUTS.get("demo").list_videos(ListingRequest(root=place / "videos"))
+    prepare(listing, place / "shards" / "demo", PrepareSettings(clip_length=settings.clip_length), num_workers=1)
+    # made anew under the names of videos it has learned from: the test set alone has names of its own
+    answer = call("score", "respike_tiny.demo16", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["clip"]["top1"] >= 0.9
+
+
+def test_a_training_starts_from_a_name_of_the_zoo(call, small_shards, place):
+    named = ["--data", small_shards, "--model", "respike_tiny", "--epochs", 1, "--image-size", 32, "--no-flip"]
+    answer = call("train", *named, "--init", "respike_tiny.demo16", "--out", "run")
+    assert answer.code == 0
+    assert "from respike_tiny.demo16: loaded: ANN branch, SNN branch, fusions; from chance: head" in answer.err
+    answer = call("train", *named, "--init", "respike_tiny.demo15", "--out", "other")
+    assert (answer.code, "did you mean 'respike_tiny.demo16'" in answer.err) == (1, True)
+
+
+def test_a_network_of_options_is_trained_published_and_taken_up_again(call, small_shards, place):
+    options = ["--set", "backbone=test_resnet", "--set", "snn_width=32", "--set", "neuron=plif", "--set", "fusion=none"]
+    named = ["--data", small_shards, "--model", "respike", "--epochs", 1, "--image-size", 32, "--no-flip"]
+    assert call("train", *named, *options, "--out", "run").code == 0
+    answer = call("zoo", "publish", "run", "--name", "respike.mine", "--licence", "MIT", "--json")
+    assert answer.code == 0
+    command = json.loads(answer.out)["card"]["command"]
+    assert "--set backbone=test_resnet" in command
+    assert "--set neuron=plif" in command
+    assert call("score", "file://" + str(place / "published" / "respike.mine"), "--data", small_shards).code == 0
+    refused = call("train", *named[:3], "respike_r18", *options, "--out", "other")
+    assert "respike_r18 is fixed and takes no options" in refused.err
 
 
 def test_scores_that_are_no_json_are_one_line(call, place):

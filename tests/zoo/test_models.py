@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 from respike.errors import RespikeError, SettingError
-from respike.zoo.models import ModelOptions, create_model, list_models
+from respike.zoo.models import ModelOptions, create_model, list_models, model_config, options_of
 from respike.zoo.nn.backbone import backbone_of
 from respike.zoo.nn.lif import LIF
 
@@ -101,6 +101,25 @@ def test_options_build_what_they_say():
     assert model.config.branches == "concat"
     assert all(layer.tau == pytest.approx(2.0) for layer in model.modules() if isinstance(layer, LIF))
     assert create_model("respike", num_classes=3, backbone="test_resnet").config.backbone.timm_name == "test_resnet"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ModelOptions(),
+        ModelOptions(snn_depth=34, snn_width=32, neuron="plif", tau=2.0, reset="soft", surrogate="sigmoid"),
+        ModelOptions(backbone="convnext_tiny.fb_in1k", surrogate_alpha=3.0, fusion="additive", fusion_scales=(8, 32)),
+    ],
+)
+def test_a_config_tells_the_options_it_was_put_together_of(options):
+    config = model_config("respike", num_classes=3, options=options)
+    told = options_of(config)
+    assert model_config("respike", num_classes=3, options=told) == config
+    assert (told.neuron, told.fusion_scales) == (options.neuron, options.fusion_scales)
+
+
+def test_a_fixed_network_has_no_options():
+    assert options_of(model_config("respike_r18", num_classes=3)) is None
 
 
 def test_a_backbone_keeps_the_tag_of_its_weights_or_gets_timm_s_own():

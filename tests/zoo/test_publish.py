@@ -4,13 +4,14 @@ import json
 
 import fsspec
 import pytest
-import respike.zoo.publish as publish_module
+import respike.zoo.upload as upload_module
 import yaml
 from respike.errors import MismatchError, RespikeError, SettingError
 from respike.zoo.cards import read_card
 from respike.zoo.catalog import resolve_weights
 from respike.zoo.checkpoint import load_checkpoint
-from respike.zoo.publish import publish, upload
+from respike.zoo.publish import publish
+from respike.zoo.upload import upload
 
 from tests.download.server import running
 from tests.zoo.published import FILES, SCORES, files_at, hash_of, publish_small, save_small
@@ -91,7 +92,7 @@ class Hub:
 
 def test_the_hub_gets_the_whole_folder_in_one_commit(tmp_path, monkeypatch):
     hub = Hub()
-    monkeypatch.setattr(publish_module, "HfApi", lambda: hub)
+    monkeypatch.setattr(upload_module, "HfApi", lambda: hub)
     publish_small(tmp_path)
     upload(tmp_path / "published", "hf://owner/repo@draft")
     create, (_, options) = hub.calls
@@ -105,7 +106,7 @@ def test_the_hub_gets_the_whole_folder_in_one_commit(tmp_path, monkeypatch):
 def test_a_hub_that_refuses_is_one_line(tmp_path, monkeypatch):
     hub = Hub()
     hub.create_repo = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("401 Unauthorized\nmore"))
-    monkeypatch.setattr(publish_module, "HfApi", lambda: hub)
+    monkeypatch.setattr(upload_module, "HfApi", lambda: hub)
     publish_small(tmp_path)
     with pytest.raises(RespikeError, match=r"cannot publish .*: 401 Unauthorized .*log in") as caught:
         upload(tmp_path / "published", "hf://owner/repo")

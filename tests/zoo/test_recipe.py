@@ -114,3 +114,21 @@ def test_assignments_take_values_as_toml_has_them(text: str, expected: tuple[str
 
 def test_the_defaults_are_those_of_the_settings() -> None:
     assert Recipe().training == TrainConfig()
+
+
+def test_options_of_the_network_are_kept_and_misspelt_ones_named(tmp_path: Path) -> None:
+    values = {"network": "respike", "backbone": "convnext_tiny", "fusion": "additive", "fusion_scales": [8, 16]}
+    recipe = Recipe().override(values)
+    assert recipe.given_options is not None
+    assert recipe.given_options.fusion_scales == (8, 16)
+    path = tmp_path / "own.toml"
+    path.write_text(recipe.to_toml())
+    assert "[options]" in path.read_text()
+    assert read_recipe(path) == recipe
+    assert Recipe().given_options is None
+    assert "[options]" not in Recipe().to_toml()
+    path.write_text('[options]\nbackbon = "resnet18"\n')
+    with pytest.raises(SettingError, match=r"no setting 'backbon' in \[options\] .*did you mean 'backbone'"):
+        read_recipe(path)
+    with pytest.raises(SettingError, match="choose from faithful, additive, none"):
+        Recipe().override({"fusion": "improved"})
