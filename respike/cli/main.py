@@ -26,6 +26,7 @@ COMMANDS = {
     "recipes": "List the recipes of `respike train`, or show one.",
     "runs": "List trainings, or compare some.",
     "score": "Score a checkpoint on held-out shards.",
+    "energy": "Count what a network computes for a clip, and its energy.",
     "demo": "Make videos, prepare, train and score, all on this machine.",
     "doctor": "Show what is installed and found.",
 }

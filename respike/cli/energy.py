@@ -1,0 +1,267 @@
+"""`respike energy`: a network and clips → operations and joules, a row a layer, beside other networks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from respike.cli.networks import Network, open_network, settings_of
+from respike.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from respike.data.settings import PrepareSettings
+    from respike.sample import Batch
+    from respike.zoo.energy import BaselineEnergy, EnergyReport
+
+DEFAULT_BASELINES = ("r3d_18", "mc3_18", "r2plus1d_18")
+# the size that torchvision's 3D networks are made for, and the one that ours are
+BASELINE_SIZES = (112, 224)
+_DEFAULT_SIZES = {"respike_tiny": 64}
+_DEFAULT_SIZE, _DEFAULT_CLASSES = 224, 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """All that there is to tell: the network's account, what it was measured on, and what others take.
+
+    `num_frames` is that of a clip, `num_keys` its key frames'; `remarks` say what makes the rates worth less.
+    """
+
+    title: str
+    report: "EnergyReport"
+    clips: str
+    image_size: int
+    num_frames: int
+    num_keys: int
+    baselines: "tuple[BaselineEnergy, ...]"
+    remarks: tuple[str, ...]
+
+    def rows(self) -> list[tuple[str, float, float, float]]:
+        """(name, MACs, accumulates, joules) of the network and of what stands beside it."""
+        report, size = self.report, f"at {self.image_size}²"
+        rows = [(f"{self.title} {size}", report.macs, report.acs, report.joules)]
+        if "ANN" in (branches := report.by_branch()):
+            macs, _, joules = branches["ANN"]
+            scale = self.num_frames / self.num_keys
+            rows.append((f"ANN alone, {self.num_keys} key frames {size}", macs, 0.0, joules))
+            rows.append((f"ANN alone, all {self.num_frames} frames {size}", macs * scale, 0.0, joules * scale))
+        rows += [(f"{other.name} at {other.image_size}²", other.macs, 0.0, other.joules) for other in self.baselines]
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """The account as `respike energy --json` prints it; a ratio is the other's joules over the network's."""
+        joules = self.report.joules
+        return {
+            "network": self.title,
+            "clips": self.clips,
+            "image_size": self.image_size,
+            "num_frames": self.num_frames,
+            "num_keys": self.num_keys,
+            "remarks": list(self.remarks),
+            "report": self.report.to_json(),
+            "compared": [
+                {"name": name, "macs": macs, "acs": acs, "joules": energy, "ratio": energy / joules}
+                for name, macs, acs, energy in self.rows()
+            ],
+        }
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  respike energy runs/respike_r18-ucf101-split1 --data shards/ucf101-split1
+  respike energy respike_r18
+  respike energy respike_r18 --compare r3d_18 --compare swin3d_t --png energy.png
+"""
+)
+@click.argument("network", metavar="MODEL_OR_CHECKPOINT")
+@click.option("--data", metavar="DIR", help="Prepared shards to measure firing rates on.  [default: a made demo video]")
+@click.option("--subset", help="train, val or test.  [default: the one that the data set is scored on]")
+@click.option("--clips", type=click.IntRange(min=1), default=64, show_default=True, help="Most clips of --data to run.")
+@click.option("--stride", type=click.IntRange(min=2), help="Frames a group, of the demo video.  [default: 4]")
+@click.option("--clip-length", type=click.IntRange(min=2), help="Frames a clip, of the demo video.  [default: 16]")
+@click.option("--image-size", type=click.IntRange(min=32), help="Pixels a side.  [default: the training's, else 224]")
+@click.option(
+    "--compare", metavar="NAME", multiple=True, help="A torchvision video network, or none.  [default: its 3D ResNets]"
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option("--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw the comparison.")
+@click.option("--json", "as_json", is_flag=True, help="Print the account as JSON: counts of one clip, joules.")
+def command(network: str, png: Path | None, as_json: bool, **options: Any) -> None:
+    """Count what MODEL_OR_CHECKPOINT computes for one clip, and its energy in 45 nm CMOS.
+
+    A multiply-accumulate takes 4.6 pJ, an accumulate 0.9 pJ. Convolutions that see spikes accumulate where one
+    arrives; how often is measured, on shards or on a demo video made on the spot. torchvision's 3D networks are
+    counted at 112² and 224².
+    """
+    from respike.cli import render
+
+    account = make_account(network, **options)
+    if png is not None:
+        from respike.cli.energy_chart import draw_energy
+
+        draw_energy(account, png)
+    if as_json:
+        render.print_json(account.to_json())
+        return
+    _print(account)
+    if png is not None:
+        render.print_line(f"wrote {png}")
+
+
+def make_account(
+    network: str,
+    *,
+    data: str | None,
+    subset: str | None,
+    clips: int,
+    stride: int | None,
+    clip_length: int | None,
+    image_size: int | None,
+    compare: tuple[str, ...],
+    device: str,
+) -> Account:
+    """Open the network, find clips, measure, and count what it is compared with."""
+    from respike.zoo.device import resolve_device
+    from respike.zoo.energy import estimate_energy
+
+    if data is not None and (stride or clip_length):
+        raise SettingError("--stride and --clip-length are of the demo video", "leave them out: --data has its own")
+    place = resolve_device(device)
+    opened = open_network(network, place, num_classes=_DEFAULT_CLASSES)
+    size = image_size or (opened.spec.image_size if opened.spec else _DEFAULT_SIZES.get(network, _DEFAULT_SIZE))
+    remarks = [] if opened.spec else ["the weights are from chance: firing rates of a trained network are others"]
+    if data is None:
+        settings = _demo_settings(opened, stride, clip_length)
+        found, batches = _demo_batches(settings, size)
+        remarks.append("firing rates were measured on a demo video, not on data")
+        shape = (settings.clip_length, settings.stride)
+    else:
+        found, batches, shape = _shard_batches(data, subset, clips, size)
+    report = estimate_energy(opened.model, (batch.to(place) for batch in batches))
+    return Account(
+        title=opened.title,
+        report=report,
+        clips=found,
+        image_size=size,
+        num_frames=shape[0],
+        num_keys=shape[0] // shape[1],
+        baselines=_count_baselines(compare, shape[0]),
+        remarks=tuple(remarks),
+    )
+
+
+def _demo_settings(opened: Network, stride: int | None, clip_length: int | None) -> "PrepareSettings":
+    import dataclasses
+
+    from respike.data.settings import PrepareSettings
+
+    settings = settings_of(opened.spec) if opened.spec else PrepareSettings()
+    given = {name: value for name, value in (("stride", stride), ("clip_length", clip_length)) if value is not None}
+    return dataclasses.replace(settings, **given)
+
+
+def _demo_batches(settings: "PrepareSettings", image_size: int) -> "tuple[str, Iterable[Batch]]":
+    from respike.cli.clips import batches_of, demo_clips
+
+    clips = demo_clips(settings, image_size=image_size)
+    return f"{len(clips)} clips of a demo video", batches_of(clips, image_size)
+
+
+def _shard_batches(
+    data: str, subset: str | None, most: int, image_size: int
+) -> "tuple[str, Iterable[Batch], tuple[int, int]]":
+    from respike.cli.clips import spread
+    from respike.data import make_loader, open_shards
+
+    subset = subset or open_shards(data).spec.evaluation_subset
+    chosen = spread(open_shards(data, subset), most)
+    settings = chosen.spec.settings
+    batches = make_loader(chosen, batch_size=min(8, len(chosen)), training=False, image_size=image_size)
+    shape = (int(settings["clip_length"]), int(settings["stride"]))
+    return f"{len(chosen)} clips of {subset} of {data}", batches, shape
+
+
+def _count_baselines(names: tuple[str, ...], num_frames: int) -> "tuple[BaselineEnergy, ...]":
+    """Count each network at each size that it takes; one that takes neither is an error."""
+    from respike.zoo.energy import estimate_baseline
+
+    counted: list[BaselineEnergy] = []
+    for name in () if names == ("none",) else names or DEFAULT_BASELINES:
+        refused: SettingError | None = None
+        num_before = len(counted)
+        for size in BASELINE_SIZES:
+            try:
+                counted.append(estimate_baseline(name, num_frames=num_frames, image_size=size))
+            except SettingError as error:
+                refused = error
+        if len(counted) == num_before and refused is not None:
+            raise refused
+    return tuple(counted)
+
+
+def _print(account: Account) -> None:
+    from respike.cli import render
+    from respike.zoo.energy import MAC_JOULES
+
+    report = account.report
+    render.print_line(
+        f"{account.title}: one clip of {account.num_frames} frames at {account.image_size}², {account.num_keys} of "
+        f"them key frames; firing rates of {account.clips}"
+    )
+    render.print_table(
+        ("layer", "input rate", "MACs", "accumulates", "energy"),
+        [
+            (
+                layer.name,
+                "real" if layer.input_rate is None else render.format_share(layer.input_rate),
+                *_operations(layer.macs, layer.acs, layer.joules),
+            )
+            for layer in report.layers
+        ],
+    )
+    render.print_table(
+        ("branch", "MACs", "accumulates", "energy"),
+        [(name, *_operations(*figures)) for name, figures in report.by_branch().items()]
+        + [("all", *_operations(report.macs, report.acs, report.joules))],
+    )
+    if report.stem_event_density is not None:
+        render.print_line(
+            f"the stem is counted dense; by its events ({render.format_share(report.stem_event_density)} of its input) "
+            f"the clip takes {format_joules(report.sparse_stem_joules)}"
+        )
+        render.print_line(
+            f"not counted: {format_count(report.neuron_updates)} neuron updates, "
+            f"{format_joules(report.neuron_joules)} at a MAC each; memory"
+        )
+    render.print_table(
+        ("network, the same clip", "MACs", "accumulates", "energy", "ratio"),
+        [(name, *_operations(*figures), f"{figures[2] / report.joules:.2f}×") for name, *figures in account.rows()],
+    )
+    for remark in account.remarks:
+        render.print_line(remark)
+    if account.remarks and report.acs:
+        render.print_line(
+            f"whatever the rates, a clip takes from {format_joules(report.macs * MAC_JOULES)} (no neuron fires) to "
+            f"{format_joules(report.most_joules)} (all fire at each step)"
+        )
+
+
+def _operations(macs: float, acs: float, joules: float) -> tuple[str, str, str]:
+    return format_count(macs), format_count(acs), format_joules(joules)
+
+
+def format_count(count: float) -> str:
+    """A number of operations for people: 1.23 G, 45.6 M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count:.0f}"
+
+
+def format_joules(joules: float) -> str:
+    """An energy for people: 12.3 mJ, 45.6 µJ."""
+    return f"{1e3 * joules:.2f} mJ" if joules >= 1e-3 else f"{1e6 * joules:.2f} µJ"
