@@ -27,6 +27,7 @@ COMMANDS = {
     "runs": "List trainings, or compare some.",
     "score": "Score a checkpoint on held-out shards.",
     "energy": "Count what a network computes for a clip, and its energy.",
+    "export": "Write a trained network as ONNX, or its spiking branch as NIR.",
     "demo": "Make videos, prepare, train and score, all on this machine.",
     "doctor": "Show what is installed and found.",
 }
