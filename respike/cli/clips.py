@@ -1,5 +1,6 @@
-"""Clips to look at: from shards, from a video, or of a scene made on the spot."""
+"""Clips to look at: from shards, from a video, or of scenes made on the spot."""
 
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,21 +17,36 @@ if TYPE_CHECKING:
 _DEMO_SIZE = 256
 
 
+class _Collector:
+    """Keeps the clips of a video, all or the one of a number."""
+
+    def __init__(self, number: int | None = None) -> None:
+        self._number = number
+        self.clips: list[EventClip] = []
+        self.num_clips = 0
+
+    def take(self, clip: "EventClip") -> None:
+        self.num_clips += 1
+        if self._number in (None, clip.info.clip_index):
+            self.clips.append(clip)
+
+    def restart(self) -> None:
+        self.clips, self.num_clips = [], 0
+
+
 def demo_clips(settings: "PrepareSettings", *, image_size: int) -> "list[EventClip]":
     """Make a video of four moving scenes, at least `image_size` pixels wide, and prepare a clip of each."""
-    import dataclasses
-
     from respike.data.demo import DemoSettings, write_demo_video
     from respike.data.stream import stream_clips
 
     num_frames = settings.clip_length * settings.frame_stride
     scenes = DemoSettings(clip_length=num_frames, size=max(image_size, min(settings.short_side, _DEMO_SIZE)))
-    clips: list[EventClip] = []
+    collector = _Collector()
     with tempfile.TemporaryDirectory(prefix="respike-") as folder:
         path = Path(folder) / "demo.mp4"
         write_demo_video(path, scenes)
-        stream_clips(path, dataclasses.replace(settings, sampling="dense", clip_step=None), clips.append)
-    return clips
+        stream_clips(path, dataclasses.replace(settings, sampling="dense", clip_step=None), collector)
+    return collector.clips
 
 
 def spread(dataset: "ShardDataset", most: int) -> "ShardDataset":
@@ -62,19 +78,11 @@ def _clip_of_video(path: Path, number: int, settings: "PrepareSettings") -> "Eve
     from respike.data.stream import stream_clips
     from respike.errors import UnreadableVideoError
 
-    found: dict[int, EventClip] = {}
-    num_clips = 0
-
-    def take(clip: "EventClip") -> None:
-        nonlocal num_clips
-        num_clips = clip.info.clip_index + 1
-        if clip.info.clip_index == number:
-            found[number] = clip
-
+    collector = _Collector(number)
     try:
-        stream_clips(path, settings, take)
+        stream_clips(path, settings, collector)
     except UnreadableVideoError as error:
         raise RespikeError(f"{path}: {error.stage}: {error.reason}", "name a video that plays to its end") from error
-    if number not in found:
-        raise RespikeError(f"{path} has no clip {number}", f"it makes {num_clips}, counted from 0")
-    return found[number]
+    if not collector.clips:
+        raise RespikeError(f"{path} has no clip {number}", f"it makes {collector.num_clips}, counted from 0")
+    return collector.clips[0]

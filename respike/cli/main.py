@@ -26,6 +26,7 @@ COMMANDS = {
     "recipes": "List the recipes of `respike train`, or show one.",
     "runs": "List trainings, or compare some.",
     "score": "Score a checkpoint on held-out shards.",
+    "predict": "Tell what videos show, by a trained network.",
     "energy": "Count what a network computes for a clip, and its energy.",
     "export": "Write a trained network as ONNX, or its spiking branch as NIR.",
     "demo": "Make videos, prepare, train and score, all on this machine.",
