@@ -27,6 +27,7 @@ COMMANDS = {
     "runs": "List trainings, or compare some.",
     "score": "Score a checkpoint on held-out shards.",
     "predict": "Tell what videos show, by a trained network.",
+    "explain": "Draw what a trained network looks at in a clip.",
     "energy": "Count what a network computes for a clip, and its energy.",
     "export": "Write a trained network as ONNX, or its spiking branch as NIR.",
     "demo": "Make videos, prepare, train and score, all on this machine.",
