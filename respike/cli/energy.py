@@ -160,8 +160,9 @@ def _demo_settings(opened: Network, stride: int | None, clip_length: int | None)
     from respike.data.settings import PrepareSettings
 
     settings = settings_of(opened.spec) if opened.spec else PrepareSettings()
-    given = {name: value for name, value in (("stride", stride), ("clip_length", clip_length)) if value is not None}
-    return dataclasses.replace(settings, **given)
+    return dataclasses.replace(
+        settings, stride=stride or settings.stride, clip_length=clip_length or settings.clip_length
+    )
 
 
 def _demo_batches(settings: "PrepareSettings", image_size: int) -> "tuple[str, Iterable[Batch]]":

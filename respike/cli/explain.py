@@ -14,17 +14,15 @@ if TYPE_CHECKING:
     from respike.zoo.explain import Explanation, Spot
 
 
-class _Pixel(click.ParamType):
+def _parse_place(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """`X,Y` → (x, y)."""
-
-    name = "X,Y"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        try:
-            x, y = (int(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no place, needed is X,Y in pixels, as 12,30", param, ctx)
-        return x, y
+    if value is None:
+        return None
+    try:
+        x, y = (int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no place, needed is X,Y in pixels, as 12,30") from None
+    return x, y
 
 
 @click.command(
@@ -41,7 +39,9 @@ Examples:
 @click.option(
     "--frame", type=click.IntRange(min=0), help="Frame of the clip, from 0.  [default: the strongest events']"
 )
-@click.option("--at", type=_Pixel(), help="Pixel of the network's image.  [default: the strongest events']")
+@click.option(
+    "--at", metavar="X,Y", callback=_parse_place, help="Pixel of the network's image.  [default: the strongest events']"
+)
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Tokens to draw at each scale.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--json", "as_json", is_flag=True, help="Print explanation.json as well.")
@@ -80,7 +80,9 @@ def command(
     told = _tell(explanation, clip, spec.data.classes, spec.image_size, top)
     out.mkdir(parents=True, exist_ok=True)
     guess = told["predictions"][0]
-    title = f"{clip.info.video}, clip {clip.info.clip_index}: {guess['class_name']} {guess['probability']:.0%}"
+    label = f", labelled {clip.info.class_name}" if clip.info.class_name else ""
+    answer = f"{guess['class_name']} {guess['probability']:.0%}"
+    title = f"{clip.info.video}, clip {clip.info.clip_index}{label}: {answer}"
     written = draw_explanation(explanation, batch, spec.data.classes, out, top=top, title=title)
     write_atomically(out / "explanation.json", canonical_json(told, indent=2))
     write_atomically(out / "arrays.npz", _arrays(explanation))

@@ -69,28 +69,25 @@ def _draw_scale(axes: Axes, key: Picture, scale: ScaleAttention, top: int) -> No
     picture = _picture(key)
     height, width = picture.shape[:2]
     means = scale.weights.mean(axis=0)
-    _show(axes, picture, f"scale {scale.scale + 1}: {means.shape[0]} × {means.shape[1]} tokens, top {top}")
+    _show(axes, picture, f"scale {scale.scale + 1}: {means.shape[0]} × {means.shape[1]} tokens")
     shade = np.zeros((*means.shape, 4))
     # what is attended to stays bright
     shade[..., 3] = 0.72 * (1 - means / means.max())
     axes.imshow(shade, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
     _frame(axes, scale.token, scale, (height, width), _ASKING, dashed=True)
+    best = scale.top(top)
     # the lightest first, so that the heaviest lies on top
-    for rank, (row, column, weight) in reversed(list(enumerate(scale.top(top)))):
-        color = _RANKS[min(rank, len(_RANKS) - 1)]
-        _frame(axes, (row, column), scale, (height, width), color, inset=0.06)
-        left, upper = column * width / means.shape[1], row * height / means.shape[0]
-        axes.text(
-            left + 0.1 * width / means.shape[1],
-            upper + 0.1 * height / means.shape[0],
-            f"{weight:.1%}",
-            color=color,
-            fontsize=6.5,
-            va="top",
-            ha="left",
-            fontweight="bold",
-            bbox={"facecolor": "black", "alpha": 0.55, "pad": 0.6, "edgecolor": "none"},
-        )
+    for rank, (row, column, _) in reversed(list(enumerate(best))):
+        _frame(axes, (row, column), scale, (height, width), _rank_color(rank), inset=0.06)
+    # below the picture: tokens of a fine grid are smaller than a number
+    for rank, (_, _, weight) in enumerate(best[: len(_RANKS)]):
+        place = (rank + 0.5) / len(_RANKS)
+        box = {"facecolor": _rank_color(rank), "pad": 1.5, "edgecolor": "none"}
+        axes.text(place, -0.06, f"{weight:.1%}", transform=axes.transAxes, fontsize=7, ha="center", bbox=box)
+
+
+def _rank_color(rank: int) -> str:
+    return _RANKS[min(rank, len(_RANKS) - 1)]
 
 
 def _frame(

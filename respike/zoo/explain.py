@@ -164,7 +164,8 @@ def _watched(model: ReSpike, spot: Spot, shape: tuple[int, ...]) -> Iterator[_Se
 
             def ask(attention: nn.Module, args: tuple[Tensor, ...], scale: int = scale) -> None:
                 assert isinstance(attention, Attention)
-                seen.attention.append(_ask(scale, attention, *args, spot, shape))
+                tokens, context = args
+                seen.attention.append(_ask(scale, attention, tokens, context, spot, shape))
 
             handles.append(module.cross_attention.register_forward_pre_hook(ask))
     try:
