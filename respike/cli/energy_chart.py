@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from respike.cli.sheet import save_figure
 
 if TYPE_CHECKING:
-    from respike.cli.energy import Account
+    from respike.cli.accounting import Account
 
 _OTHERS = "#9aa5b1"
 _ANN, _FUSION, _SPIKES, _SNN, _HEAD = "#3b6ea5", "#7a5195", "#ef8354", "#c8553d", "#2f4b3c"
