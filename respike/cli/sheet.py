@@ -49,8 +49,12 @@ def draw_events(clip: EventClip, group: int, step: int) -> Picture:
 
     The picture is uint8 RGB `[H, W, 3]`; `step` counts the residuals of the group from 0.
     """
-    luma = _luma(clip, group)[step]
-    grey = clip.keys[group].mean(axis=0)[..., None]
+    return paint_events(clip.keys[group], _luma(clip, group)[step])
+
+
+def paint_events(key: Picture, luma: NDArray[np.float32]) -> Picture:
+    """Changes of brightness `[H, W]`, in grey levels, over the faded key frame, uint8 RGB `[3, H, W]`: `[H, W, 3]`."""
+    grey = key.mean(axis=0)[..., None]
     ground = 255 - (255 - grey) * (1 - _FADE)
     # the root lifts small residuals: a single event is one step of the threshold, and should be seen
     strength = np.sqrt(np.minimum(np.abs(luma) / _FULL_GREY_LEVELS, 1))[..., None]

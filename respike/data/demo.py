@@ -4,7 +4,8 @@ A class is one of 4 props, at rest (key frames show it, events hardly do), times
 (events show it, no single key frame does). Each video holds many scenes of one clip's length, cut hard, of one class.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,6 +78,14 @@ def write_demo(root: Path, settings: DemoSettings, *, num_workers: int = 1, prog
     write_atomically(done, wanted)
 
 
+def write_demo_video(path: Path, settings: DemoSettings) -> None:
+    """Write one video of four scenes, each prop and each motion once. Raises RespikeError where ffmpeg fails."""
+    generator = np.random.default_rng(settings.seed)
+    pairs = zip(PROPS, MOTIONS, strict=True)
+    scenes = (draw_scene(*pair, settings.clip_length, generator, settings.size) for pair in pairs)
+    _encode(path, itertools.chain.from_iterable(scenes), settings)
+
+
 def _plan(root: Path, settings: DemoSettings) -> list[_VideoTask]:
     parts = (
         ("train", settings.train_videos, settings.train_scenes),
@@ -99,12 +108,15 @@ def _plan(root: Path, settings: DemoSettings) -> list[_VideoTask]:
 
 
 def _write(task: _VideoTask, report: Report) -> None:
-    settings = task.settings
+    _encode(task.path, _frames(task), task.settings)
+    report("written")
+
+
+def _encode(path: Path, frames: Iterable[NDArray[np.uint8]], settings: DemoSettings) -> None:
     # a group of pictures a scene and no scene looks ahead: the codec carries nothing from one scene to the next
     options: dict[str, str | int] = {"crf": settings.crf, "g": settings.clip_length, "preset": "veryfast"}
     options |= {"x264-params": f"keyint={settings.clip_length}:scenecut=0", "bf": 0}
-    write_video(task.path, _frames(task), options=options)
-    report("written")
+    write_video(path, frames, options=options)
 
 
 def _frames(task: _VideoTask) -> Iterator[NDArray[np.uint8]]:

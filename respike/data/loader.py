@@ -13,7 +13,7 @@ from respike.color import Color
 from respike.data.augment import apply_view, centre_view, random_view
 from respike.data.dataset import ShardDataset
 from respike.errors import SettingError
-from respike.sample import Batch
+from respike.sample import Batch, EventClip
 
 # one row of a batch: which clip, in which epoch it is augmented, whether it counts
 _Row = tuple[int, int, bool]
@@ -193,3 +193,15 @@ class _Collate:
             clip_indices=torch.tensor(clips, dtype=torch.int64),
             mask=torch.tensor(counts, dtype=torch.bool),
         )
+
+
+def make_batch(clips: Sequence[EventClip], image_size: int) -> Batch:
+    """Clips as `make_loader` gives them to evaluate: the centre square, resized to `image_size`; every row counts.
+
+    The clips have one shape and one colour.
+    """
+    rows: list[_Decoded] = []
+    for clip in clips:
+        keys, residuals = apply_view(clip, centre_view(*clip.keys.shape[-2:]), image_size)
+        rows.append((keys, residuals, clip.info.video, clip.info.clip_index, clip.info.label, True))
+    return _Collate(clips[0].color)(rows)

@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from respike.cli.main import main
+from respike.data import make_loader, open_shards
 from respike.data.prepare import prepare
 from respike.data.settings import PrepareSettings
+from respike.zoo.checkpoint import CheckpointSpec, save_checkpoint
+from respike.zoo.models import create_model
 
 from tests.conftest import listing_of
 
@@ -43,3 +47,29 @@ def small_shards(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     out = tmp_path_factory.mktemp("shards") / "small"
     prepare(listing_of(video_folder), out, PrepareSettings(videos_per_shard=5), num_workers=1)
     return out
+
+
+def write_run(folder: Path, shards: Path, branches: str = "hybrid") -> Path:
+    """A run's folder with a network that has seen the shards' statistics but learned nothing; return the folder."""
+    torch.manual_seed(0)
+    dataset = open_shards(shards, "train")
+    model = create_model("respike_tiny", num_classes=len(dataset.spec.classes), branches=branches)
+    for fusion in getattr(model, "fusions", []):
+        # an untrained fusion adds nothing, and then nothing that it does could be seen
+        if hasattr(fusion, "project_out"):
+            torch.nn.init.normal_(fusion.project_out.weight, std=0.1)
+    batch = next(iter(make_loader(dataset, batch_size=16, training=False, image_size=32)))
+    with torch.no_grad():
+        for _ in range(20):
+            model.train()(batch.keys, batch.residuals, batch.color)
+    spec = CheckpointSpec(
+        model=model.config.to_json(), image_size=32, data=dataset.spec, training={}, epoch=1, scores={}
+    )
+    save_checkpoint(folder / "best.safetensors", model.eval(), spec)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on the twelve small videos, at 32 pixels."""
+    return write_run(tmp_path_factory.mktemp("run"), small_shards)

@@ -1,9 +1,12 @@
 """Energy promises: counts that a hand can check, rates measured and not assumed."""
 
+import dataclasses
+
 import pytest
 import torch
+from respike.errors import RespikeError, SettingError
 from respike.sample import Batch
-from respike.zoo.energy import AC_JOULES, MAC_JOULES, estimate_energy
+from respike.zoo.energy import AC_JOULES, MAC_JOULES, estimate_baseline, estimate_energy
 from respike.zoo.models import create_model
 from respike.zoo.nn.fusion import plain_attention
 from torch import nn
@@ -66,15 +69,19 @@ def test_a_network_is_accounted_for_by_branch_and_keeps_its_mode():
     assert all(0 <= layer.input_rate <= 1 for layer in spiking)
 
 
+def fire_always(model):
+    for module in model.snn.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.zeros_(module.weight)
+            nn.init.constant_(module.bias, 9.0)
+
+
 def test_no_operation_is_counted_twice_or_lost():
     """All rows together, with every neuron firing, are what the counter finds in the whole network."""
     torch.manual_seed(0)
     model = create_model("respike_tiny", num_classes=4).eval()
     batch = batch_of(torch.randint(-90, 90, (1, 4, 3, 3, 64, 64)).short())
-    for module in model.snn.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.zeros_(module.weight)
-            nn.init.constant_(module.bias, 9.0)
+    fire_always(model)
     with torch.no_grad(), plain_attention(), FlopCounterMode(display=False) as counter:
         model(batch.keys, batch.residuals, batch.color)
     report = estimate_energy(model, batch)
@@ -112,3 +119,92 @@ def test_the_account_is_of_one_clip_whatever_the_batch():
     one = torch.randint(-90, 90, (1, 4, 3, 3, 64, 64)).short()
     single, double = (estimate_energy(model, batch_of(one.repeat(n, 1, 1, 1, 1, 1))) for n in (1, 2))
     assert double.by_branch()["ANN"] == single.by_branch()["ANN"]
+
+
+def test_rates_are_means_over_all_clips_that_count():
+    still, moving = (torch.zeros(1, 1, 1, 3, 8, 8, dtype=torch.int16) for _ in range(2))
+    moving[...] = 5
+    filler = dataclasses.replace(batch_of(moving), mask=torch.tensor([False]))
+    report = estimate_energy(TwoLayers(), iter([batch_of(still), batch_of(moving), filler]))
+    assert (report.num_clips, report.stem_event_density) == (2, 0.5)
+    assert report.layers[0].macs == 8 * 8 * 4 * 3 * 9
+
+
+def test_without_a_clip_that_counts_there_is_no_account():
+    filler = dataclasses.replace(batch_of(torch.zeros(1, 1, 1, 3, 8, 8)), mask=torch.tensor([False]))
+    with pytest.raises(RespikeError, match="no clip"):
+        estimate_energy(TwoLayers(), filler)
+
+
+def test_the_most_a_clip_can_take_is_every_neuron_firing():
+    report = estimate_energy(TwoLayers(), batch_of(torch.ones(1, 1, 1, 3, 8, 8, dtype=torch.int16)))
+    assert report.most_joules == pytest.approx(report.macs * MAC_JOULES + 4 * report.acs * AC_JOULES)
+
+
+def test_neuron_updates_are_counted_a_clip_and_kept_out_of_the_joules():
+    model = create_model("respike_tiny", num_classes=4, branches="snn")
+    report = estimate_energy(model, batch_of(torch.zeros(2, 4, 3, 3, 64, 64, dtype=torch.int16)))
+    # per block: its first neurons see the block's input, its second the halved map of its own width
+    neurons = sum(
+        wide_in * (side * 2) ** 2 + wide * side**2
+        for wide_in, wide, side in ((32, 32, 16), (32, 32, 8), (32, 64, 4), (64, 96, 2))
+    )
+    assert report.neuron_updates == 12 * neurons
+    assert report.neuron_joules > 0
+    assert report.joules == pytest.approx(sum(layer.joules for layer in report.layers))
+
+
+def counted_by_spikingjelly(model, batch):
+    """(multiply-accumulates, synaptic operations) as SpikingJelly's own counters find them."""
+    counters = pytest.importorskip("spikingjelly.activation_based.op_counter")
+    macs, operations = counters.MACCounter(), counters.SynOpCounter()
+    ours = {torch.ops.aten.convolution.default, torch.ops.aten.addmm.default, torch.ops.aten.mm.default}
+    macs.rules = {operator: rule for operator, rule in macs.rules.items() if operator in ours}
+    with torch.no_grad(), counters.DispatchCounterMode([macs, operations]):
+        model(batch.keys, batch.residuals, batch.color)
+    return macs.get_total(), operations.get_total()
+
+
+def test_spikingjelly_counts_the_same_where_no_padding_is_read():
+    """Its synaptic operations leave out what falls into the padding; the second layer has none."""
+    batch = batch_of(torch.ones(1, 1, 1, 3, 8, 8, dtype=torch.int16) * 5)
+    report = estimate_energy(TwoLayers(), batch)
+    assert counted_by_spikingjelly(TwoLayers(), batch) == (report.macs, report.acs)
+
+
+def test_spikingjelly_counts_the_same_in_a_whole_network_but_for_the_padding():
+    """With every neuron firing, what it leaves out can be worked out by hand: taps that fall into the padding."""
+    torch.manual_seed(0)
+    model = create_model("respike_tiny", num_classes=4, branches="concat").eval()
+    fire_always(model)
+    batch = batch_of(torch.randint(-90, 90, (1, 4, 3, 3, 64, 64)).short())
+    report = estimate_energy(model, batch)
+    macs, operations = counted_by_spikingjelly(model, batch)
+    assert macs == report.macs
+    widths = ((32, 32, 16), (32, 32, 8), (32, 64, 4), (64, 96, 2))
+    # along one side of length n, three taps an output, less the one (stride 2) or two (stride 1) outside
+    inside = sum(narrow * wide * (3 * n - 1) ** 2 + wide * wide * (3 * n - 2) ** 2 for narrow, wide, n in widths)
+    assert operations == 12 * inside
+    assert report.acs == 12 * sum((narrow + wide) * wide * 9 * n**2 for narrow, wide, n in widths)
+
+
+def test_a_3d_network_counts_what_its_makers_say():
+    """torchvision gives 40.70 GFLOPS, each a multiply-accumulate, for r3d_18 at 16 frames of 112×112."""
+    native, large = (estimate_baseline("r3d_18", num_frames=16, image_size=size) for size in (112, 224))
+    assert native.macs == pytest.approx(40.70e9, rel=1e-3)
+    assert native.joules == native.macs * MAC_JOULES
+    assert large.macs == pytest.approx(4 * native.macs, rel=1e-3)
+
+
+def test_attention_of_a_video_transformer_is_counted():
+    assert estimate_baseline("mvit_v2_s", num_frames=16, image_size=224).macs == pytest.approx(64.22e9, rel=1e-3)
+
+
+def test_an_unknown_baseline_lists_the_names():
+    with pytest.raises(SettingError, match=r"choose from.*r3d_18"):
+        estimate_baseline("r4d", num_frames=16, image_size=112)
+
+
+def test_a_size_that_a_baseline_does_not_take_is_named():
+    with pytest.raises(SettingError, match="s3d does not take 16 frames of 112×112"):
+        estimate_baseline("s3d", num_frames=16, image_size=112)

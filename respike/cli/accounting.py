@@ -1,0 +1,157 @@
+"""The energy command's work: a network and clips found, measured, and counted beside other networks."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from respike.cli.networks import Network, open_network, settings_of
+from respike.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from respike.data.settings import PrepareSettings
+    from respike.sample import Batch
+    from respike.zoo.energy import BaselineEnergy, EnergyReport
+
+DEFAULT_BASELINES = ("r3d_18", "mc3_18", "r2plus1d_18")
+# the size that torchvision's 3D networks are made for, and the one that ours are
+BASELINE_SIZES = (112, 224)
+_DEFAULT_SIZES = {"respike_tiny": 64}
+_DEFAULT_SIZE, _DEFAULT_CLASSES = 224, 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """All that there is to tell: the network's account, what it was measured on, and what others take.
+
+    `num_frames` is that of a clip, `num_keys` its key frames'; `remarks` say what makes the rates worth less.
+    """
+
+    title: str
+    report: "EnergyReport"
+    clips: str
+    image_size: int
+    num_frames: int
+    num_keys: int
+    baselines: "tuple[BaselineEnergy, ...]"
+    remarks: tuple[str, ...]
+
+    def rows(self) -> list[tuple[str, float, float, float]]:
+        """(name, MACs, accumulates, joules) of the network and of what stands beside it."""
+        report, size = self.report, f"at {self.image_size}²"
+        rows = [(f"{self.title} {size}", report.macs, report.acs, report.joules)]
+        if "ANN" in (branches := report.by_branch()):
+            macs, _, joules = branches["ANN"]
+            scale = self.num_frames / self.num_keys
+            rows.append((f"ANN alone, {self.num_keys} key frames {size}", macs, 0.0, joules))
+            rows.append((f"ANN alone, all {self.num_frames} frames {size}", macs * scale, 0.0, joules * scale))
+        rows += [(f"{other.name} at {other.image_size}²", other.macs, 0.0, other.joules) for other in self.baselines]
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """The account as `respike energy --json` prints it; a ratio is the other's joules over the network's."""
+        joules = self.report.joules
+        return {
+            "network": self.title,
+            "clips": self.clips,
+            "image_size": self.image_size,
+            "num_frames": self.num_frames,
+            "num_keys": self.num_keys,
+            "remarks": list(self.remarks),
+            "report": self.report.to_json(),
+            "compared": [
+                {"name": name, "macs": macs, "acs": acs, "joules": energy, "ratio": energy / joules}
+                for name, macs, acs, energy in self.rows()
+            ],
+        }
+
+
+def make_account(
+    network: str,
+    *,
+    data: str | None,
+    subset: str | None,
+    clips: int,
+    stride: int | None,
+    clip_length: int | None,
+    image_size: int | None,
+    compare: tuple[str, ...],
+    device: str,
+) -> Account:
+    """Open the network, find clips, measure, and count what it is compared with."""
+    from respike.zoo.device import resolve_device
+    from respike.zoo.energy import estimate_energy
+
+    if data is not None and (stride or clip_length):
+        raise SettingError("--stride and --clip-length are of the demo video", "leave them out: --data has its own")
+    place = resolve_device(device)
+    opened = open_network(network, place, num_classes=_DEFAULT_CLASSES)
+    size = image_size or (opened.spec.image_size if opened.spec else _DEFAULT_SIZES.get(network, _DEFAULT_SIZE))
+    remarks = [] if opened.spec else ["the weights are from chance: firing rates of a trained network are others"]
+    if data is None:
+        settings = _demo_settings(opened, stride, clip_length)
+        found, batches = _demo_batches(settings, size)
+        remarks.append("firing rates were measured on a demo video, not on data")
+        shape = (settings.clip_length, settings.stride)
+    else:
+        found, batches, shape = _shard_batches(data, subset, clips, size)
+    report = estimate_energy(opened.model, (batch.to(place) for batch in batches))
+    return Account(
+        title=opened.title,
+        report=report,
+        clips=found,
+        image_size=size,
+        num_frames=shape[0],
+        num_keys=shape[0] // shape[1],
+        baselines=_count_baselines(compare, shape[0]),
+        remarks=tuple(remarks),
+    )
+
+
+def _demo_settings(opened: Network, stride: int | None, clip_length: int | None) -> "PrepareSettings":
+    from respike.data.settings import PrepareSettings
+
+    settings = settings_of(opened.spec) if opened.spec else PrepareSettings()
+    return dataclasses.replace(
+        settings, stride=stride or settings.stride, clip_length=clip_length or settings.clip_length
+    )
+
+
+def _demo_batches(settings: "PrepareSettings", image_size: int) -> "tuple[str, Iterable[Batch]]":
+    from respike.cli.clips import batches_of, demo_clips
+
+    clips = demo_clips(settings, image_size=image_size)
+    return f"{len(clips)} clips of a demo video", batches_of(clips, image_size)
+
+
+def _shard_batches(
+    data: str, subset: str | None, most: int, image_size: int
+) -> "tuple[str, Iterable[Batch], tuple[int, int]]":
+    from respike.cli.clips import spread
+    from respike.data import make_loader, open_shards
+
+    subset = subset or open_shards(data).spec.evaluation_subset
+    chosen = spread(open_shards(data, subset), most)
+    settings = chosen.spec.settings
+    batches = make_loader(chosen, batch_size=min(8, len(chosen)), training=False, image_size=image_size)
+    shape = (int(settings["clip_length"]), int(settings["stride"]))
+    return f"{len(chosen)} clips of {subset} of {data}", batches, shape
+
+
+def _count_baselines(names: tuple[str, ...], num_frames: int) -> "tuple[BaselineEnergy, ...]":
+    """Count each network at each size that it takes; one that takes neither is an error."""
+    from respike.zoo.energy import estimate_baseline
+
+    counted: list[BaselineEnergy] = []
+    for name in () if names == ("none",) else names or DEFAULT_BASELINES:
+        refused: SettingError | None = None
+        num_before = len(counted)
+        for size in BASELINE_SIZES:
+            try:
+                counted.append(estimate_baseline(name, num_frames=num_frames, image_size=size))
+            except SettingError as error:
+                refused = error
+        if len(counted) == num_before and refused is not None:
+            raise refused
+    return tuple(counted)

@@ -1,0 +1,115 @@
+"""`respike energy`: a network and clips → operations and joules, a row a layer, beside other networks."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from respike.cli.accounting import Account, make_account
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  respike energy runs/respike_r18-ucf101-split1 --data shards/ucf101-split1
+  respike energy respike_r18
+  respike energy respike_r18 --compare r3d_18 --compare swin3d_t --png energy.png
+"""
+)
+@click.argument("network", metavar="MODEL_OR_CHECKPOINT")
+@click.option("--data", metavar="DIR", help="Prepared shards to measure firing rates on.  [default: a made demo video]")
+@click.option("--subset", help="train, val or test.  [default: the one that the data set is scored on]")
+@click.option("--clips", type=click.IntRange(min=1), default=64, show_default=True, help="Most clips of --data to run.")
+@click.option("--stride", type=click.IntRange(min=2), help="Frames a group, of the demo video.  [default: 4]")
+@click.option("--clip-length", type=click.IntRange(min=2), help="Frames a clip, of the demo video.  [default: 16]")
+@click.option("--image-size", type=click.IntRange(min=32), help="Pixels a side.  [default: the training's, else 224]")
+@click.option(
+    "--compare", metavar="NAME", multiple=True, help="A torchvision video network, or none.  [default: its 3D ResNets]"
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option("--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw the comparison.")
+@click.option("--json", "as_json", is_flag=True, help="Print the account as JSON: counts of one clip, joules.")
+def command(network: str, png: Path | None, as_json: bool, **options: Any) -> None:
+    """Count what MODEL_OR_CHECKPOINT computes for one clip, and its energy in 45 nm CMOS.
+
+    A multiply-accumulate takes 4.6 pJ, an accumulate 0.9 pJ. Convolutions that see spikes accumulate where one
+    arrives; how often is measured, on shards or on a demo video made on the spot. torchvision's 3D networks are
+    counted at 112² and 224².
+    """
+    from respike.cli import render
+
+    account = make_account(network, **options)
+    if png is not None:
+        from respike.cli.energy_chart import draw_energy
+
+        draw_energy(account, png)
+    if as_json:
+        render.print_json(account.to_json())
+        return
+    _print(account)
+    if png is not None:
+        render.print_line(f"wrote {png}")
+
+
+def _print(account: Account) -> None:
+    from respike.cli import render
+    from respike.zoo.energy import MAC_JOULES
+
+    report = account.report
+    render.print_line(
+        f"{account.title}: one clip of {account.num_frames} frames at {account.image_size}², {account.num_keys} of "
+        f"them key frames; firing rates of {account.clips}"
+    )
+    render.print_table(
+        ("layer", "input rate", "MACs", "accumulates", "energy"),
+        [
+            (
+                layer.name,
+                "real" if layer.input_rate is None else render.format_share(layer.input_rate),
+                *_operations(layer.macs, layer.acs, layer.joules),
+            )
+            for layer in report.layers
+        ],
+    )
+    render.print_table(
+        ("branch", "MACs", "accumulates", "energy"),
+        [(name, *_operations(*figures)) for name, figures in report.by_branch().items()]
+        + [("all", *_operations(report.macs, report.acs, report.joules))],
+    )
+    if report.stem_event_density is not None:
+        render.print_line(
+            f"the stem is counted dense; by its events ({render.format_share(report.stem_event_density)} of its input) "
+            f"the clip takes {format_joules(report.sparse_stem_joules)}"
+        )
+        render.print_line(
+            f"not counted: {format_count(report.neuron_updates)} neuron updates, "
+            f"{format_joules(report.neuron_joules)} at a MAC each; memory"
+        )
+    render.print_table(
+        ("network, the same clip", "MACs", "accumulates", "energy", "ratio"),
+        [(name, *_operations(*figures), f"{figures[2] / report.joules:.2f}×") for name, *figures in account.rows()],
+    )
+    for remark in account.remarks:
+        render.print_line(remark)
+    if account.remarks and report.acs:
+        render.print_line(
+            f"whatever the rates, a clip takes from {format_joules(report.macs * MAC_JOULES)} (no neuron fires) to "
+            f"{format_joules(report.most_joules)} (all fire at each step)"
+        )
+
+
+def _operations(macs: float, acs: float, joules: float) -> tuple[str, str, str]:
+    return format_count(macs), format_count(acs), format_joules(joules)
+
+
+def format_count(count: float) -> str:
+    """A number of operations for people: 1.23 G, 45.6 M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count:.0f}"
+
+
+def format_joules(joules: float) -> str:
+    """An energy for people: 12.3 mJ, 45.6 µJ."""
+    return f"{1e3 * joules:.2f} mJ" if joules >= 1e-3 else f"{1e6 * joules:.2f} µJ"

@@ -1,0 +1,84 @@
+"""`respike energy`: from a name or a checkpoint to an account, and what it says of where its rates come from."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import write_run
+
+
+def test_a_checkpoint_is_accounted_for_on_its_shards(call, small_run: Path, small_shards: Path):
+    answer = call("energy", small_run, "--data", small_shards, "--clips", "3", "--json")
+    told = json.loads(answer.out)
+    report = told["report"]
+    assert (told["image_size"], told["num_frames"], told["num_keys"], report["num_clips"]) == (32, 16, 4, 3)
+    assert told["remarks"] == []
+    assert sum(layer["joules"] for layer in report["layers"]) == pytest.approx(report["joules"])
+    assert sum(branch["acs"] for branch in report["branches"].values()) == pytest.approx(report["acs"])
+    assert 0 < report["acs"] < report["macs"]
+    assert report["joules"] < report["most_joules"]
+
+
+def test_beside_it_stand_the_ann_alone_and_3d_networks_at_both_sizes(call, small_run: Path, small_shards: Path):
+    told = json.loads(call("energy", small_run, "--data", small_shards, "--clips", "1", "--json").out)
+    names = [row["name"] for row in told["compared"]]
+    assert names[1:] == [
+        "ANN alone, 4 key frames at 32²",
+        "ANN alone, all 16 frames at 32²",
+        *(f"{name} at {size}²" for name in ("r3d_18", "mc3_18", "r2plus1d_18") for size in (112, 224)),
+    ]
+    mine, keys, frames = told["compared"][:3]
+    assert mine["ratio"] == 1
+    assert frames["macs"] == 4 * keys["macs"] == 4 * told["report"]["branches"]["ANN"]["macs"]
+    for row in told["compared"]:
+        assert row["ratio"] == pytest.approx(row["joules"] / mine["joules"])
+
+
+def test_a_bare_name_says_that_weights_are_from_chance_and_rates_of_a_demo_video(call):
+    answer = call("energy", "respike_tiny", "--compare", "none")
+    assert answer.code == 0
+    assert "weights are from chance" in answer.out
+    assert "demo video" in answer.out
+    assert "snn.stem.conv" in answer.out
+    assert "whatever the rates, a clip takes from" in answer.out
+
+
+def test_the_demo_video_is_cut_as_asked(call):
+    told = json.loads(
+        call("energy", "respike_tiny", "--compare", "none", "--stride", "2", "--clip-length", "8", "--json").out
+    )
+    assert (told["num_frames"], told["num_keys"], told["report"]["num_clips"]) == (8, 4, 4)
+
+
+def test_a_network_of_spikes_alone_has_no_ann_to_stand_beside_it(call, small_shards: Path, tmp_path: Path):
+    run = write_run(tmp_path / "snn", small_shards, "snn")
+    told = json.loads(call("energy", run, "--data", small_shards, "--compare", "none", "--json").out)
+    assert len(told["compared"]) == 1
+    assert set(told["report"]["branches"]) == {"SNN", "head"}
+
+
+def test_the_comparison_is_drawn(call, small_run: Path, small_shards: Path, tmp_path: Path):
+    picture = tmp_path / "energy.png"
+    answer = call("energy", small_run, "--data", small_shards, "--clips", "1", "--png", picture)
+    assert f"wrote {picture}" in answer.out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_no_network_lists_the_names(call):
+    answer = call("energy", "respike_r19")
+    assert answer.code == 1
+    assert "respike_r19" in answer.err
+    assert "respike_r18" in answer.err
+
+
+def test_an_unknown_baseline_lists_the_names(call):
+    answer = call("energy", "respike_tiny", "--compare", "r4d")
+    assert answer.code == 1
+    assert "r3d_18" in answer.err
+
+
+def test_settings_of_the_demo_video_are_refused_beside_shards(call, small_run: Path, small_shards: Path):
+    answer = call("energy", small_run, "--data", small_shards, "--stride", "2")
+    assert answer.code == 1
+    assert "--stride" in answer.err
