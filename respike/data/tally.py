@@ -52,6 +52,7 @@ class Tally:
         self._num_videos = self._num_frames = 0
         self._video_seconds = 0.0
         self._slowest: list[tuple[float, str]] = []
+        self._at: dict[int, str] = {}
 
     def hear(self, worker: int, note: object) -> None:
         """Take a note of `build_shard` into account."""
@@ -69,11 +70,16 @@ class Tally:
             self._num_videos += 1
             self._video_seconds += note.seconds
             self._remember(note)
+        self._at[worker] = note.shard
         self._task.at(worker, f"{note.shard}: {note.video or ('writing' if note.kind == 'write' else 'starting')}")
         self._task.advance(advance, **self._facts())
 
     def finish_shard(self, name: str, num_videos: int, num_skipped: int) -> None:
         """Count the videos of a shard that is done, whether or not they were looked at again."""
+        for worker, shard in self._at.items():
+            if shard == name:
+                # until it begins another one, if there is one left
+                self._task.at(worker, "idle")
         self._skipped[name] = num_skipped
         self._task.advance(num_videos - self._done[name], **self._facts())
         self._done[name] = num_videos

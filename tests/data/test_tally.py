@@ -73,3 +73,14 @@ def test_the_slowest_are_few_and_each_is_named_once():
 
 def test_nothing_done_has_no_speed():
     assert Speed().videos_per_second == 0
+
+
+def test_a_worker_is_idle_once_its_shard_is_done_and_the_others_are_not():
+    shown = Shown()
+    counted = Tally(shown)
+    counted.hear(0, VideoNote(kind="write", shard="a.tar"))
+    counted.hear(1, VideoNote(kind="video", shard="b.tar", video="w"))
+    counted.finish_shard("a.tar", 3, 0)
+    assert shown.workers == {0: "idle", 1: "b.tar: w"}
+    counted.hear(0, VideoNote(kind="begin", shard="c.tar"))
+    assert shown.workers[0] == "c.tar: starting"
