@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import filelock
 
@@ -16,6 +16,8 @@ from respike import faults
 from respike.errors import RespikeError
 
 _CHUNK_BYTES = 1 << 20
+# the field of a sealed value that holds its checksum
+_SEAL = "sha256"
 
 
 @contextmanager
@@ -72,6 +74,28 @@ def canonical_json(value: object, *, indent: int | None = None) -> str:
     separators = (",", ": ") if indent else (",", ":")
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=indent, separators=separators)
     return text + "\n" if indent else text
+
+
+def seal(value: dict[str, Any], *, indent: int | None = None) -> str:
+    """Serialise `value` as canonical JSON with a field `sha256`, the checksum of all the rest."""
+    return canonical_json(value | {_SEAL: sha256_of_bytes(_to_bytes(value))}, indent=indent)
+
+
+def unseal(content: bytes) -> dict[str, Any]:
+    """The value that `seal` made `content` of, its checksum included. Raises ValueError where it was cut or changed."""
+    try:
+        value = json.loads(content)
+        checksum = value[_SEAL]
+        rest = {name: entry for name, entry in value.items() if name != _SEAL}
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"cannot be read: {error}") from error
+    if sha256_of_bytes(_to_bytes(rest)) != checksum:
+        raise ValueError("was changed after it was written")
+    return dict(value)
+
+
+def _to_bytes(value: object) -> bytes:
+    return canonical_json(value).encode("utf-8", "surrogatepass")
 
 
 def sha256_of_bytes(content: bytes) -> str:

@@ -16,7 +16,7 @@ from respike.data.notes import Beat, VideoNote
 from respike.data.plan import ShardTask
 from respike.data.shards import ShardWriter
 from respike.errors import RespikeError, UnreadableVideoError
-from respike.files import atomic_writer, canonical_json, write_atomically
+from respike.files import atomic_writer, seal, write_atomically
 from respike.sample import VideoRef
 
 # a worker can be killed for what others do, so a video is suspected after its first death and guilty after another
@@ -69,7 +69,7 @@ def build_shard(task: ShardTask, report: Report) -> dict[str, Any]:
         "num_event_samples": sink.num_event_samples,
     }
     # the mark after the shard: it promises that the shard stands
-    write_atomically(task.mark_path, canonical_json(mark))
+    write_atomically(task.mark_path, seal(mark))
     return mark
 
 
@@ -117,7 +117,7 @@ def _try_again(task: ShardTask, previous: Mapping[str, Any], report: Report) -> 
             return None
     mark = {**previous, "skipped": skipped, "keep_partial": task.settings.keep_partial}
     if mark != previous:
-        write_atomically(task.mark_path, canonical_json(mark))
+        write_atomically(task.mark_path, seal(mark))
     return mark
 
 

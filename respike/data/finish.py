@@ -12,6 +12,7 @@ from respike.data.format import FORMAT_VERSION
 from respike.data.plan import Part
 from respike.data.state import CARD_NAME, write_if_changed
 from respike.data.tally import Speed
+from respike.files import seal
 
 Mark = Mapping[str, Any]
 
@@ -93,7 +94,7 @@ def write_index(out: Path, head: Mapping[str, Any], settings: Mapping[str, Any],
         "event_density": _density(marks),
         "shards": shards,
     }
-    sealed = index.seal(content)
+    sealed = seal(content, indent=1)
     index_path = out / index.INDEX_NAME
     if index_path.exists() and index_path.read_bytes() != sealed.encode("utf-8", "surrogateescape"):
         # between an old index and new rows no reader could tell what is right

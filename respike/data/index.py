@@ -10,13 +10,12 @@ from typing import Any
 from respike.color import COLORS
 from respike.data.format import FORMAT_VERSION
 from respike.errors import ShardError
-from respike.files import canonical_json, sha256_of_bytes
+from respike.files import canonical_json, sha256_of_bytes, unseal
 from respike.sample import SUBSETS, DataSpec
 
 INDEX_NAME = "dataset.json"
 VIDEOS_NAME = "videos.jsonl"
 SKIPPED_NAME = "skipped.jsonl"
-_CHECKSUM = "sha256"
 _SHARD_NAME = re.compile(rf"({'|'.join(SUBSETS)})-[0-9]{{6,}}\.tar")
 # three members of a header and a block each: an index cannot promise more samples than its shards can hold
 _LEAST_SAMPLE_BYTES = 3 * 2 * 512
@@ -64,28 +63,9 @@ class DatasetIndex:
     event_density: float
 
 
-def seal(index: dict[str, Any]) -> str:
-    """The text of an index with its own checksum in it."""
-    checksum = sha256_of_bytes(canonical_json(index).encode())
-    return canonical_json(index | {_CHECKSUM: checksum}, indent=1)
-
-
 def jsonl(rows: list[dict[str, Any]]) -> str:
     """Rows as JSON lines, byte-identical for equal rows."""
     return "".join(canonical_json(row) + "\n" for row in rows)
-
-
-def unseal(content: bytes) -> dict[str, Any]:
-    """The index whose text is `content`, its checksum included. Raises ValueError where it was cut or changed."""
-    try:
-        value = json.loads(content)
-        checksum = value[_CHECKSUM]
-        rest = {name: entry for name, entry in value.items() if name != _CHECKSUM}
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(f"no index: {error}") from error
-    if sha256_of_bytes(canonical_json(rest).encode("utf-8", "surrogatepass")) != checksum:
-        raise ValueError("was changed after it was written")
-    return dict(value)
 
 
 def read_index(root: Path) -> DatasetIndex:
@@ -126,7 +106,7 @@ def parse_index(root: Path, value: Mapping[str, Any], videos: bytes | None) -> D
             evaluation_subset=value["evaluation_subset"],
             classes=tuple(value["classes"]),
             settings=value["settings"],
-            fingerprint=value[_CHECKSUM],
+            fingerprint=value["sha256"],
         )
         counts = value["videos"]
         index = DatasetIndex(

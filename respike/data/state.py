@@ -15,7 +15,7 @@ from respike.data.plan import STATE_FOLDER, Part, ShardTask
 from respike.data.settings import PrepareSettings
 from respike.data.storage import RemoteFolder
 from respike.errors import MismatchError, RespikeError
-from respike.files import canonical_json, folder_lock, write_atomically
+from respike.files import canonical_json, folder_lock, unseal, write_atomically
 from respike.sample import SUBSETS, VideoListing
 
 CARD_NAME = "README.md"
@@ -151,9 +151,11 @@ class OutputState:
         return value
 
     def read_mark(self, name: str) -> dict[str, Any] | None:
-        """The finished-mark of a shard, if it reads and the shard it promises stands there in its full size."""
+        """The finished-mark of a shard, if it is whole and the shard it promises stands there in its full size."""
         try:
-            mark: dict[str, Any] = json.loads((self.folder / "done" / f"{name}.json").read_bytes())
+            mark = unseal((self.folder / "done" / f"{name}.json").read_bytes())
+            # so that it compares equal to what `build_shard` returns
+            del mark["sha256"]
             if mark["shard"] is not None and self.size_of(name) != mark["shard"]["num_bytes"]:
                 return None
             if not mark.keys() >= _MARK_FIELDS:

@@ -16,7 +16,7 @@ from respike.data.plan import STATE_FOLDER
 from respike.data.state import CARD_NAME, OutputState
 from respike.data.verify_shard import ShardCheck, check_shard
 from respike.errors import RespikeError, ShardError
-from respike.files import sha256_of_bytes
+from respike.files import seal, sha256_of_bytes, unseal
 from respike.progress import SILENCE, Progress
 
 # what the dataset card, and so every hub, takes for shards
@@ -130,9 +130,9 @@ class _Looking:
         if content is None:
             return None
         try:
-            self._value = index_files.unseal(content)
+            self._value = unseal(content)
             rest = {name: value for name, value in self._value.items() if name != "sha256"}
-            if index_files.seal(rest).encode() != content:
+            if seal(rest, indent=1).encode() != content:
                 raise ValueError("was changed after it was written")
             self._videos = self._check_text(VIDEOS_NAME, self._value["videos"]["rows_sha256"])
             return index_files.parse_index(self._out, self._value, self._videos)

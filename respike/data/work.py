@@ -12,7 +12,7 @@ from respike.data.notes import VideoNote
 from respike.data.plan import STATE_FOLDER, ShardTask
 from respike.data.storage import RemoteFolder
 from respike.errors import RespikeError
-from respike.files import canonical_json
+from respike.files import seal
 
 
 def make_shard(remote: RemoteFolder | None, task: ShardTask, report: Report) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _build_and_deliver(remote: RemoteFolder, task: ShardTask, scratch: Path, rep
     elif mark["shard"] is None:
         remote.remove(task.name)
     # the mark after the shard: it promises that the shard stands there
-    remote.write(mark_name(task.name), canonical_json(mark))
+    remote.write(mark_name(task.name), seal(mark))
     return mark
 
 

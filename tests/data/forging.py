@@ -6,14 +6,14 @@ from pathlib import Path
 
 from respike.data import index
 from respike.data.shards import ShardReader, write_shard
-from respike.files import sha256_of_bytes
+from respike.files import seal, sha256_of_bytes, unseal
 
 Samples = list[tuple[str, dict[str, bytes]]]
 
 
 def reseal(out: Path, change: Callable[[dict], None] = lambda value: None) -> None:
     """Change the index and give it checksums that fit what lies beside it."""
-    value = index.unseal((out / index.INDEX_NAME).read_bytes())
+    value = unseal((out / index.INDEX_NAME).read_bytes())
     del value["sha256"]
     change(value)
     for name, field in ((index.VIDEOS_NAME, "rows_sha256"), (index.SKIPPED_NAME, "skipped_sha256")):
@@ -22,7 +22,7 @@ def reseal(out: Path, change: Callable[[dict], None] = lambda value: None) -> No
         if (out / shard["name"]).is_file():
             content = (out / shard["name"]).read_bytes()
             shard |= {"num_bytes": len(content), "sha256": sha256_of_bytes(content)}
-    (out / index.INDEX_NAME).write_text(index.seal(value))
+    (out / index.INDEX_NAME).write_text(seal(value, indent=1))
 
 
 def forge_samples(out: Path, shard: str, change: Callable[[Samples], Samples]) -> None:

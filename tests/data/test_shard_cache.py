@@ -6,11 +6,10 @@ import pickle
 import numpy as np
 import pytest
 from respike.data import open_shards, storage
-from respike.data.index import seal
 from respike.data.prepare import PrepareSettings, prepare
 from respike.data.storage import RemoteFolder
 from respike.errors import RespikeError, ShardError
-from respike.files import sha256_of_file
+from respike.files import seal, sha256_of_file
 
 from tests.conftest import listing_of
 
@@ -48,7 +47,7 @@ def rewrite_index(folder, change):
     value = json.loads(folder.read("dataset.json"))
     del value["sha256"]
     change(value)
-    folder.write("dataset.json", seal(value))
+    folder.write("dataset.json", seal(value, indent=1))
 
 
 def test_a_subset_alone_is_downloaded_and_once(remote, cache, monkeypatch):

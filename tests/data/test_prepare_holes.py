@@ -1,0 +1,59 @@
+"""Prepare promises that no state of its own folder, however it came about, is taken for finished work that it is not."""
+
+import dataclasses
+
+import pytest
+from respike.data.engines import inline
+from respike.data.prepare import PrepareSettings, prepare
+
+from tests.conftest import listing_of
+
+SMALL = PrepareSettings(videos_per_shard=3, short_side=32)
+
+
+def contents(out):
+    """All that must not differ between two runs."""
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+
+@pytest.fixture
+def listing(video_folder):
+    return listing_of(video_folder)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, video_folder):
+    """What an undisturbed run writes."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    prepare(listing_of(video_folder), out, SMALL, engine=inline.run)
+    return contents(out)
+
+
+def without(listing, *numbers):
+    videos = [video for number, video in enumerate(listing.videos) if number not in numbers]
+    return dataclasses.replace(listing, videos=tuple(videos))
+
+
+def missing(listing, *numbers):
+    videos = [
+        dataclasses.replace(video, path=None) if number in numbers else video
+        for number, video in enumerate(listing.videos)
+    ]
+    return dataclasses.replace(listing, videos=tuple(videos))
+
+
+def marks(out):
+    return sorted((out / ".respike" / "done").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('"label":1', '"label":0'), ('"num_clips":2', '"num_clips":3'), ('"skipped":[]', '"skipped":5 ')],
+)
+def test_a_changed_finished_mark_is_not_believed(tmp_path, listing, whole, before, after):
+    prepare(listing, tmp_path / "out", SMALL, engine=inline.run)
+    for mark in marks(tmp_path / "out"):
+        text = mark.read_text()
+        mark.write_text(text.replace(before, after).replace(before.replace(":", ": "), after.replace(":", ": ")))
+    prepare(listing, tmp_path / "out", SMALL, engine=inline.run)
+    assert contents(tmp_path / "out") == whole
