@@ -43,6 +43,8 @@ def build_shard(task: ShardTask, report: Report) -> dict[str, Any]:
         return unchanged
     videos: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
+    # the mark before the shard: it must never promise another shard than the one that stands
+    task.mark_path.unlink(missing_ok=True)
     task.path.unlink(missing_ok=True)
     with atomic_writer(task.path, keep=lambda: bool(videos)) as file:
         writer = ShardWriter(file)

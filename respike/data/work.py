@@ -46,6 +46,7 @@ def _build_and_deliver(remote: RemoteFolder, task: ShardTask, scratch: Path, rep
     # however long the network takes
     report(VideoNote(kind="write", shard=task.name))
     if local.path.exists():
+        remote.remove(mark_name(task.name))
         remote.upload(local.path, task.name)
     elif mark["shard"] is None:
         remote.remove(task.name)

@@ -3,8 +3,11 @@
 import dataclasses
 
 import pytest
+from respike.data import build
 from respike.data.engines import inline
 from respike.data.prepare import PrepareSettings, prepare
+from respike.errors import RespikeError
+from respike.files import write_atomically
 
 from tests.conftest import listing_of
 
@@ -57,3 +60,21 @@ def test_a_changed_finished_mark_is_not_believed(tmp_path, listing, whole, befor
         mark.write_text(text.replace(before, after).replace(before.replace(":", ": "), after.replace(":", ": ")))
     prepare(listing, tmp_path / "out", SMALL, engine=inline.run)
     assert contents(tmp_path / "out") == whole
+
+
+def test_no_mark_of_the_old_shard_stands_beside_the_new_one(tmp_path, listing, monkeypatch):
+    out = tmp_path / "out"
+    prepare(listing, out, SMALL, engine=inline.run)
+    (other := tmp_path / "other.mp4").write_bytes(listing.videos[0].path.read_bytes())
+    videos = (dataclasses.replace(listing.videos[0], path=other), *listing.videos[1:])
+
+    def fail(path, content):
+        if path.name.endswith(".tar.json"):
+            raise RespikeError("stopped before the mark", "")
+        write_atomically(path, content)
+
+    monkeypatch.setattr(build, "write_atomically", fail)
+    with pytest.raises(RespikeError, match="stopped before the mark"):
+        prepare(dataclasses.replace(listing, videos=videos), out, SMALL, engine=inline.run)
+    # the first has the new shard and no mark; all others have both as they were
+    assert len(marks(out)) == len(list(out.glob("*.tar"))) - 1
