@@ -3,7 +3,7 @@
 import dataclasses
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -96,11 +96,15 @@ def join_parts(out: Path | str) -> PrepareSummary:
     """
     started = time.perf_counter()
     with open_output(out) as state:
-        _, _, shards = state.read_plan()
+        # first without the lock: its file would make a folder where there is none
+        state.read_plan()
         with state.lock():
-            marks = [state.read_mark(shard["name"]) for shard in shards]
-            pairs = list(zip(marks, shards, strict=True))
-            missing = [shard["name"] for mark, shard in pairs if mark is None or mark["members"] != shard["members"]]
+            # again: until it had the lock another run might have written
+            _, settings, shards = state.read_plan()
+            marks = {shard["name"]: state.read_mark(shard["name"]) for shard in shards}
+            missing = [
+                shard["name"] for shard in shards if not _is_finished(marks[shard["name"]], shard["members"], settings)
+            ]
             if missing:
                 more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
                 raise RespikeError(
@@ -108,9 +112,16 @@ def join_parts(out: Path | str) -> PrepareSummary:
                     f"{', '.join(missing[:3])}{more}",
                     state.name_parts(missing, [shard["name"] for shard in shards]),
                 )
-            finished = [mark for mark in marks if mark is not None]
+            finished = [mark for mark in marks.values() if mark is not None]
             _finish(state, finished)
     return replace(summarise(out, finished), seconds=time.perf_counter() - started)
+
+
+def _is_finished(mark: Mark | None, members: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a shard was made of these videos and settings, and what it skipped was judged by the last of them."""
+    if mark is None or mark["members"] != members:
+        return False
+    return not mark["skipped"] or bool(mark["keep_partial"] == settings["keep_partial"])
 
 
 def _finish(state: OutputState, marks: Sequence[Mark]) -> None:

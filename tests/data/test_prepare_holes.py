@@ -1,11 +1,14 @@
-"""Prepare promises that no state of its own folder, however it came about, is taken for finished work that it is not."""
+"""Prepare promises that nothing in its own folder, however it came there, is taken for finished work that it is not."""
 
 import dataclasses
+from contextlib import contextmanager
 
 import pytest
 from respike.data import build
 from respike.data.engines import inline
-from respike.data.prepare import PrepareSettings, prepare
+from respike.data.prepare import Part, PrepareSettings, join_parts, prepare
+from respike.data.state import OutputState
+from respike.data.verify import verify
 from respike.errors import RespikeError
 from respike.files import write_atomically
 
@@ -78,3 +81,36 @@ def test_no_mark_of_the_old_shard_stands_beside_the_new_one(tmp_path, listing, m
         prepare(dataclasses.replace(listing, videos=videos), out, SMALL, engine=inline.run)
     # the first has the new shard and no mark; all others have both as they were
     assert len(marks(out)) == len(list(out.glob("*.tar"))) - 1
+
+
+def test_parts_of_which_one_was_made_anew_with_keep_partial_do_not_join_before_all_were(tmp_path, listing):
+    listing, out = missing(listing, *range(0, 12, 3)), tmp_path / "out"
+    for number in (1, 2):
+        prepare(listing, out, SMALL, part=Part(number=number, count=2), engine=inline.run)
+    settings = dataclasses.replace(SMALL, keep_partial=True)
+    again = {"existing": "retry-skipped", "engine": inline.run}
+    prepare(listing, out, settings, part=Part(number=1, count=2), **again)
+    with pytest.raises(RespikeError, match="are not finished"):
+        join_parts(out)
+    prepare(listing, out, settings, part=Part(number=2, count=2), **again)
+    join_parts(out)
+    prepare(listing, tmp_path / "one", settings, engine=inline.run)
+    assert contents(out) == contents(tmp_path / "one")
+
+
+def test_joining_goes_by_the_plan_that_stands_once_it_has_the_lock(tmp_path, listing, monkeypatch):
+    out, fewer = tmp_path / "out", without(listing, 2)
+    prepare(listing, out, SMALL, engine=inline.run)
+    real = OutputState.lock
+
+    @contextmanager
+    def lock(self, part=None):
+        # another run that was quicker
+        monkeypatch.setattr(OutputState, "lock", real)
+        prepare(fewer, out, SMALL, engine=inline.run)
+        with real(self, part):
+            yield
+
+    monkeypatch.setattr(OutputState, "lock", lock)
+    assert join_parts(out).listed == len(fewer.videos)
+    assert not verify(out).faults
