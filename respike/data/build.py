@@ -5,8 +5,10 @@ This is what a worker runs. It loads no torch.
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from respike import faults
@@ -16,7 +18,7 @@ from respike.data.notes import Beat, VideoNote
 from respike.data.plan import ShardTask
 from respike.data.shards import ShardWriter
 from respike.errors import RespikeError, UnreadableVideoError
-from respike.files import atomic_writer, seal, write_atomically
+from respike.files import atomic_writer, seal, write_atomically, write_error
 from respike.sample import VideoRef
 
 # a worker can be killed for what others do, so a video is suspected after its first death and guilty after another
@@ -48,7 +50,7 @@ def build_shard(task: ShardTask, report: Report) -> dict[str, Any]:
     task.path.unlink(missing_ok=True)
     with atomic_writer(task.path, keep=lambda: bool(videos)) as file:
         writer = ShardWriter(file)
-        sink = _ShardSink(writer)
+        sink = _ShardSink(writer, task.path)
         for video in task.videos:
             try:
                 encoded = _encode(video, task, sink, report)
@@ -136,8 +138,11 @@ def _encode(video: VideoRef, task: ShardTask, sink: ClipSink, report: Report) ->
         encoded = encode_video(video, task.settings, sink, training=task.training, beat=beat)
         kind, seconds = "done", encoded.seconds
         return encoded
-    except (OSError, RespikeError):
+    except RespikeError:
         raise
+    except OSError as error:
+        # what the output refuses comes as a RespikeError from the sink, so it is the video's file
+        raise UnreadableVideoError("read", error.strerror or type(error).__name__) from error
     except Exception as error:
         # a week's run must not end at one video that trips a library
         reason = str(error).partition("\n")[0]
@@ -148,10 +153,13 @@ def _encode(video: VideoRef, task: ShardTask, sink: ClipSink, report: Report) ->
 
 
 class _ShardSink:
-    """Clips of one video after another, in a shard: what is not kept is taken out again."""
+    """Clips of one video after another, in a shard at `path`: what is not kept is taken out again.
 
-    def __init__(self, writer: ShardWriter) -> None:
-        self._writer = writer
+    A disk that refuses them is a RespikeError, to be told from one that does not give the video.
+    """
+
+    def __init__(self, writer: ShardWriter, path: Path) -> None:
+        self._writer, self._path = writer, path
         self._begin = writer.mark()
         self._counts = self._new = (0, 0)
 
@@ -165,12 +173,21 @@ class _ShardSink:
 
     def add(self, clip: EncodedClip) -> None:
         faults.reach("clip", clip.key)
-        self._writer.add(clip.key, clip.members)
+        with self._writing():
+            self._writer.add(clip.key, clip.members)
         self._new = (self._new[0] + clip.num_events, self._new[1] + clip.num_event_samples)
 
     def restart(self) -> None:
-        self._writer.rollback(self._begin)
+        with self._writing():
+            self._writer.rollback(self._begin)
         self._new = self._counts
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise write_error(self._path, error) from error
 
     def keep(self) -> int:
         """Keep the video's clips; return how many they are."""

@@ -76,10 +76,7 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
         stream = container.streams.video[0]
         width, height = stream.codec_context.width, stream.codec_context.height
         _check_size(width, height)
-        try:
-            fault = find_cut(path, container.format.name)
-        except OSError as error:
-            raise UnreadableVideoError("open", error.strerror or "cannot be read") from error
+        fault = _find_cut(path, container)
         num_packets, times = 0, []
         try:
             for packet in container.demux(stream):
@@ -112,8 +109,15 @@ def check_header(path: Path) -> None:
     with _open(path) as container:
         context = container.streams.video[0].codec_context
         _check_size(context.width, context.height)
-        if (fault := find_cut(path, container.format.name)) is not None:
+        if (fault := _find_cut(path, container)) is not None:
             raise UnreadableVideoError("decode", fault)
+
+
+def _find_cut(path: Path, container: "av.container.InputContainer") -> str | None:
+    try:
+        return find_cut(path, container.format.name)
+    except OSError as error:
+        raise UnreadableVideoError("open", error.strerror or "cannot be read") from error
 
 
 class Decoding:
@@ -160,13 +164,13 @@ class Decoding:
 
 def _open(path: Path) -> "av.container.InputContainer":
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
     except OSError as error:
         raise UnreadableVideoError("missing", error.strerror or "cannot be read") from error
     # opening a FIFO would wait for a writer that never comes
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
         raise UnreadableVideoError("open", "not a regular file")
-    if path.stat().st_size == 0:
+    if status.st_size == 0:
         raise UnreadableVideoError("open", "the file is empty")
     try:
         # a plain name could be taken for an address (`concat:…`); `file:` reads nothing but this path

@@ -1,10 +1,11 @@
 """Prepare promises that nothing in its own folder, however it came there, is taken for finished work that it is not."""
 
 import dataclasses
+import errno
 from contextlib import contextmanager
 
 import pytest
-from respike.data import build
+from respike.data import build, check, decode, encode
 from respike.data.engines import inline
 from respike.data.prepare import Part, PrepareSettings, join_parts, prepare
 from respike.data.state import OutputState
@@ -98,6 +99,30 @@ def test_parts_of_which_one_was_made_anew_with_keep_partial_do_not_join_before_a
     assert contents(out) == contents(tmp_path / "one")
 
 
+def test_a_video_that_the_disk_does_not_give_is_skipped_alone(tmp_path, listing, monkeypatch):
+    real = encode.probe
+
+    def probe(path, **options):
+        if path == listing.videos[3].path:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path, **options)
+
+    monkeypatch.setattr(encode, "probe", probe)
+    summary = prepare(listing, tmp_path / "out", SMALL, engine=inline.run)
+    assert [(video.video, video.stage, video.reason) for video in summary.skipped_videos] == [
+        (listing.videos[3].video_id, "read", "Input/output error")
+    ]
+
+
+def test_a_disk_that_takes_no_more_is_no_fault_of_the_video(tmp_path, listing, monkeypatch):
+    def add(self, key, members):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(build.ShardWriter, "add", add)
+    with pytest.raises(RespikeError, match=r"cannot write .*\.tar: No space left"):
+        prepare(listing, tmp_path / "out", SMALL, engine=inline.run)
+
+
 def test_joining_goes_by_the_plan_that_stands_once_it_has_the_lock(tmp_path, listing, monkeypatch):
     out, fewer = tmp_path / "out", without(listing, 2)
     prepare(listing, out, SMALL, engine=inline.run)
@@ -114,3 +139,12 @@ def test_joining_goes_by_the_plan_that_stands_once_it_has_the_lock(tmp_path, lis
     monkeypatch.setattr(OutputState, "lock", lock)
     assert join_parts(out).listed == len(fewer.videos)
     assert not verify(out).faults
+
+
+def test_a_check_tells_of_a_video_that_the_disk_does_not_give(tmp_path, listing, monkeypatch):
+    def find_cut(path, format_name):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(decode, "find_cut", find_cut)
+    found = check.check_videos(check.CheckTask(videos=listing.videos[:1], full=False), lambda note: None)
+    assert [(fault.stage, fault.reason) for fault in found] == [("open", "Input/output error")]
