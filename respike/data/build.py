@@ -172,8 +172,8 @@ class _ShardSink:
         return self._counts[1]
 
     def add(self, clip: EncodedClip) -> None:
-        faults.reach("clip", clip.key)
         with self._writing():
+            faults.reach("clip", clip.key)
             self._writer.add(clip.key, clip.members)
         self._new = (self._new[0] + clip.num_events, self._new[1] + clip.num_event_samples)
 

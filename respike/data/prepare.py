@@ -121,7 +121,7 @@ def _is_finished(mark: Mark | None, members: str, settings: Mapping[str, Any]) -
     """Whether a shard was made of these videos and settings, and what it skipped was judged by the last of them."""
     if mark is None or mark["members"] != members:
         return False
-    return not mark["skipped"] or bool(mark["keep_partial"] == settings["keep_partial"])
+    return not mark["skipped"] or bool(mark["keep_partial"] == settings.get("keep_partial", False))
 
 
 def _finish(state: OutputState, marks: Sequence[Mark]) -> None:
