@@ -16,7 +16,7 @@ from respike.sample import SUBSETS, DataSpec
 INDEX_NAME = "dataset.json"
 VIDEOS_NAME = "videos.jsonl"
 SKIPPED_NAME = "skipped.jsonl"
-_SHARD_NAME = re.compile(rf"({'|'.join(SUBSETS)})-[0-9]{{6,}}\.tar")
+SHARD_NAME = re.compile(rf"({'|'.join(SUBSETS)})-[0-9]{{6,}}\.tar")
 # three members of a header and a block each: an index cannot promise more samples than its shards can hold
 _LEAST_SAMPLE_BYTES = 3 * 2 * 512
 
@@ -140,7 +140,7 @@ def parse_jsonl(content: bytes) -> list[dict[str, Any]]:
 def _check_facts(index: DatasetIndex) -> None:
     """Raise ValueError where the index holds what no index can hold."""
     for shard in index.shards:
-        match = _SHARD_NAME.fullmatch(shard.name)
+        match = SHARD_NAME.fullmatch(shard.name)
         # a name from elsewhere must not lead out of the folder
         if match is None or match[1] != shard.subset:
             raise ValueError(f"{shard.name!r} is no name of a shard of {shard.subset}")

@@ -132,10 +132,12 @@ class RemoteOutput(OutputState):
 
     def drop_strangers(self, names: Collection[str]) -> None:
         """Remove all but the shards `names`: what an earlier plan left, and halves of uploads that were cut off."""
+        for name in self.remote.sizes():
+            if index.SHARD_NAME.fullmatch(name) and name not in names:
+                self.remote.remove(name)
         for mark in list((self.folder / "done").iterdir()):
             name = mark.name.removesuffix(".json")
             if name not in names:
-                self.remote.remove(name)
                 self.remote.remove(mark_name(name))
                 mark.unlink()
         for folder in ("", STATE_FOLDER, _DONE_FOLDER):

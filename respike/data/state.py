@@ -16,11 +16,11 @@ from respike.data.settings import PrepareSettings
 from respike.data.storage import RemoteFolder
 from respike.errors import MismatchError, RespikeError
 from respike.files import canonical_json, folder_lock, unseal, write_atomically
-from respike.sample import SUBSETS, VideoListing
+from respike.sample import VideoListing
 
 CARD_NAME = "README.md"
 OURS = re.compile(
-    rf"({'|'.join(SUBSETS)})-\d{{6,}}\.tar|"
+    f"{index.SHARD_NAME.pattern}|"
     + "|".join(map(re.escape, (index.INDEX_NAME, index.VIDEOS_NAME, index.SKIPPED_NAME, CARD_NAME)))
 )
 _MARK_FIELDS = {"members", "fingerprint", "keep_partial", "shard", "videos", "skipped"}
@@ -190,10 +190,12 @@ class OutputState:
 
     def drop_strangers(self, names: Collection[str]) -> None:
         """Remove all but the shards `names`: what an earlier plan left, and temporary files of killed workers."""
-        for mark in (self.folder / "done").iterdir():
-            name = mark.name.removesuffix(".json")
-            if name not in names:
-                (self.out / name).unlink(missing_ok=True)
+        for path in list(self.out.iterdir()):
+            # a shard without a mark, too: its worker was killed between the two
+            if index.SHARD_NAME.fullmatch(path.name) and path.name not in names:
+                path.unlink()
+        for mark in list((self.folder / "done").iterdir()):
+            if mark.name.removesuffix(".json") not in names:
                 mark.unlink()
         for folder in (self.out, self.folder, self.folder / "done"):
             for leftover in folder.glob(".*.tmp"):

@@ -123,6 +123,16 @@ def test_a_disk_that_takes_no_more_is_no_fault_of_the_video(tmp_path, listing, m
         prepare(listing, tmp_path / "out", SMALL, engine=inline.run)
 
 
+def test_a_shard_without_a_mark_of_an_earlier_plan_does_not_stay(tmp_path, listing, whole):
+    out = tmp_path / "out"
+    prepare(listing, out, SMALL, engine=inline.run)
+    # killed between the shard and its mark, then listed anew with fewer videos
+    (out / "train-000007.tar").write_bytes(b"a shard of yesterday")
+    (out / "train-notes.tar").write_bytes(b"not a name of ours")
+    prepare(listing, out, SMALL, engine=inline.run)
+    assert contents(out) == whole | {"train-notes.tar": b"not a name of ours"}
+
+
 def test_joining_goes_by_the_plan_that_stands_once_it_has_the_lock(tmp_path, listing, monkeypatch):
     out, fewer = tmp_path / "out", without(listing, 2)
     prepare(listing, out, SMALL, engine=inline.run)

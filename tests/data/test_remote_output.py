@@ -89,6 +89,13 @@ def test_an_earlier_plan_leaves_nothing_behind(memory, listing, expected):
     assert contents(memory) == expected
 
 
+def test_a_shard_without_a_mark_of_an_earlier_plan_does_not_stay(memory, listing, expected):
+    prepare(listing, memory, SMALL)
+    RemoteFolder(memory).write("train-000007.tar", "a shard of yesterday")
+    prepare(listing, memory, SMALL)
+    assert contents(memory) == expected
+
+
 def test_files_of_others_are_not_written_over(memory, listing):
     RemoteFolder(memory).write("dataset.json", "mine")
     with pytest.raises(RespikeError, match="keeps no record of having made it there"):
