@@ -1,5 +1,6 @@
 """Work: what a worker does with a task, wherever it runs: look whether it sees what it needs, build, deliver."""
 
+import os
 import socket
 import tempfile
 from dataclasses import replace
@@ -18,8 +19,9 @@ from respike.files import seal
 def make_shard(remote: RemoteFolder | None, task: ShardTask, report: Report) -> dict[str, Any]:
     """Build a shard where the task says, or build it on this machine and deliver it to `remote`; return its mark.
 
-    Raises RespikeError where this machine sees none of the videos, or not the output folder: on a cluster that is a
-    file system which one node lacks, and must not make its videos count as missing.
+    Raises RespikeError where this machine sees none of the videos that were seen when they were listed, or not the
+    output folder: on a cluster that is a file system which one node lacks, and must not make its videos count as
+    missing.
     """
     _check_sight(task)
     if remote is None:
@@ -56,8 +58,11 @@ def _build_and_deliver(remote: RemoteFolder, task: ShardTask, scratch: Path, rep
 
 
 def _check_sight(task: ShardTask) -> None:
+    # where the machine that planned saw nothing either, they are just missing: links to a disk that is gone
+    if not task.num_source_bytes:
+        return
     paths = [video.path for video in task.videos if video.path is not None]
-    if paths and not any(path.exists() for path in paths):
+    if paths and not any(map(os.path.exists, paths)):
         raise RespikeError(
             f"{socket.gethostname()} sees none of the {len(paths)} videos of {task.name} that were listed, "
             f"{paths[0]} for one",

@@ -133,6 +133,14 @@ def test_a_shard_without_a_mark_of_an_earlier_plan_does_not_stay(tmp_path, listi
     assert contents(out) == whole | {"train-notes.tar": b"not a name of ours"}
 
 
+def test_a_shard_of_links_to_nothing_is_skipped_and_not_the_end_of_the_run(tmp_path, listing):
+    (link := tmp_path / "link.mp4").symlink_to(tmp_path / "nothing.mp4")
+    videos = (dataclasses.replace(listing.videos[0], path=link), *listing.videos[1:])
+    settings = dataclasses.replace(SMALL, videos_per_shard=1)
+    summary = prepare(dataclasses.replace(listing, videos=videos), tmp_path / "out", settings, engine=inline.run)
+    assert [(video.video, video.stage) for video in summary.skipped_videos] == [(listing.videos[0].video_id, "missing")]
+
+
 def test_joining_goes_by_the_plan_that_stands_once_it_has_the_lock(tmp_path, listing, monkeypatch):
     out, fewer = tmp_path / "out", without(listing, 2)
     prepare(listing, out, SMALL, engine=inline.run)
