@@ -129,10 +129,13 @@ class OutputState:
         """The head of the index, the settings and the planned shards. Raises RespikeError where none are known."""
         if not self._plan.is_file() or not self._settings.is_file():
             raise RespikeError(f"{self.name} holds no run of `respike prepare`", "give the folder that was its --out")
-        settings, plan = self._read(self._settings), self._read(self._plan)
-        names = ("dataset", "split", "classes")
-        head = {name: settings.pop(name) for name in names}
-        return head | {name: plan[name] for name in ("evaluation_subset", "listed")}, settings, plan["shards"]
+        settings = self._read(self._settings, {"dataset", "split", "classes"})
+        plan = self._read(self._plan, {"evaluation_subset", "listed", "shards"})
+        shards = plan["shards"]
+        if not all(isinstance(shard, dict) and shard.keys() >= {"name", "members"} for shard in shards):
+            raise self._senseless(self._plan, "it names no shards")
+        head = {name: settings.pop(name) for name in ("dataset", "split", "classes")}
+        return head | {name: plan[name] for name in ("evaluation_subset", "listed")}, settings, shards
 
     def name_parts(self, missing: Sequence[str], names: Sequence[str]) -> str:
         """Say which runs make the missing ones of the shards `names`, as far as the folder tells how it was shared."""
@@ -143,12 +146,17 @@ class OutputState:
         numbers = sorted({names.index(name) % count + 1 for name in missing})
         return f"run again with --part {', '.join(f'{number}/{count}' for number in numbers)}"
 
-    def _read(self, path: Path) -> dict[str, Any]:
+    def _read(self, path: Path, fields: Collection[str] = ()) -> dict[str, Any]:
         try:
-            value: dict[str, Any] = json.loads(path.read_bytes())
+            value = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise RespikeError(f"{path} cannot be read: {error}", "use --overwrite to make the folder anew") from error
+            raise self._senseless(path, str(error)) from error
+        if not isinstance(value, dict) or not value.keys() >= set(fields):
+            raise self._senseless(path, "it does not hold what it should")
         return value
+
+    def _senseless(self, path: Path, reason: str) -> RespikeError:
+        return RespikeError(f"{path} cannot be read: {reason}", "use --overwrite to make the folder anew")
 
     def read_mark(self, name: str) -> dict[str, Any] | None:
         """The finished-mark of a shard, if it is whole and the shard it promises stands there in its full size."""

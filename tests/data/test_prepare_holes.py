@@ -159,6 +159,19 @@ def test_joining_goes_by_the_plan_that_stands_once_it_has_the_lock(tmp_path, lis
     assert not verify(out).faults
 
 
+@pytest.mark.parametrize("name", ["settings.json", "plan.json"])
+@pytest.mark.parametrize("content", ["[]", "{}", "7"])
+def test_a_record_of_the_folder_that_makes_no_sense_is_one_error(tmp_path, listing, name, content):
+    out = tmp_path / "out"
+    prepare(listing, out, SMALL, engine=inline.run)
+    (out / ".respike" / name).write_text(content)
+    with pytest.raises(RespikeError, match=name):
+        join_parts(out)
+    if name == "settings.json":
+        with pytest.raises(RespikeError):
+            prepare(listing, out, SMALL, engine=inline.run)
+
+
 def test_a_check_tells_of_a_video_that_the_disk_does_not_give(tmp_path, listing, monkeypatch):
     def find_cut(path, format_name):
         raise OSError(errno.EIO, "Input/output error", str(path))
