@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from respike.color import COLORS, Color
 from respike.data.events import MAX_THRESHOLD, event_dtype
-from respike.errors import ShardError
+from respike.errors import ShardError, UnreadableVideoError
 
 EVENTS_VERSION = 1
 
@@ -19,7 +19,7 @@ _MAGIC = b"RSPK"
 # magic, version, colour, θ, N, R, then height and width of luma; little-endian
 _HEADER = struct.Struct("<4sBBHHHII")
 _ZSTD_LEVEL = 1
-# a whole 4K clip of 64 frames fits; what claims more is made to exhaust memory
+# a 4K clip of 64 frames fits, in `ycc`; what claims more is made to exhaust memory
 MAX_EVENT_BYTES = 1 << 30
 
 
@@ -33,9 +33,16 @@ def plane_shapes(num_groups: int, num_residuals: int, height: int, width: int, c
 def make_planes(
     num_groups: int, num_residuals: int, height: int, width: int, color: Color, threshold: int
 ) -> tuple[NDArray[np.signedinteger[Any]], ...]:
-    """Three event planes for a clip, not filled in, that lie in memory as `encode_events` writes them: one by one."""
+    """Three event planes for a clip, not filled in, that lie in memory as `encode_events` writes them: one by one.
+
+    Raises UnreadableVideoError where they would take more than readers of the format accept.
+    """
     shapes = plane_shapes(num_groups, num_residuals, height, width, color)
     num_samples = [math.prod(shape) for shape in shapes]
+    if (num_bytes := sum(num_samples) * event_dtype(threshold).itemsize) > MAX_EVENT_BYTES:
+        raise UnreadableVideoError(
+            "encode", f"the events of a clip of {width}x{height} take {num_bytes:,} bytes, at most {MAX_EVENT_BYTES:,}"
+        )
     flat = np.empty(sum(num_samples), event_dtype(threshold))
     parts = np.split(flat, np.cumsum(num_samples)[:-1])
     return tuple(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))

@@ -5,7 +5,7 @@ import errno
 from contextlib import contextmanager
 
 import pytest
-from respike.data import build, check, decode, encode
+from respike.data import build, check, decode, encode, events_member
 from respike.data.engines import inline
 from respike.data.prepare import Part, PrepareSettings, join_parts, prepare
 from respike.data.state import OutputState
@@ -170,6 +170,12 @@ def test_a_record_of_the_folder_that_makes_no_sense_is_one_error(tmp_path, listi
     if name == "settings.json":
         with pytest.raises(RespikeError):
             prepare(listing, out, SMALL, engine=inline.run)
+
+
+def test_a_clip_too_large_to_be_read_again_is_skipped_when_it_is_written(tmp_path, listing, monkeypatch):
+    monkeypatch.setattr(events_member, "MAX_EVENT_BYTES", 10_000)
+    with pytest.raises(RespikeError, match=r"none of the 12 .*encode: .*10,000"):
+        prepare(listing, tmp_path / "out", SMALL, engine=inline.run)
 
 
 def test_a_check_tells_of_a_video_that_the_disk_does_not_give(tmp_path, listing, monkeypatch):
