@@ -58,7 +58,8 @@ class StoppedError(RespikeError):
 class UnreadableVideoError(RespikeError):
     """A video that cannot be used; the run goes on without it.
 
-    `stage` is where it failed (`missing`, `open`, `decode`, `encode`), `reason` one line on why.
+    `stage` is where it failed (`missing`, `open`, `read`, `decode`, `encode`, `timeout`, `crash`), `reason` one line on
+    why.
     """
 
     def __init__(self, stage: str, reason: str) -> None:

@@ -81,8 +81,16 @@ class RemoteFolder:
         paths = [self._path(f"{folder}/{name}") for name in names]
 
         def look() -> dict[str, bytes]:
-            found = self._system.cat(paths, on_error="omit")
-            return {path.rsplit("/", 1)[-1]: bytes(content) for path, content in found.items()}
+            # what went since it was listed is left out; what fails is no less there
+            found = self._system.cat(paths, on_error="return")
+            for content in found.values():
+                if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                    raise content
+            return {
+                path.rsplit("/", 1)[-1]: bytes(content)
+                for path, content in found.items()
+                if not isinstance(content, Exception)
+            }
 
         return self._insist(look, f"read {folder}")
 

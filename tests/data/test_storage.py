@@ -56,6 +56,26 @@ def test_nothing_there_reads_as_nothing(folder):
     assert folder.read_all("absent") == {}
 
 
+@pytest.mark.parametrize("num_failures", [1, storage.MAX_ATTEMPTS])
+def test_a_small_file_that_fails_to_come_is_not_taken_for_one_that_is_gone(folder, monkeypatch, num_failures):
+    monkeypatch.setattr(storage, "_FIRST_PAUSE_SECONDS", 0)
+    folder.write("a/mark.json", b"{}")
+    real, calls = type(folder._system).cat_file, []
+
+    def cat_file(self, path, **options):
+        calls.append(path)
+        if len(calls) <= num_failures:
+            raise TimeoutError("the store is slow today")
+        return real(self, path, **options)
+
+    monkeypatch.setattr(type(folder._system), "cat_file", cat_file)
+    if num_failures == 1:
+        assert folder.read_all("a") == {"mark.json": b"{}"}
+    else:
+        with pytest.raises(RespikeError, match="cannot read a under .*slow today"):
+            folder.read_all("a")
+
+
 def test_it_pickles_to_workers(folder):
     folder.write("x", b"1")
     assert pickle.loads(pickle.dumps(folder)).read("x") == b"1"

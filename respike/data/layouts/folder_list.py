@@ -71,6 +71,8 @@ def _checked(where: str, cells: dict[str, str], root: Path) -> ListRow:
     video, label = cells.get("path", ""), cells.get("label", "").strip()
     if not video.strip() or not label:
         raise LayoutError(f"{where} lacks a path or a label", LIST_HINT)
+    if _has_surrogate(label):
+        raise LayoutError(f"{where}: the label {label!r} is no text", LIST_HINT)
     subset = cells.get("subset", "").strip().lower() or None
     if subset is not None and subset not in SUBSETS:
         raise LayoutError(f"{where}: subset is {subset!r}", LIST_HINT)

@@ -232,3 +232,10 @@ def test_the_demo_is_a_folder_of_its_own_name(tmp_path):
     listing = listed("demo", tmp_path)
     assert (listing.dataset, listing.evaluation_subset, listing.classes) == ("demo", "test", ("ring-left",))
     assert ids(listing, "test") == ["test/ring-left/00.mp4"]
+
+
+def test_a_label_that_can_be_written_nowhere_is_refused_with_its_line(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    text = '{"path": "a.mp4", "label": "a"}\n{"path": "b.mp4", "label": "\\ud800"}\n'
+    with pytest.raises(LayoutError, match=r"line 2: the label '\\ud800' is no text"):
+        listed("folder", tmp_path, list_path=list_file(tmp_path, text, "list.jsonl"))
