@@ -4,7 +4,6 @@ This is what a worker runs. It loads no torch.
 """
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -14,15 +13,13 @@ from typing import Any, Literal
 from respike import faults
 from respike.data.encode import ClipSink, EncodedClip, EncodedVideo, encode_video
 from respike.data.engines.base import MAX_ATTEMPTS, Death, Report
+from respike.data.guilt import refuse_guilty
 from respike.data.notes import Beat, VideoNote
 from respike.data.plan import ShardTask
 from respike.data.shards import ShardWriter
 from respike.errors import RespikeError, UnreadableVideoError
 from respike.files import atomic_writer, seal, write_atomically, write_error
 from respike.sample import VideoRef
-
-# a worker can be killed for what others do, so a video is suspected after its first death and guilty after another
-_DEATHS_TO_SKIP = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,16 +93,6 @@ def _video_of(death: Death) -> str | None:
     return note.video if isinstance(note, VideoNote) and note.kind == "video" else None
 
 
-def _refuse_guilty(video: VideoRef, deaths: Sequence[Death]) -> None:
-    """Raise UnreadableVideoError for a video that ended its worker before."""
-    own = [death for death in deaths if _video_of(death) == video.video_id]
-    if any(death.hung for death in own):
-        raise UnreadableVideoError("timeout", "no frame came within --video-timeout")
-    if len(own) >= _DEATHS_TO_SKIP:
-        cause, _ = Counter(death.cause for death in own).most_common(1)[0]
-        raise UnreadableVideoError("crash", f"its worker died {len(own)} times: {cause}")
-
-
 def _try_again(task: ShardTask, previous: Mapping[str, Any], report: Report) -> dict[str, Any] | None:
     """Read the videos that failed before; return the mark with what is wrong with them now, None once one is fine."""
     failed = {row["video"] for row in previous["skipped"]}
@@ -132,7 +119,7 @@ def _encode(video: VideoRef, task: ShardTask, sink: ClipSink, report: Report) ->
     kind: Literal["done", "skipped"] = "skipped"
     seconds = 0.0
     try:
-        _refuse_guilty(video, task.deaths)
+        refuse_guilty([death for death in task.deaths if _video_of(death) == video.video_id])
         report(VideoNote(kind="video", shard=task.name, video=video.video_id))
         faults.reach("decode", video.video_id)
         encoded = encode_video(video, task.settings, sink, training=task.training, beat=beat)

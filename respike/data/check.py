@@ -11,6 +11,7 @@ from respike.data.build import SkippedVideo
 from respike.data.decode import Decoding, check_header, probe
 from respike.data.engines import local
 from respike.data.engines.base import Death, Report, try_again
+from respike.data.guilt import DEFAULT_VIDEO_TIMEOUT_SECONDS, refuse_guilty
 from respike.data.index import jsonl
 from respike.errors import UnreadableVideoError
 from respike.files import write_atomically
@@ -21,9 +22,6 @@ MISSING = "missing"
 # enough videos to be worth a task, few enough that every worker has some
 _VIDEOS_PER_TASK = 32
 _SECONDS_BETWEEN_NOTES = 1.0
-DEFAULT_VIDEO_TIMEOUT_SECONDS = 120.0
-# a worker can be killed for what others do, so a video is suspected after its first death and guilty after another
-_DEATHS_TO_GIVE_UP = 2
 # frames are decoded for their faults alone
 _LEAST_SIDE = 16
 
@@ -149,21 +147,13 @@ def check_videos(task: CheckTask, report: Report) -> list[SkippedVideo]:
     found = []
     for video in task.videos:
         try:
-            _refuse_guilty(video, task.deaths)
+            refuse_guilty([death for death in task.deaths if death.note == video.video_id])
             report(video.video_id)
             faults.reach("decode", video.video_id)
             _check_video(video, task.full, report)
         except UnreadableVideoError as error:
             found.append(SkippedVideo(video=video.video_id, stage=error.stage, reason=error.reason))
     return found
-
-
-def _refuse_guilty(video: VideoRef, deaths: Sequence[Death]) -> None:
-    own = [death for death in deaths if death.note == video.video_id]
-    if any(death.hung for death in own):
-        raise UnreadableVideoError("timeout", "it gave no sign in time")
-    if len(own) >= _DEATHS_TO_GIVE_UP:
-        raise UnreadableVideoError("crash", f"its worker died {len(own)} times: {own[-1].cause}")
 
 
 def _check_video(video: VideoRef, full: bool, report: Report) -> None:

@@ -13,6 +13,7 @@ from respike.data.build import SkippedVideo, after_deaths
 from respike.data.engines import inline, local
 from respike.data.engines.base import Engine
 from respike.data.finish import Mark, PrepareSummary, summarise, write_index
+from respike.data.guilt import DEFAULT_VIDEO_TIMEOUT_SECONDS
 from respike.data.plan import Part, ShardTask, plan_shards
 from respike.data.remote_output import open_output
 from respike.data.settings import PrepareSettings
@@ -25,7 +26,6 @@ from respike.sample import VideoListing
 
 __all__ = ["Part", "PrepareSettings", "PrepareSummary", "SkippedVideo", "join_parts", "plan_shards", "prepare"]
 
-DEFAULT_VIDEO_TIMEOUT_SECONDS = 120.0
 Existing = Literal["resume", "retry-skipped", "overwrite"]
 """What becomes of what an earlier run left: finished shards are kept; the same, but what was skipped is tried again;
 all is made anew."""

@@ -106,7 +106,7 @@ def test_a_video_that_hangs_is_skipped_at_its_deadline(tmp_path, listing, monkey
     started = time.monotonic()
     summary = prepare(listing, tmp_path / "out", SMALL, num_workers=num_workers, video_timeout_seconds=2.0)
     assert time.monotonic() - started < 60
-    assert skipped(tmp_path / "out") == [(GUILTY, "timeout", "no frame came within --video-timeout")]
+    assert skipped(tmp_path / "out") == [(GUILTY, "timeout", "no frame came in time")]
     assert summary.written == 11
     monkeypatch.delenv("RESPIKE_FAULTS")
     prepare(without(listing, GUILTY), tmp_path / "without", SMALL, num_workers=1)

@@ -72,7 +72,7 @@ def test_a_small_file_that_fails_to_come_is_not_taken_for_one_that_is_gone(folde
     if num_failures == 1:
         assert folder.read_all("a") == {"mark.json": b"{}"}
     else:
-        with pytest.raises(RespikeError, match="cannot read a under .*slow today"):
+        with pytest.raises(RespikeError, match=r"cannot read a under .*slow today"):
             folder.read_all("a")
 
 
