@@ -1,6 +1,7 @@
 """The walls of the house: who may import whom, what loads what, and what never stands in the code."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,14 @@ def test_timm_backbones_are_made_in_one_place():
     assert makers == {"zoo/nn/backbone.py"}
 
 
+@pytest.mark.parametrize("room", ["data", "download"])
+def test_every_module_stands_in_the_drawing(room):
+    drawing = (ROOT.parent / "docs" / "architecture.md").read_text()
+    words = set(re.findall(r"\w+", drawing.split("```")[3]))
+    modules = {path.parent.name if path.stem == "__init__" else path.stem for path in (ROOT / room).rglob("*.py")}
+    assert not modules - words
+
+
 def loaded_by(code: str) -> set[str]:
     """Top-level modules that stand loaded after `code` in a fresh process."""
     script = f"import sys\n{code}\nprint(' '.join(sorted({{name.partition('.')[0] for name in sys.modules}})))"
@@ -117,7 +126,7 @@ def test_help_loads_nothing_heavy():
     "module",
     [
         "respike.data.prepare",
-        "respike.data.build",
+        "respike.data.building.build",
         "respike.data.engines.local",
         "respike.data.layouts",
         "respike.data.obtain",

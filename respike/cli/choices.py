@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from respike.data.building.plan import Part
     from respike.data.engines.base import Engine
     from respike.data.layouts import Layout
-    from respike.data.plan import Part
     from respike.data.prepare import Existing
     from respike.data.sampling import Sampling
 

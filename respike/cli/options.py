@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from respike.data.plan import Part
+    from respike.data.building.plan import Part
 
 follow_symlinks = click.option(
     "--follow-symlinks/--no-follow-symlinks", default=True, help="Follow links out of the root.  [default: yes]"
@@ -16,7 +16,7 @@ def parse_part(ctx: click.Context, param: click.Parameter, value: str | None) ->
     """K/N, as in `--part 3/16`."""
     if value is None:
         return None
-    from respike.data.plan import Part
+    from respike.data.building.plan import Part
     from respike.errors import SettingError
 
     number, _, count = value.partition("/")

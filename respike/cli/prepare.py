@@ -11,8 +11,8 @@ from respike.cli.prepared import gather_facts, report
 
 if TYPE_CHECKING:
     from respike.color import Color
+    from respike.data.building.plan import Part
     from respike.data.layouts import Layout, ListingRequest
-    from respike.data.plan import Part
     from respike.data.sampling import Sampling
     from respike.progress import Progress
 

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from respike import faults
-from respike.data.build import SkippedVideo
+from respike.data.building.build import SkippedVideo
+from respike.data.building.guilt import DEFAULT_VIDEO_TIMEOUT_SECONDS, refuse_guilty
 from respike.data.decode import Decoding, check_header, probe
 from respike.data.engines import local
 from respike.data.engines.base import Death, Report, try_again
-from respike.data.guilt import DEFAULT_VIDEO_TIMEOUT_SECONDS, refuse_guilty
 from respike.data.index import jsonl
 from respike.errors import UnreadableVideoError
 from respike.files import write_atomically

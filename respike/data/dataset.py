@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from respike.data.addresses import is_address
 from respike.data.format import read_sample
 from respike.data.index import DatasetIndex, read_index
-from respike.data.shard_cache import ShardCache
+from respike.data.remote.addresses import is_address
+from respike.data.remote.shard_cache import ShardCache
 from respike.data.shards import ShardReader
 from respike.errors import RespikeError, ShardError
 from respike.sample import DataSpec, EventClip

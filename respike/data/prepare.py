@@ -9,17 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from respike.data.build import SkippedVideo, after_deaths
+from respike.data.building.build import SkippedVideo, after_deaths
+from respike.data.building.guilt import DEFAULT_VIDEO_TIMEOUT_SECONDS
+from respike.data.building.plan import Part, ShardTask, plan_shards
+from respike.data.building.tally import Speed, Tally
+from respike.data.building.work import make_shard
 from respike.data.engines import inline, local
 from respike.data.engines.base import Engine
-from respike.data.finish import Mark, PrepareSummary, summarise, write_index
-from respike.data.guilt import DEFAULT_VIDEO_TIMEOUT_SECONDS
-from respike.data.plan import Part, ShardTask, plan_shards
-from respike.data.remote_output import open_output
+from respike.data.output.finish import Mark, PrepareSummary, summarise, write_index
+from respike.data.output.remote_output import open_output
+from respike.data.output.state import OutputState
 from respike.data.settings import PrepareSettings
-from respike.data.state import OutputState
-from respike.data.tally import Speed, Tally
-from respike.data.work import make_shard
 from respike.errors import RespikeError
 from respike.progress import SILENCE, Progress
 from respike.sample import VideoListing

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from respike.data import index as index_files
+from respike.data.building.plan import STATE_FOLDER
 from respike.data.engines import local
 from respike.data.engines.base import Watch
 from respike.data.index import INDEX_NAME, SKIPPED_NAME, VIDEOS_NAME, DatasetIndex, VideoRow
-from respike.data.plan import STATE_FOLDER
-from respike.data.state import CARD_NAME, OutputState
+from respike.data.output.state import CARD_NAME, OutputState
 from respike.data.verify_shard import ShardCheck, check_shard
 from respike.errors import RespikeError, ShardError
 from respike.files import seal, sha256_of_bytes, unseal

@@ -7,10 +7,10 @@ import av
 import numpy as np
 import pytest
 from respike.data import encode
-from respike.data.build import build_shard
+from respike.data.building.build import build_shard
+from respike.data.building.plan import plan_shards
 from respike.data.decode import Decoding, probe
 from respike.data.format import decode_sample
-from respike.data.plan import plan_shards
 from respike.data.settings import PrepareSettings
 from respike.data.shards import ShardReader
 from respike.data.video_writer import ffmpeg_path, write_video

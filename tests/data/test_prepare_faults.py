@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from respike.data.building.plan import Part
 from respike.data.dataset import open_shards
 from respike.data.engines import local
 from respike.data.index import read_index
-from respike.data.plan import Part
 from respike.data.prepare import PrepareSettings, join_parts, prepare
 from respike.data.video_writer import write_video
 from respike.errors import RespikeError
@@ -489,8 +489,8 @@ def test_there_is_nothing_to_join_where_nothing_was_prepared(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from respike.data.plan import Part
-from respike.data.state import OutputState
+from respike.data.building.plan import Part
+from respike.data.output.state import OutputState
 state = OutputState(Path(sys.argv[1]))
 state.make()
 part = Part(number=int(sys.argv[2]), count=int(sys.argv[3])) if len(sys.argv) > 2 else None
@@ -557,7 +557,7 @@ import resource, sys
 from pathlib import Path
 import psutil
 from respike.data.engines import local
-from respike.data.plan import plan_shards
+from respike.data.building.plan import plan_shards
 from respike.data.prepare import PrepareSettings, prepare
 from tests.conftest import listing_of
 local.MAX_ITEMS_A_WORKER = 10**9
@@ -616,8 +616,8 @@ def test_a_long_video_is_never_held_whole(tmp_path):
         program = """
 import resource, sys
 from pathlib import Path
-from respike.data.build import build_shard
-from respike.data.plan import plan_shards
+from respike.data.building.build import build_shard
+from respike.data.building.plan import plan_shards
 from respike.data.settings import PrepareSettings
 from tests.conftest import listing_of
 out = Path(sys.argv[2])

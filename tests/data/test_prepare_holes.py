@@ -5,10 +5,11 @@ import errno
 from contextlib import contextmanager
 
 import pytest
-from respike.data import build, check, decode, encode, events_member
+from respike.data import check, decode, encode, events_member
+from respike.data.building import build
 from respike.data.engines import inline
+from respike.data.output.state import OutputState
 from respike.data.prepare import Part, PrepareSettings, join_parts, prepare
-from respike.data.state import OutputState
 from respike.data.verify import verify
 from respike.errors import RespikeError
 from respike.files import write_atomically

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from respike.data import card, index
-from respike.data.build import SkippedVideo
+from respike.data import index
+from respike.data.building.build import SkippedVideo
+from respike.data.building.plan import Part
+from respike.data.building.tally import Speed
 from respike.data.format import FORMAT_VERSION
-from respike.data.plan import Part
-from respike.data.state import CARD_NAME, write_if_changed
-from respike.data.tally import Speed
+from respike.data.output import card
+from respike.data.output.state import CARD_NAME, write_if_changed
 from respike.files import seal
 
 Mark = Mapping[str, Any]

@@ -1,9 +1,9 @@
 """The tally counts what workers say, attempts that are made again included."""
 
 import pytest
-from respike.data import tally
-from respike.data.notes import VideoNote
-from respike.data.tally import NUM_SLOWEST, Speed, Tally
+from respike.data.building import tally
+from respike.data.building.notes import VideoNote
+from respike.data.building.tally import NUM_SLOWEST, Speed, Tally
 
 
 class Shown:

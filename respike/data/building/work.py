@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from respike.data.build import build_shard
+from respike.data.building.build import build_shard
+from respike.data.building.notes import VideoNote
+from respike.data.building.plan import STATE_FOLDER, ShardTask
 from respike.data.engines.base import Report
-from respike.data.notes import VideoNote
-from respike.data.plan import STATE_FOLDER, ShardTask
-from respike.data.storage import RemoteFolder
+from respike.data.remote.storage import RemoteFolder
 from respike.errors import RespikeError
 from respike.files import seal
 

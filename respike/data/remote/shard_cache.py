@@ -9,7 +9,7 @@ import filelock
 
 from respike.data import index
 from respike.data.index import DatasetIndex, ShardRow, read_index
-from respike.data.storage import RemoteFolder
+from respike.data.remote.storage import RemoteFolder
 from respike.errors import ShardError
 from respike.files import cache_folder, sha256_of_bytes, write_atomically
 

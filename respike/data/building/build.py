@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from respike import faults
+from respike.data.building.guilt import refuse_guilty
+from respike.data.building.notes import Beat, VideoNote
+from respike.data.building.plan import ShardTask
 from respike.data.encode import ClipSink, EncodedClip, EncodedVideo, encode_video
 from respike.data.engines.base import MAX_ATTEMPTS, Death, Report
-from respike.data.guilt import refuse_guilty
-from respike.data.notes import Beat, VideoNote
-from respike.data.plan import ShardTask
 from respike.data.shards import ShardWriter
 from respike.errors import RespikeError, UnreadableVideoError
 from respike.files import atomic_writer, seal, write_atomically, write_error

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from respike.data import index
-from respike.data.plan import STATE_FOLDER, Part, ShardTask
+from respike.data.building.plan import STATE_FOLDER, Part, ShardTask
+from respike.data.remote.storage import RemoteFolder
 from respike.data.settings import PrepareSettings
-from respike.data.storage import RemoteFolder
 from respike.errors import MismatchError, RespikeError
 from respike.files import canonical_json, folder_lock, unseal, write_atomically
 from respike.sample import VideoListing

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from respike.data.notes import VideoNote
+from respike.data.building.notes import VideoNote
 from respike.progress import Task
 
 NUM_SLOWEST = 5

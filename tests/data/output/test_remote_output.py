@@ -5,11 +5,13 @@ import os
 import time
 
 import pytest
-from respike.data import open_shards, remote_lock, storage
-from respike.data.plan import Part
+from respike.data import open_shards
+from respike.data.building.plan import Part
+from respike.data.output import remote_lock
+from respike.data.output.remote_output import open_output
 from respike.data.prepare import PrepareSettings, join_parts, prepare
-from respike.data.remote_output import open_output
-from respike.data.storage import RemoteFolder
+from respike.data.remote import storage
+from respike.data.remote.storage import RemoteFolder
 from respike.errors import MismatchError, RespikeError
 
 from tests.conftest import listing_of

@@ -5,9 +5,10 @@ import pickle
 
 import numpy as np
 import pytest
-from respike.data import open_shards, storage
+from respike.data import open_shards
 from respike.data.prepare import PrepareSettings, prepare
-from respike.data.storage import RemoteFolder
+from respike.data.remote import storage
+from respike.data.remote.storage import RemoteFolder
 from respike.errors import RespikeError, ShardError
 from respike.files import seal, sha256_of_file
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from respike.data.storage import RemoteFolder
+from respike.data.remote.storage import RemoteFolder
 from respike.errors import RespikeError
 
 RENEW_SECONDS = 60.0

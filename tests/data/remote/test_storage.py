@@ -4,8 +4,8 @@ import pickle
 
 import fsspec
 import pytest
-from respike.data import storage
-from respike.data.storage import RemoteFolder
+from respike.data.remote import storage
+from respike.data.remote.storage import RemoteFolder
 from respike.errors import RespikeError
 
 from tests.data.stores import make_store

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from respike.data import index
-from respike.data.addresses import is_address
-from respike.data.plan import STATE_FOLDER, Part, ShardTask
-from respike.data.remote_lock import RemoteLock, refuse_if_held, remote_lock
+from respike.data.building.plan import STATE_FOLDER, Part, ShardTask
+from respike.data.building.work import mark_name
+from respike.data.output.remote_lock import RemoteLock, refuse_if_held, remote_lock
+from respike.data.output.state import CARD_NAME, LOCK_NAME, OURS, PART_LOCK, OutputState
+from respike.data.remote.addresses import is_address
+from respike.data.remote.storage import RemoteFolder
 from respike.data.settings import PrepareSettings
-from respike.data.state import CARD_NAME, LOCK_NAME, OURS, PART_LOCK, OutputState
-from respike.data.storage import RemoteFolder
-from respike.data.work import mark_name
 from respike.errors import RespikeError
 from respike.files import canonical_json
 from respike.sample import VideoListing
