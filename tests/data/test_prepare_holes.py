@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 from respike.data import check, decode, encode, events_member
+from respike.data import prepare as module
 from respike.data.building import build
 from respike.data.engines import inline
 from respike.data.output.state import OutputState
@@ -186,3 +187,18 @@ def test_a_check_tells_of_a_video_that_the_disk_does_not_give(tmp_path, listing,
     monkeypatch.setattr(decode, "find_cut", find_cut)
     found = check.check_videos(check.CheckTask(videos=listing.videos[:1], full=False), lambda note: None)
     assert [(fault.stage, fault.reason) for fault in found] == [("open", "Input/output error")]
+
+
+def test_no_index_ever_promises_a_shard_that_a_shorter_listing_removed(tmp_path, listing, monkeypatch):
+    out = tmp_path / "out"
+    prepare(listing, out, SMALL, engine=inline.run)
+    train_alone = tuple(video for video in listing.videos if video.subset == "train")
+
+    def stop(*arguments):
+        raise RespikeError("stopped before the index", "")
+
+    monkeypatch.setattr(module, "write_index", stop)
+    with pytest.raises(RespikeError, match="stopped before the index"):
+        prepare(dataclasses.replace(listing, videos=train_alone), out, SMALL, engine=inline.run)
+    assert not list(out.glob("test-*.tar"))
+    assert not (out / "dataset.json").exists()

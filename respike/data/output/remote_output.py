@@ -134,6 +134,8 @@ class RemoteOutput(OutputState):
         """Remove all but the shards `names`: what an earlier plan left, and halves of uploads that were cut off."""
         for name in self.remote.sizes():
             if index.SHARD_NAME.fullmatch(name) and name not in names:
+                # the index first: it may still promise this one
+                self.drop_index()
                 self.remote.remove(name)
         for mark in list((self.folder / "done").iterdir()):
             name = mark.name.removesuffix(".json")

@@ -201,6 +201,8 @@ class OutputState:
         for path in list(self.out.iterdir()):
             # a shard without a mark, too: its worker was killed between the two
             if index.SHARD_NAME.fullmatch(path.name) and path.name not in names:
+                # the index first: it may still promise this one
+                self.drop_index()
                 path.unlink()
         for mark in list((self.folder / "done").iterdir()):
             if mark.name.removesuffix(".json") not in names:
