@@ -4,15 +4,18 @@ import io
 import json
 import re
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 import zstandard
 from respike.data import events_member
 from respike.data import format as fmt
+from respike.data.shards import write_shard
 from respike.errors import ShardError
 from respike.sample import ClipInfo
 
+FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "shard-format.md"
 INFO = ClipInfo(
     video="a class/ünï ‘quoted’.avi",
     label=3,
@@ -57,13 +60,16 @@ def test_the_same_sample_gives_the_same_bytes():
     assert make_sample() == make_sample()
 
 
-def test_the_documented_reader_reads_events():
-    """The reader of docs/shard-format.md, with numpy and zstandard alone."""
-    content = make_sample()["events"]
-    magic, version, color, theta, n, r, h, w = struct.unpack_from("<4sBBHHHII", content)
-    assert (magic, version, color, theta, n, r, h, w) == (b"RSPK", 1, 0, 8, 2, 3, 25, 34)
-    flat = np.frombuffer(zstandard.ZstdDecompressor().decompress(content[20:]), "<i1")
-    np.testing.assert_array_equal(flat[: n * r * h * w].reshape(n, r, h, w), make_planes()[0])
+@pytest.mark.parametrize("color", ["ycc", "rgb"])
+@pytest.mark.parametrize("threshold", [1, 8])
+def test_the_documented_reader_reads_events(tmp_path, monkeypatch, color, threshold):
+    (code,) = re.findall(r"```python\n(.*?)```", FORMAT_PAGE.read_text(), flags=re.DOTALL)
+    write_shard(tmp_path / "train-000000.tar", [("key", make_sample(color, threshold))])
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, FORMAT_PAGE.name, "exec"), found := {})
+    assert found["theta"] == threshold
+    for read, written in zip(found["planes"], make_planes(color, threshold), strict=True):
+        np.testing.assert_array_equal(read, written)
 
 
 @pytest.mark.parametrize(
