@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.errors import RespikeError
+
 if TYPE_CHECKING:
     from respike.data.verify import VerifyReport
 
@@ -21,7 +23,7 @@ Examples:
   respike verify shards/ucf101-split1 --repair
 """
 )
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT")
 @click.option("--repair", is_flag=True, help="Drop damaged shards, so that the next prepare makes just those again.")
 @click.option("--quick", is_flag=True, help="Hash every file, but decode no sample.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
@@ -29,7 +31,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @click.pass_context
 def command(
-    context: click.Context, out: Path, repair: bool, quick: bool, workers: int | None, quiet: bool, as_json: bool
+    context: click.Context, out: str, repair: bool, quick: bool, workers: int | None, quiet: bool, as_json: bool
 ) -> None:
     """Hold the shards in the folder OUT against their index, and every sample against its row.
 
@@ -37,10 +39,16 @@ def command(
     """
     from respike.cli import render
     from respike.data import verify as core
+    from respike.data.remote.addresses import is_address
 
+    if is_address(out):
+        raise RespikeError(
+            f"{out} is an address, and verify looks at folders of this machine",
+            "copy it here and verify the copy; whatever reads shards from an address holds each against its checksum",
+        )
     look = core.repair if repair else core.verify
     progress = render.make_progress(quiet=quiet, json=as_json)
-    report = look(out, quick=quick, num_workers=workers or os.cpu_count() or 1, progress=progress)
+    report = look(Path(out), quick=quick, num_workers=workers or os.cpu_count() or 1, progress=progress)
     if as_json:
         render.print_json(gather_facts(report, quick=quick))
     else:

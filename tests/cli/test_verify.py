@@ -86,3 +86,9 @@ def test_inspect_and_loaders_point_to_verify(out, call):
     answer = call("inspect", out)
     assert answer.code == 1
     assert f"respike verify '{out}' --repair" in answer.err
+
+
+def test_an_address_is_refused_as_one(call):
+    answer = call("verify", "s3://bucket/k400")
+    assert answer.code == 1
+    assert "s3://bucket/k400 is an address" in answer.err
