@@ -408,8 +408,8 @@ def test_turning_keep_partial_on_survives_being_stopped(tmp_path, listing, half_
     with_half, partial = replaced(listing, 1, half_file), dataclasses.replace(SMALL, keep_partial=True)
     out = tmp_path / "out"
     prepare(with_half, out, SMALL, num_workers=1)
-    monkeypatch.setenv("RESPIKE_FAULTS", f"decode:{listing.videos[1].video_id}=disk-full")
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setenv("RESPIKE_FAULTS", "fsync:.tar=disk-full")
+    with pytest.raises(RespikeError, match="No space left"):
         prepare(with_half, out, partial, num_workers=1, existing="retry-skipped")
     monkeypatch.delenv("RESPIKE_FAULTS")
     prepare(with_half, out, partial, num_workers=1)
