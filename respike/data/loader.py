@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from respike.color import Color
-from respike.data.augment import apply_view, random_view, square_view
+from respike.data.augment import apply_view, centre_view, random_view, square_view
 from respike.data.dataset import ShardDataset
 from respike.errors import SettingError
 from respike.sample import Batch, EventClip
@@ -109,7 +109,8 @@ def make_loader(
     To train: shuffled, random resized crops of `crop_scale` of the area and, if `flip`, mirrored at random; what does
     not fill a batch on every rank is left out, other clips each epoch. To evaluate: in order, centre crops (or `crop`
     of `num_crops` squares along the longer side, see `square_view`), each clip once over all ranks, the last batch
-    filled up with rows whose mask is False. Every rank takes the same number of batches. Raises SettingError on values out of range and where training has fewer clips than one step takes.
+    filled up with rows whose mask is False. Every rank takes the same number of batches. Raises SettingError on values
+    out of range and where training has fewer clips than one step takes.
     """
     settings = LoaderSettings(
         batch_size=batch_size,
