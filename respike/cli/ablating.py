@@ -182,7 +182,8 @@ def _run_cell(request: AblateRequest, folder: AblationFolder, cell: "Cell", prog
         num_workers=None,
         out=run,
         init=None,
-        is_resumed=True,
+        # what was never begun is not gone on with
+        is_resumed=run.exists(),
         fusion_pools=setting.pools,
     )
     try:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from respike.cli.ablate import spread_values
 from respike.cli.ablation_report import format_energy
 
 from tests.cli.conftest import Answer
+from tests.processes import call_respike, start_together
 
 Call = Callable[..., Answer]
 SMALL = ["--clip-length", "8", "--epochs", "1", "--set", "network=respike_tiny", "--set", "image_size=32"]
@@ -155,3 +157,26 @@ def test_a_folder_that_is_not_there_is_named(call: Call, tmp_path: Path) -> None
     answer = call("ablate", tmp_path / "nowhere", "--out", tmp_path / "out", *SMALL)
     assert answer.code == 1
     assert "nowhere" in answer.err
+
+
+@pytest.mark.slow
+def test_killed_in_training_it_goes_on_to_the_weights_it_would_have_had(video_folder: Path, tmp_path: Path) -> None:
+    arguments = ["ablate", str(video_folder), "--stride", "4", *SMALL, "--quiet", "--epochs", "2"]
+    arguments += ["--set", "batch_size=4", "--set", "save_every_updates=1", "--out"]
+    (process,) = start_together(call_respike, str(tmp_path), [*arguments, "cut"], num_processes=1)
+    run = tmp_path / "cut/runs/stride4-theta8-hybrid-seed0"
+    while not list((run / "state").glob("*.safetensors")) and process.is_alive():
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    assert not list((tmp_path / "cut").glob("cells/*"))
+    # as many threads as before: sums may round otherwise on another number
+    for name in ("cut", "whole"):
+        (process,) = start_together(call_respike, str(tmp_path), [*arguments, name], num_processes=1)
+        process.join(timeout=250)
+        assert process.exitcode == 0, (tmp_path / "err-0").read_text()
+    kept = [json.loads((tmp_path / name / "results.jsonl").read_text()) for name in ("cut", "whole")]
+    assert kept[0]["scores"].pop("provenance") | {"checkpoint": ""} == kept[1]["scores"].pop("provenance") | {
+        "checkpoint": ""
+    }
+    assert kept[0] | {"run": ""} == kept[1] | {"run": ""}
