@@ -3,8 +3,12 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from respike.cli.ablating import AblateOutcome, AblateRequest
 
 _BRANCHES = ("hybrid", "concat", "ann", "snn")
 _FUSION = re.compile(r"default|none|[0-9]+(,[0-9]+)+")
@@ -52,9 +56,16 @@ Examples:
 @click.option("--root", type=click.Path(path_type=Path), help="Where the videos lie.  [default: data/SOURCE]")
 @click.option("--split", type=int, help="Which official split.  [default: 1 where there are splits]")
 @click.option("--out", type=click.Path(path_type=Path), help="Where all goes.  [default: ablations/SOURCE]")
-@click.option("--stride", type=int, multiple=True, default=(4,), show_default="4", help="Frames a group.")
+@click.option("--stride", "strides", type=int, multiple=True, default=(4,), show_default="4", help="Frames a group.")
 @click.option(
-    "--threshold", type=int, multiple=True, default=(8,), show_default="8", metavar="θ", help="Of events; 1 is exact."
+    "--threshold",
+    "thresholds",
+    type=int,
+    multiple=True,
+    default=(8,),
+    show_default="8",
+    metavar="θ",
+    help="Of events; 1 is exact.",
 )
 @click.option(
     "--branches",
@@ -66,13 +77,16 @@ Examples:
 )
 @click.option(
     "--fusion",
+    "fusions",
     multiple=True,
     default=("default",),
     show_default="default",
     metavar="default|none|A,B,C,D",
     help="How maps are pooled before fusion at strides 4, 8, 16, 32; 0: no fusion there.",
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings a setting.")
+@click.option(
+    "--seeds", "num_seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings a setting."
+)
 @click.option("--recipe", metavar="NAME|FILE", help="How every cell is trained.  [default: for demo demo16]")
 @click.option("--epochs", type=int, help="Passes over the training clips.  [default: the recipe's]")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any other setting of the recipe.")
@@ -86,11 +100,6 @@ def command(
     root: Path | None,
     split: int | None,
     out: Path | None,
-    stride: tuple[int, ...],
-    threshold: tuple[int, ...],
-    branches: tuple[str, ...],
-    fusion: tuple[str, ...],
-    seeds: int,
     recipe: str | None,
     epochs: int | None,
     assignments: tuple[str, ...],
@@ -99,6 +108,7 @@ def command(
     workers: int | None,
     quiet: bool,
     as_json: bool,
+    **axes: Any,
 ) -> None:
     """Train every combination of the settings given, score it, count its energy.
 
@@ -123,7 +133,7 @@ def command(
         root=root,
         split=split,
         out=out or Path("ablations") / (Path(source).resolve().name),
-        grid=Grid(strides=stride, thresholds=threshold, branches=branches, fusions=fusion, num_seeds=seeds),
+        grid=Grid(**axes),
         recipe=(read_recipe(name) if name else Recipe()).override(values),
         recipe_name=name,
         is_batch_size_given="batch_size" in values,
@@ -132,11 +142,19 @@ def command(
         num_workers=workers,
     )
     outcome = run_ablation(request, render.make_progress(quiet=quiet, json=as_json))
+    _tell(request, outcome, quiet=quiet, as_json=as_json)
+
+
+def _tell(request: "AblateRequest", outcome: "AblateOutcome", *, quiet: bool, as_json: bool) -> None:
+    from respike.cli import render
+
     if as_json:
         cells = [result for _, result in outcome.results]
         render.print_json({"out": str(request.out), "num_kept": outcome.num_kept, "cells": cells})
     elif not quiet:
         from respike.cli.ablation_report import COLUMNS, TABLE_NAME, table_rows
 
-        render.print_table(COLUMNS, table_rows(outcome.summaries), title=f"{len(outcome.results)} cells of {source}")
+        render.print_table(
+            COLUMNS, table_rows(outcome.summaries), title=f"{len(outcome.results)} cells of {request.source}"
+        )
         render.print_line(f"look at {request.out}: {TABLE_NAME}, results.jsonl and two pictures")
