@@ -25,7 +25,8 @@ COMMANDS = {
     "train": "Train a network on shards.",
     "recipes": "List the recipes of `respike train`, or show one.",
     "runs": "List trainings, or compare some.",
-    "score": "Score a checkpoint on held-out shards.",
+    "score": "Score checkpoints on held-out shards.",
+    "ablate": "Train and score a small grid of settings.",
     "predict": "Tell what videos show, by a trained network.",
     "explain": "Draw what a trained network looks at in a clip.",
     "energy": "Count what a network computes for a clip, and its energy.",
@@ -35,7 +36,10 @@ COMMANDS = {
     "doctor": "Show what is installed and found.",
 }
 # what stopping a command half-way leaves behind
-_AFTER_STOP = {"prepare": ": finished shards are kept, run the same command to go on"}
+_AFTER_STOP = {
+    "prepare": ": finished shards are kept, run the same command to go on",
+    "ablate": ": finished cells are kept, run the same command to go on",
+}
 FAILED, INTERRUPTED, READER_GONE, TERMINATED = 1, 130, 141, 143
 
 

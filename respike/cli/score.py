@@ -1,17 +1,30 @@
-"""`respike score`: a checkpoint and shards it has not seen → accuracies."""
+"""`respike score`: checkpoints and shards they have not seen → accuracies, or the same from saved predictions."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from respike.cli.defaults import choose_num_workers, find_data
+from respike.cli.score_report import report, report_set
+from respike.errors import MismatchError
 
 if TYPE_CHECKING:
-    from respike.data import ShardDataset
+    from respike.cli.scoring import Scored, ScoreRequest
+    from respike.data.views import Views
     from respike.progress import Progress
-    from respike.zoo.checkpoint import CheckpointSpec
-    from respike.zoo.scoring import Scores
+    from respike.zoo.score_set import ScoreSet
+
+
+def _parse_views(ctx: click.Context, param: click.Parameter, value: str) -> "Views":
+    from respike.data.views import parse_views
+    from respike.errors import SettingError
+
+    try:
+        return parse_views(value)
+    except SettingError as error:
+        raise click.BadParameter(f"{error.problem}: {error.hint}") from error
 
 
 @click.command(
@@ -20,100 +33,171 @@ Examples:
   respike score runs/respike_r18-ucf101-split1
   respike score respike_tiny.demo16 --data demo/shards
   respike score runs/mine/last.safetensors --data shards/hmdb51-split1 --json
+  respike score runs/mine --views 10x3 --predictions mine.safetensors
+  respike score --from mine.safetensors --per-class --confusion confusion.png
+  respike score runs/split1 runs/split2 runs/split3   # each, mean and deviation
 """
 )
-@click.argument("checkpoint")
-@click.option("--data", metavar="DIR", help="Prepared shards.  [default: the only set under shards/]")
+@click.argument("checkpoints", nargs=-1, metavar="[CHECKPOINT]...")
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="DIR",
+    help="Prepared shards; with several checkpoints once, or once each.  [default: those under shards/ that fit]",
+)
 @click.option("--subset", help="train, val or test.  [default: the one that the data set is scored on]")
+@click.option(
+    "--views",
+    default="all",
+    show_default=True,
+    callback=_parse_views,
+    metavar="N|NxM",
+    help="Clips of a video, spread evenly, times 1 or 3 crops along the longer side: 1, 3, 10x3, allx3.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Clips at a time.")
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: 0 on a CPU, else up to 8]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option("--per-class", is_flag=True, help="Print each class's share, the weakest first.")
 @click.option("--confusion", type=click.Path(path_type=Path), metavar="FILE", help="Draw the confusion matrix (PNG).")
+@click.option(
+    "--predictions",
+    "kept",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Keep every view's probabilities (safetensors); with several checkpoints once each.",
+)
+@click.option(
+    "--from",
+    "sources",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Score what --predictions kept, without network and shards.",
+)
 @click.option("--force", is_flag=True, help="Go on where checkpoint and data do not fit; the result says so.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors and the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, fractions from 0 to 1.")
 def command(
-    checkpoint: str,
-    data: str | None,
+    checkpoints: tuple[str, ...],
+    data: tuple[str, ...],
     subset: str | None,
+    views: "Views",
     batch_size: int,
     workers: int | None,
     device: str,
+    per_class: bool,
     confusion: Path | None,
+    kept: tuple[Path, ...],
+    sources: tuple[Path, ...],
     force: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Score CHECKPOINT, a run's folder, a .safetensors file or a name of the zoo, on shards that it has not seen.
+    """Score CHECKPOINTs, run folders, .safetensors files or names of the zoo, on shards that they have not seen.
 
-    Top-1, top-5 and mean class accuracy, for single clips and for videos, whose probabilities are the mean of their
-    clips'. Data whose data set, split, classes, stride or other clip settings differ from the training's is refused,
-    and so are videos that were trained on.
+    Top-1, top-5 and mean class accuracy and calibration error, for single clips and for videos, whose probabilities
+    are the mean of their views'. Data whose data set, split, classes, stride or other clip settings differ from the
+    training's is refused, and so are videos that were trained on. Several checkpoints, one a split or a seed, give
+    each score, the mean and the deviation.
     """
     from respike.cli import render
-    from respike.data import make_loader, open_shards
-    from respike.zoo.checkpoint import load_checkpoint
-    from respike.zoo.device import resolve_device
-    from respike.zoo.scoring import score
+    from respike.cli.scoring import ScoreRequest, read_scored
 
+    _check_usage(checkpoints, sources, data, kept, confusion)
     progress = render.make_progress(quiet=quiet, json=as_json)
-    place = resolve_device(device)
-    model, spec = load_checkpoint(checkpoint, place, progress=progress)
-    path = find_data(data)
-    subset = subset or open_shards(path).spec.evaluation_subset
-    dataset = open_shards(path, subset)
-    is_forced = _overrule(spec, dataset, progress, force=force)
-    loader = make_loader(
-        dataset,
-        batch_size=batch_size,
-        training=False,
-        image_size=spec.image_size,
-        num_workers=choose_num_workers(workers, place.type),
-    )
-    scores = score(
-        model,
-        loader,
-        num_classes=len(dataset.spec.classes),
-        device=place,
-        fingerprint=dataset.spec.fingerprint,
-        forced=is_forced,
-        progress=progress,
-    )
+    if sources:
+        scored = [read_scored(path) for path in sources]
+    else:
+        request = ScoreRequest(views=views, subset=subset, batch_size=batch_size, num_workers=workers, force=force)
+        scored = _score_all(checkpoints, data, request, device, kept, progress)
     if confusion is not None:
         from respike.cli.curves import draw_confusion
 
-        draw_confusion(scores.confusion, dataset.spec.classes, confusion)
+        draw_confusion(scored[0].scores.confusion, scored[0].classes, confusion)
+    together = _summarise(scored, progress) if len(scored) > 1 else None
     if as_json:
-        render.print_json(scores.to_json())
+        classes = [each.classes for each in scored]
+        single = scored[0].scores
+        render.print_json(together.to_json(classes) if together else single.to_json(classes[0]))
+    elif together:
+        report_set(scored, together, per_class=per_class)
     else:
-        _report(scores, f"{subset} of {path}")
+        report(scored[0], per_class=per_class)
 
 
-def _overrule(spec: "CheckpointSpec", dataset: "ShardDataset", progress: "Progress", *, force: bool) -> bool:
-    """Refuse a mismatch, or with `force` warn of each; True where there was one to overrule."""
-    from respike.zoo.scoring import check_compatible, find_mismatches
+def _check_usage(
+    checkpoints: Sequence[str],
+    sources: Sequence[Path],
+    data: Sequence[str],
+    kept: Sequence[Path],
+    confusion: Path | None,
+) -> None:
+    if sources and (checkpoints or data or kept or (idle := _given_but_idle())):
+        others = "CHECKPOINT, --data and --predictions" if checkpoints or data or kept else ", ".join(idle)
+        raise click.UsageError(f"--from scores what was kept, without a network: leave {others} out")
+    if not sources and not checkpoints:
+        raise click.UsageError("Missing argument 'CHECKPOINT': name a run's folder, or predictions with --from")
+    num_scored = len(sources or checkpoints)
+    if kept and len(kept) != num_scored:
+        raise click.UsageError(f"--predictions was given {len(kept)} times for {num_scored} checkpoints")
+    if confusion is not None and num_scored > 1:
+        raise click.UsageError("--confusion draws one checkpoint's: score them one by one")
+    for path in [*kept, *([confusion] if confusion else [])]:
+        # found now, not after an hour of scoring
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise click.UsageError(f"cannot write {path}: give a file in a folder that can be written to")
 
-    videos = [row.video for row in dataset.clips]
-    if not force:
-        check_compatible(spec, dataset.spec, videos)
-        return False
-    reasons = find_mismatches(spec, dataset.spec, videos)
-    for reason in reasons:
-        progress.warn(reason)
-    return bool(reasons)
+
+def _given_but_idle() -> list[str]:
+    """Options on the command line that `--from` has no use for."""
+    context = click.get_current_context()
+    names = ("subset", "views", "batch_size", "workers", "device", "force")
+    given = [name for name in names if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    return [f"--{name.replace('_', '-')}" for name in given]
 
 
-def _report(scores: "Scores", what: str) -> None:
-    from respike.cli import render
+def _score_all(
+    checkpoints: Sequence[str],
+    data: Sequence[str],
+    request: "ScoreRequest",
+    device: str,
+    kept: Sequence[Path],
+    progress: "Progress",
+) -> "list[Scored]":
+    """Check every checkpoint against its data before the first is scored, then score one after another."""
+    from respike.cli.scoring import match_data, open_candidate, score_candidate
+    from respike.zoo.checkpoint import load_checkpoint
+    from respike.zoo.device import resolve_device
+    from respike.zoo.predictions import save_predictions
+    from respike.zoo.score_set import find_discord
 
-    rows = [
-        [name, f"{count:,}", *map(render.format_share, (accuracy.top1, accuracy.top5, accuracy.mean_class_accuracy))]
-        for name, count, accuracy in (
-            ("clips", scores.num_clips, scores.clip),
-            ("videos", scores.num_videos, scores.video),
-        )
+    place = resolve_device(device)
+    loaded = [load_checkpoint(checkpoint, progress=progress) for checkpoint in checkpoints]
+    specs = [spec for _, spec in loaded]
+    paths = match_data(data, list(zip(checkpoints, specs, strict=True)))
+    candidates = [
+        open_candidate(checkpoint, model, spec, path, request, place, progress)
+        for checkpoint, (model, spec), path in zip(checkpoints, loaded, paths, strict=True)
     ]
-    render.print_table(["", "number", "top-1", "top-5", "mean class"], rows, title=what)
-    if scores.forced:
-        render.print_line("forced: checkpoint and data do not fit, so this is no result to report")
-    render.print_line(f"data fingerprint {scores.fingerprint}")
+    if reason := find_discord([candidate.provenance for candidate in candidates]):
+        raise MismatchError(reason, "score them one by one")
+    scored = []
+    for number, candidate in enumerate(candidates):
+        provenance = candidate.provenance
+        progress.say(f"{provenance.checkpoint}: {provenance.subset} of {paths[number]}")
+        scored.append(score_candidate(candidate, request, place, progress))
+        candidate.model.to("cpu")
+        if kept:
+            save_predictions(kept[number], scored[-1].predictions, scored[-1].classes, provenance)
+    return scored
+
+
+def _summarise(scored: "Sequence[Scored]", progress: "Progress") -> "ScoreSet":
+    from respike.zoo.score_set import find_differences, summarise_scores
+
+    together = summarise_scores([each.scores for each in scored])
+    known = [each.scores.provenance for each in scored if each.scores.provenance is not None]
+    for difference in find_differences(known):
+        progress.warn(f"the mean mixes unlike checkpoints: {difference}")
+    return together

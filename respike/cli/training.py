@@ -25,7 +25,10 @@ _VALIDATION_SHARE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """What was asked for; None is for a default that hangs on what lies on disk."""
+    """What was asked for; None is for a default that hangs on what lies on disk.
+
+    `fusion_pools` are those of the network where it is to have others than its own.
+    """
 
     data: str | None
     recipe: Recipe
@@ -35,6 +38,7 @@ class TrainRequest:
     out: Path | None
     init: str | None
     is_resumed: bool
+    fusion_pools: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +112,8 @@ def _make_plan(request: TrainRequest, progress: "Progress", *, force: bool) -> _
     import torch
 
     from respike.data import open_shards
+    from respike.zoo.ablation import create_variant
     from respike.zoo.device import resolve_device
-    from respike.zoo.models import create_model
 
     data = find_data(request.data)
     shards = open_shards(data)
@@ -122,11 +126,12 @@ def _make_plan(request: TrainRequest, progress: "Progress", *, force: bool) -> _
         progress.warn("every class has a single source video: nothing is held out, and the best epoch is the last")
     device = resolve_device(recipe.training.device).type
     torch.manual_seed(recipe.training.seed)
-    model = create_model(
+    model = create_variant(
         recipe.network,
         num_classes=len(classes),
         branches=recipe.branches,
         options=recipe.given_options,
+        pools=request.fusion_pools,
         # another network's weights replace them all
         backbone_weights="none" if request.init else recipe.init_backbone,
     )

@@ -50,11 +50,26 @@ def random_view(
 
 def centre_view(height: int, width: int) -> View:
     """The largest centred square."""
+    return square_view(height, width, 0, 1)
+
+
+def square_view(height: int, width: int, place: int, num_places: int) -> View:
+    """One of `num_places` largest squares, spread evenly along the longer side from its left or upper end.
+
+    A single one is centred, and of three the second is. On a square frame all are the same.
+    """
     side = min(height, width)
     if height == width:
         return View(top=0, left=0, height=height, width=width)
     side = side // 2 * 2
-    return View(top=(height - side) // 4 * 2, left=(width - side) // 4 * 2, height=side, width=side)
+    top, left = (_offset(length - side, place, num_places) for length in (height, width))
+    return View(top=top, left=left, height=side, width=side)
+
+
+def _offset(slack: int, place: int, num_places: int) -> int:
+    """How far in the square begins, in even pixels."""
+    steps, gaps = (2 * place, 2 * (num_places - 1)) if num_places > 1 else (1, 2)
+    return slack // 2 * steps // gaps * 2
 
 
 def _mirrored(view: View, flip: bool) -> View:

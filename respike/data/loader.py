@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from respike.color import Color
-from respike.data.augment import apply_view, centre_view, random_view
+from respike.data.augment import apply_view, centre_view, random_view, square_view
 from respike.data.dataset import ShardDataset
 from respike.errors import SettingError
 from respike.sample import Batch, EventClip
@@ -31,6 +31,8 @@ class LoaderSettings:
     crop_scale: tuple[float, float] = (0.08, 1.0)
     rank: int = 0
     world_size: int = 1
+    crop: int = 0
+    num_crops: int = 1
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -39,6 +41,8 @@ class LoaderSettings:
             raise SettingError(f"image_size is {self.image_size}", "it must be at least 1")
         if not 0 <= self.rank < self.world_size:
             raise SettingError(f"rank is {self.rank} of {self.world_size}", "it must be from 0 to world_size - 1")
+        if not 0 <= self.crop < self.num_crops:
+            raise SettingError(f"crop is {self.crop} of {self.num_crops}", "it must be from 0 to num_crops - 1")
 
 
 class ClipLoader:
@@ -97,13 +101,16 @@ def make_loader(
     crop_scale: tuple[float, float] = (0.08, 1.0),
     rank: int = 0,
     world_size: int = 1,
+    crop: int = 0,
+    num_crops: int = 1,
 ) -> ClipLoader:
     """Make a loader of `batch_size` clips a rank, each `image_size` x `image_size` pixels.
 
     To train: shuffled, random resized crops of `crop_scale` of the area and, if `flip`, mirrored at random; what does
-    not fill a batch on every rank is left out, other clips each epoch. To evaluate: in order, centre crops, each
-    clip once over all ranks, the last batch filled up with rows whose mask is False. Every rank takes the same number
-    of batches. Raises SettingError on values out of range and where training has fewer clips than one step takes.
+    not fill a batch on every rank is left out, other clips each epoch. To evaluate: in order, centre crops (or `crop`
+    of `num_crops` squares along the longer side, see `square_view`), each clip once over all ranks, the last batch
+    filled up with rows whose mask is False. Every rank takes the same number of batches. Raises SettingError on values
+    out of range and where training has fewer clips than one step takes.
     """
     settings = LoaderSettings(
         batch_size=batch_size,
@@ -114,6 +121,8 @@ def make_loader(
         crop_scale=crop_scale,
         rank=rank,
         world_size=world_size,
+        crop=crop,
+        num_crops=num_crops,
     )
     if training and len(dataset) < batch_size * world_size:
         raise SettingError(
@@ -171,7 +180,7 @@ class _Rows(Dataset[_Decoded]):
             generator = np.random.default_rng([settings.seed, epoch, number])
             view = random_view(height, width, generator, flip=settings.flip, scale=settings.crop_scale)
         else:
-            view = centre_view(height, width)
+            view = square_view(height, width, settings.crop, settings.num_crops)
         keys, residuals = apply_view(clip, view, settings.image_size)
         return keys, residuals, clip.info.video, clip.info.clip_index, clip.info.label, counts
 

@@ -1,6 +1,6 @@
 """Scoring: a trained network against shards it has not seen, for clips and for videos."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,57 +11,82 @@ from torch import Tensor, nn
 
 from respike.errors import MismatchError, RespikeError, SettingError
 from respike.progress import SILENCE, Progress
-from respike.sample import BatchSource, DataSpec
-from respike.zoo.checkpoint import CheckpointSpec
-from respike.zoo.metrics import Accuracy, average_by_video, count_confusions, measure_accuracy
-from respike.zoo.seen import find_seen
+from respike.sample import Batch, BatchSource
+from respike.zoo.metrics import (
+    Accuracy,
+    average_rows,
+    count_confusions,
+    count_right,
+    measure_accuracy,
+    measure_calibration,
+)
+from respike.zoo.predictions import Predictions, Row, collect, merge_crops
+from respike.zoo.provenance import Provenance
 
-# settings of `respike prepare` that change what the network is fed, not just how much of it or how sharp
-_FITTING_SETTINGS = ("stride", "clip_length", "frame_stride", "threshold", "color")
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """One class: its clips and videos, and the shares of them that were named right (None where there is none)."""
+
+    num_clips: int
+    clip_top1: float | None
+    num_videos: int
+    video_top1: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The class's score as plain JSON values."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What scoring gave. A video's probabilities are the mean of its clips' softmax probabilities.
+    """What scoring gave.
 
-    `clip` and `video` hold fractions from 0 to 1; `loss` is the mean cross-entropy of the clips in nats.
-    `fingerprint` names the data, `forced` says that a mismatch of checkpoint and data was overruled. `confusion` is
-    int64 `[K, K]`: clips of the label (first index) taken for the class (second index).
+    A clip's probabilities are the mean of its crops' softmax probabilities, a video's the mean over all its views.
+    `clip` and `video` hold fractions from 0 to 1; `loss` is the mean cross-entropy of the clips in nats;
+    `clip_calibration` and `video_calibration` are expected calibration errors. `fingerprint` names the data, `forced`
+    says that a mismatch of checkpoint and data was overruled, `provenance` tells all that is known of both.
+    `confusion` is int64 `[K, K]`: clips of the label (first index) taken for the class (second index).
     """
 
     clip: Accuracy
     video: Accuracy
     num_clips: int
     num_videos: int
+    num_views: int
     loss: float
+    clip_calibration: float
+    video_calibration: float
+    per_class: tuple[ClassScore, ...] = field(repr=False)
     fingerprint: str = ""
     forced: bool = False
+    provenance: Provenance | None = None
     confusion: NDArray[np.int64] = field(repr=False, compare=False)
 
-    def to_json(self) -> dict[str, Any]:
-        """The scores as `respike score --json` prints them."""
-        return {
+    def to_json(self, classes: Sequence[str] | None = None) -> dict[str, Any]:
+        """The scores as `respike score --json` prints them; with the `classes` by name, each class's too."""
+        told: dict[str, Any] = {
             "clip": self.clip.to_json(),
             "video": self.video.to_json(),
             "num_clips": self.num_clips,
             "num_videos": self.num_videos,
             "fingerprint": self.fingerprint,
             "forced": self.forced,
+            "num_views": self.num_views,
+            "loss": self.loss,
+            "calibration": {"clip": self.clip_calibration, "video": self.video_calibration},
         }
+        if self.provenance is not None:
+            told["provenance"] = self.provenance.to_json()
+        if classes is not None:
+            rows = zip(classes, self.per_class, strict=True)
+            told["per_class"] = [{"class": name} | row.to_json() for name, row in rows]
+        return told
 
     def to_flat(self) -> dict[str, float]:
         """The scores as a training's validation: `top1` … of clips, `video_top1` … of videos, `loss`."""
         videos = {f"video_{name}": value for name, value in self.video.to_json().items()}
         return self.clip.to_json() | videos | {"loss": self.loss}
-
-
-@dataclass
-class _Predictions:
-    """Probabilities `[K]` and labels of the clips told so far, on the CPU."""
-
-    probabilities: list[Tensor] = field(default_factory=list)
-    labels: list[Tensor] = field(default_factory=list)
-    clips: list[tuple[str, int]] = field(default_factory=list)
 
 
 def score(
@@ -76,128 +101,129 @@ def score(
 ) -> Scores:
     """Score `model` on every clip of `source`, each once; rows that `Batch.mask` rules out do not count.
 
+    It is `predict` and `score_predictions` in one, for one view of each clip. `fingerprint` and `forced` are noted in
+    the result.
+    """
+    predictions = predict(model, [source], num_classes=num_classes, device=device, progress=progress)
+    return score_predictions(predictions, fingerprint=fingerprint, forced=forced)
+
+
+def predict(
+    model: nn.Module,
+    sources: Sequence[BatchSource],
+    *,
+    num_classes: int,
+    device: torch.device | str = "cpu",
+    progress: Progress = SILENCE,
+) -> Predictions:
+    """Ask `model` for every clip of each of `sources`, which differ in the crop; masked rows do not count.
+
     The model is moved to `device` and answers in evaluation mode; its mode before is restored. In a distributed
-    process group each rank scores its part and all return the scores of the whole. `fingerprint` and `forced` are
-    noted in the result. Raises MismatchError where labels or logits do not fit `num_classes`, RespikeError where
-    there is no clip or the network's answer is not finite.
+    process group each rank asks for its part and all return the whole. Raises MismatchError where labels or logits do
+    not fit `num_classes`, RespikeError where there is no clip or the network's answer is not finite.
     """
     if num_classes < 2:
         raise SettingError(f"the data has {num_classes} class(es)", "scores need at least 2")
     model = model.to(device)
     was_training = model.training
     model.eval()
+    probabilities: list[Tensor] = []
+    rows: list[Row] = []
+    total = sum(map(len, sources))
     try:
-        predictions = _predict(model, source, num_classes, device, progress)
+        with torch.no_grad(), progress.task("score", total=total, unit="batches") as task:
+            for crop, source in enumerate(sources):
+                for batch in source:
+                    told, seen = _ask(model, batch, crop, num_classes, device)
+                    probabilities.append(told)
+                    rows += seen
+                    task.advance(1, views=len(rows))
     finally:
         model.train(was_training)
-    probabilities, labels, video_ids = _gather(predictions)
-    video_probabilities, video_labels = average_by_video(probabilities, labels, video_ids)
+    return collect(*_gather(probabilities, rows))
+
+
+def score_predictions(
+    predictions: Predictions,
+    *,
+    fingerprint: str = "",
+    forced: bool = False,
+    provenance: Provenance | None = None,
+) -> Scores:
+    """Score what a network said. With `provenance` it tells fingerprint and whether the score was forced."""
+    if provenance is not None:
+        fingerprint, forced = provenance.fingerprint, bool(provenance.overruled)
+    clips = merge_crops(predictions)
+    of_videos, video_labels = average_rows(predictions.probabilities, predictions.labels, predictions.videos)
     # the likelihood of a class may round to 0 in float32
-    likelihood = probabilities.gather(1, labels[:, None]).clamp_min(torch.finfo(torch.float32).tiny)
+    likelihood = clips.probabilities.gather(1, clips.labels[:, None]).clamp_min(torch.finfo(torch.float32).tiny)
     return Scores(
-        clip=measure_accuracy(probabilities, labels),
-        video=measure_accuracy(video_probabilities, video_labels),
-        num_clips=len(labels),
+        clip=measure_accuracy(clips.probabilities, clips.labels),
+        video=measure_accuracy(of_videos, video_labels),
+        num_clips=len(clips.labels),
         num_videos=len(video_labels),
+        num_views=len(predictions.labels),
         loss=float(-likelihood.log().mean()),
+        clip_calibration=measure_calibration(clips.probabilities, clips.labels),
+        video_calibration=measure_calibration(of_videos, video_labels),
+        per_class=_score_classes(clips, of_videos, video_labels),
         fingerprint=fingerprint,
         forced=forced,
-        confusion=count_confusions(probabilities, labels),
+        provenance=provenance,
+        confusion=count_confusions(clips.probabilities, clips.labels),
     )
 
 
-def _predict(
-    model: nn.Module, source: BatchSource, num_classes: int, device: torch.device | str, progress: Progress
-) -> _Predictions:
-    predictions = _Predictions()
-    with torch.no_grad(), progress.task("score", total=len(source), unit="batches") as task:
-        for batch in source:
-            rows = [row for row, counts in enumerate(batch.mask.tolist()) if counts]
-            clip_indices = batch.clip_indices.tolist()
-            moved = batch.to(device, non_blocking=True)
-            logits = model(moved.keys, moved.residuals, moved.color).float().cpu()[rows]
-            labels = batch.labels[rows].cpu()
-            clips = [(batch.video_ids[row], int(clip_indices[row])) for row in rows]
-            _check(logits, labels, clips, num_classes)
-            predictions.probabilities.append(logits.softmax(dim=1))
-            predictions.labels.append(labels)
-            predictions.clips.extend(clips)
-            task.advance(1, clips=len(predictions.clips))
-    return predictions
+def _score_classes(clips: Predictions, of_videos: Tensor, video_labels: Tensor) -> tuple[ClassScore, ...]:
+    pairs = zip(count_right(clips.probabilities, clips.labels), count_right(of_videos, video_labels), strict=True)
+    return tuple(
+        ClassScore(
+            num_clips=num_clips,
+            clip_top1=right_clips / num_clips if num_clips else None,
+            num_videos=num_videos,
+            video_top1=right_videos / num_videos if num_videos else None,
+        )
+        for (right_clips, num_clips), (right_videos, num_videos) in pairs
+    )
 
 
-def _check(logits: Tensor, labels: Tensor, clips: list[tuple[str, int]], num_classes: int) -> None:
+def _ask(
+    model: nn.Module, batch: Batch, crop: int, num_classes: int, device: torch.device | str
+) -> tuple[Tensor, list[Row]]:
+    """Probabilities of the rows that count, and which they are."""
+    counting = [row for row, counts in enumerate(batch.mask.tolist()) if counts]
+    clips, labels = batch.clip_indices.tolist(), batch.labels.tolist()
+    rows = [Row(video=batch.video_ids[row], clip=clips[row], crop=crop, label=labels[row]) for row in counting]
+    moved = batch.to(device, non_blocking=True)
+    logits = model(moved.keys, moved.residuals, moved.color).float().cpu()[counting]
+    _check(logits, rows, num_classes)
+    return logits.softmax(dim=1), rows
+
+
+def _check(logits: Tensor, rows: list[Row], num_classes: int) -> None:
     if logits.shape[1] != num_classes:
         raise MismatchError(
             f"the network tells {logits.shape[1]} classes, the data has {num_classes}",
             "score on shards of the data set that it was trained on",
         )
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+    labels = [row.label for row in rows]
+    if labels and not 0 <= min(labels) <= max(labels) < num_classes:
         raise MismatchError(
-            f"labels run from {int(labels.min())} to {int(labels.max())}, not within 0 to {num_classes - 1}",
+            f"labels run from {min(labels)} to {max(labels)}, not within 0 to {num_classes - 1}",
             "prepare the data again, or give the number of classes that it has",
         )
-    for finite, (video_id, clip_index) in zip(logits.isfinite().all(dim=1).tolist(), clips, strict=True):
+    for finite, row in zip(logits.isfinite().all(dim=1).tolist(), rows, strict=True):
         if not finite:
             raise RespikeError(
-                f"the network's answer to clip {clip_index} of {video_id} is not a finite number",
+                f"the network's answer to clip {row.clip} of {row.video} is not a finite number",
                 "the weights are damaged or training diverged: use an earlier checkpoint",
             )
 
 
-def _gather(mine: _Predictions) -> tuple[Tensor, Tensor, list[str]]:
-    """Bring the parts of all ranks together, in one order everywhere, each clip once."""
-    parts = [mine]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        parts = [mine] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(parts, mine)
-    places = {clip: place for place, clip in reversed(list(enumerate(clip for part in parts for clip in part.clips)))}
-    if not places:
-        raise RespikeError("there is no clip to score", "choose a subset that holds clips")
-    clips = sorted(places)
-    order = torch.tensor([places[clip] for clip in clips])
-    probabilities = torch.cat([tensor for part in parts for tensor in part.probabilities])[order]
-    labels = torch.cat([tensor for part in parts for tensor in part.labels])[order]
-    return probabilities, labels, [video_id for video_id, _ in clips]
-
-
-def find_mismatches(spec: CheckpointSpec, data: DataSpec, test_videos: Iterable[str]) -> tuple[str, ...]:
-    """Say why a checkpoint's score on `test_videos` of `data` would mislead, one reason an entry; none where it fits.
-
-    What must agree: data set, split, classes, and of the settings of `respike prepare` stride, clip length, frame
-    stride, threshold and colour. No test video may be one that the network was trained on.
-    """
-    trained = spec.data
-    facts: list[tuple[str, object, object]] = [
-        ("data set", trained.dataset, data.dataset),
-        ("split", trained.split, data.split),
-    ]
-    facts += [(name, trained.settings.get(name), data.settings.get(name)) for name in _FITTING_SETTINGS]
-    reasons = [
-        f"{name.replace('_', ' ')} is {there!r} in the checkpoint and {here!r} in the data"
-        for name, there, here in facts
-        if there != here
-    ]
-    reasons += _compare_classes(trained.classes, data.classes)
-    num_tested = len(videos := set(test_videos))
-    if seen := find_seen(spec.train_videos, videos):
-        reasons.append(f"{len(seen)} of the {num_tested} test videos were trained on, the first {seen[0]}")
-    return tuple(reasons)
-
-
-def _compare_classes(trained: tuple[str, ...], given: tuple[str, ...]) -> list[str]:
-    if trained == given:
-        return []
-    if len(trained) != len(given):
-        return [f"the checkpoint has {len(trained)} classes and the data {len(given)}"]
-    label = next(label for label, (there, here) in enumerate(zip(trained, given, strict=True)) if there != here)
-    return [f"class {label} is {trained[label]!r} in the checkpoint and {given[label]!r} in the data"]
-
-
-def check_compatible(spec: CheckpointSpec, data: DataSpec, test_videos: Iterable[str]) -> None:
-    """Raise MismatchError that gives every reason `find_mismatches` finds."""
-    if reasons := find_mismatches(spec, data, test_videos):
-        raise MismatchError(
-            f"this checkpoint must not be scored on this data: {'; '.join(reasons)}",
-            "score on the data that it was trained for, or go on with --force",
-        )
+def _gather(probabilities: list[Tensor], rows: list[Row]) -> tuple[list[Tensor], list[Row]]:
+    """Bring the parts of all ranks together."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return probabilities, rows
+    parts = [(probabilities, rows)] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, (probabilities, rows))
+    return [tensor for told, _ in parts for tensor in told], [row for _, seen in parts for row in seen]

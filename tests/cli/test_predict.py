@@ -13,7 +13,7 @@ from respike.data.settings import PrepareSettings
 from respike.data.video_writer import write_video
 from respike.progress import SILENCE
 from respike.zoo.checkpoint import load_checkpoint
-from respike.zoo.metrics import average_by_video
+from respike.zoo.metrics import average_rows
 
 from tests.cli.conftest import write_run
 from tests.conftest import listing_of, moving_square
@@ -28,8 +28,10 @@ def probabilities_of_scoring(run: Path, shards: Path) -> dict[str, torch.Tensor]
         for batch in loader:
             rows.append(model(batch.keys, batch.residuals, batch.color).softmax(dim=1)[batch.mask])
             names += [name for name, counts in zip(batch.video_ids, batch.mask.tolist(), strict=True) if counts]
-    means, _ = average_by_video(torch.cat(rows), torch.zeros(len(names), dtype=torch.int64), names)
-    return dict(zip(dict.fromkeys(names), means, strict=True))
+    videos = list(dict.fromkeys(names))
+    places = torch.tensor([videos.index(name) for name in names])
+    means, _ = average_rows(torch.cat(rows), torch.zeros_like(places), places)
+    return dict(zip(videos, means, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_score_gives_the_promised_json(shell: Shell) -> None:
     answer = shell("score", RUN, "--json")
     told = json.loads(answer.out)
     tested = open_shards("shards/only", "test")
-    assert list(told) == ["clip", "video", "num_clips", "num_videos", "fingerprint", "forced"]
+    assert list(told)[:6] == ["clip", "video", "num_clips", "num_videos", "fingerprint", "forced"]
     assert (told["num_clips"], told["num_videos"]) == (len(tested), len({row.video for row in tested.clips}))
     assert (told["fingerprint"], told["forced"]) == (tested.spec.fingerprint, False)
     assert all(0 <= value <= 1 for kind in ("clip", "video") for value in told[kind].values())

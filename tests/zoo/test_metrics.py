@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from respike.zoo.metrics import average_by_video, count_confusions, measure_accuracy
+from respike.zoo.metrics import average_rows, count_confusions, count_right, measure_accuracy, measure_calibration
 
 
 def _rows(*likeliest: list[int], num_classes: int = 7) -> torch.Tensor:
@@ -45,6 +45,23 @@ def test_confusion_has_labels_first() -> None:
 
 def test_a_video_is_the_mean_of_its_clips() -> None:
     rows = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
-    means, labels = average_by_video(rows, torch.tensor([0, 1, 0]), ["a", "b", "a"])
+    means, labels = average_rows(rows, torch.tensor([0, 1, 0]), torch.tensor([0, 1, 0]))
     assert torch.allclose(means, torch.tensor([[0.65, 0.35], [0.2, 0.8]]))
     assert labels.tolist() == [0, 1]
+
+
+def test_right_rows_are_counted_class_by_class() -> None:
+    counts = count_right(_rows([0], [1], [0], num_classes=3), torch.tensor([0, 0, 1]))
+    assert counts == [(1, 2), (0, 1), (0, 0)]
+
+
+def test_calibration_is_the_gap_between_surety_and_share_weighed_by_bins() -> None:
+    # three rows at 0.9, two of them right; one at 0.6, right: bins of their own
+    rows = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.4, 0.6]])
+    error = measure_calibration(rows, torch.tensor([0, 0, 1, 1]))
+    assert error == pytest.approx(0.75 * (0.9 - 2 / 3) + 0.25 * (1 - 0.6), abs=1e-6)
+
+
+def test_a_network_that_is_as_often_right_as_it_is_sure_is_calibrated() -> None:
+    rows = torch.tensor([[0.75, 0.25]] * 4)
+    assert measure_calibration(rows, torch.tensor([0, 0, 0, 1])) == pytest.approx(0, abs=1e-6)

@@ -1,16 +1,16 @@
 """Scoring: what counts, what is refused."""
 
-from types import SimpleNamespace
+import math
 
 import pytest
 import torch
 from respike.errors import MismatchError, RespikeError, SettingError
 from respike.sample import Batch
-from respike.zoo.scoring import check_compatible, find_mismatches, score
-from respike.zoo.seen import hash_video
+from respike.zoo.predictions import merge_crops
+from respike.zoo.scoring import predict, score, score_predictions
 from torch import Tensor, nn
 
-from tests.zoo.batches import SETTINGS, Batches, make_batch, make_data_spec
+from tests.zoo.batches import Batches, make_batch
 
 
 class Oracle(nn.Module):
@@ -69,14 +69,46 @@ def test_json_has_exactly_the_promised_form() -> None:
     source = Batches([_batch([0, 1], ["a", "b"], [0, 0])])
     scores = score(Oracle([YES, YES]), source, num_classes=2, fingerprint="abc", forced=True)
     half = {"top1": 0.5, "top5": 1.0, "mean_class_accuracy": 0.5}
-    assert scores.to_json() == {
+    told = scores.to_json(["first", "second"])
+    assert list(told)[:6] == ["clip", "video", "num_clips", "num_videos", "fingerprint", "forced"]
+    surety = math.exp(4) / (math.exp(4) + 1)
+    assert told == {
         "clip": half,
         "video": half,
         "num_clips": 2,
         "num_videos": 2,
         "fingerprint": "abc",
         "forced": True,
+        "num_views": 2,
+        "loss": pytest.approx(2 - math.log(surety)),
+        # always sure, half the time right
+        "calibration": {"clip": pytest.approx(surety - 0.5), "video": pytest.approx(surety - 0.5)},
+        "per_class": [
+            {"class": "first", "num_clips": 1, "clip_top1": 1, "num_videos": 1, "video_top1": 1},
+            {"class": "second", "num_clips": 1, "clip_top1": 0, "num_videos": 1, "video_top1": 0},
+        ],
     }
+
+
+def test_a_class_without_clips_has_no_share() -> None:
+    source = Batches([_batch([0, 0], ["a", "b"], [0, 0])])
+    (_, empty) = score(Oracle([YES, YES]), source, num_classes=2).per_class
+    assert (empty.num_clips, empty.clip_top1, empty.num_videos, empty.video_top1) == (0, None, 0, None)
+
+
+def test_a_clip_is_the_mean_of_its_crops_and_a_video_of_all_its_views() -> None:
+    # of video a: one clip sure of the right class in one crop of three, another sure of it in all
+    sources = [Batches([_batch([0, 0], ["a", "a"], [0, 1])]) for _ in range(3)]
+    answers = [YES, YES, NO, YES, NO, YES]
+    predictions = predict(Oracle(answers), sources, num_classes=2)
+    scores = score_predictions(predictions)
+    assert (scores.num_views, scores.num_clips, scores.num_videos) == (6, 2, 1)
+    assert scores.clip.top1 == pytest.approx(0.5)
+    assert scores.video.top1 == 1
+    (first, second) = merge_crops(predictions).probabilities
+    rows = torch.tensor(answers).softmax(dim=1)
+    assert torch.allclose(first, rows[[0, 2, 4]].mean(dim=0))
+    assert torch.allclose(second, rows[1])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -109,43 +141,3 @@ def test_a_label_beyond_the_classes_is_refused() -> None:
 def test_an_answer_that_is_not_a_number_names_its_clip() -> None:
     with pytest.raises(RespikeError, match="clip 3 of b"):
         score(Oracle([YES, [float("nan"), 0.0]]), Batches([_batch([0, 0], ["a", "b"], [0, 3])]), num_classes=2)
-
-
-def _spec(**changes: object) -> SimpleNamespace:
-    return SimpleNamespace(data=make_data_spec(**changes), train_videos=(hash_video("t/1.avi"), hash_video("t/2.avi")))
-
-
-def test_fitting_data_is_accepted() -> None:
-    other_looks = SETTINGS | {"short_side": 128, "seed": 3, "clip_step": 2}
-    check_compatible(_spec(), make_data_spec(settings=other_looks, fingerprint="0"), ["t/3.avi"])
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"dataset": "bytes"}, "data set is 'bits' in the checkpoint and 'bytes' in the data"),
-        ({"split": 2}, "split is 1"),
-        ({"split": None}, "split is 1 in the checkpoint and None"),
-        ({"num_classes": 4}, "3 classes and the data 4"),
-        ({"classes": ("class-0", "other", "class-2")}, "class 1 is 'class-1' in the checkpoint and 'other'"),
-        ({"settings": SETTINGS | {"stride": 2}}, "stride is 4 in the checkpoint and 2 in the data"),
-        ({"settings": SETTINGS | {"clip_length": 16}}, "clip length is 8"),
-        ({"settings": SETTINGS | {"frame_stride": 2}}, "frame stride is 1"),
-        ({"settings": SETTINGS | {"threshold": 1}}, "threshold is 8"),
-        ({"settings": SETTINGS | {"color": "rgb"}}, "color is 'ycc'"),
-    ],
-)
-def test_data_that_does_not_fit_is_refused_with_the_reason(changes: dict[str, object], reason: str) -> None:
-    with pytest.raises(MismatchError, match=reason) as caught:
-        check_compatible(_spec(), make_data_spec(**changes), [])
-    assert "--force" in caught.value.hint
-
-
-def test_test_videos_that_were_trained_on_are_refused() -> None:
-    reasons = find_mismatches(_spec(), make_data_spec(), ["t/2.avi", "t/3.avi", "t/2.avi"])
-    assert reasons == ("1 of the 2 test videos were trained on, the first t/2.avi",)
-
-
-def test_every_reason_is_given() -> None:
-    data = make_data_spec(split=2, settings=SETTINGS | {"stride": 2})
-    assert len(find_mismatches(_spec(), data, ["t/1.avi"])) == 3

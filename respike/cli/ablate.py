@@ -1,0 +1,160 @@
+"""`respike ablate`: a small grid of settings → one training a cell, one table, two pictures."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from respike.cli.ablating import AblateOutcome, AblateRequest
+
+_BRANCHES = ("hybrid", "concat", "ann", "snn")
+_FUSION = re.compile(r"default|none|[0-9]+(,[0-9]+)+")
+# options that take several values in a row, and what such a value looks like
+_SPREAD: dict[str, Callable[[str], bool]] = {
+    "--stride": str.isdecimal,
+    "--threshold": str.isdecimal,
+    "--branches": _BRANCHES.__contains__,
+    "--fusion": lambda word: _FUSION.fullmatch(word) is not None,
+}
+
+
+class _SpreadingCommand(click.Command):
+    """A command that takes `--stride 2 4 8` for `--stride 2 --stride 4 --stride 8`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, spread_values(args))
+
+
+def spread_values(arguments: Sequence[str]) -> list[str]:
+    """Repeat an option before each of its values; what does not look like one of them ends the row."""
+    rest, spread = list(arguments), []
+    while rest:
+        word = rest.pop(0)
+        spread.append(word)
+        if word in _SPREAD and rest:
+            # the first value is the command's to judge
+            spread.append(rest.pop(0))
+            while rest and _SPREAD[word](rest[0]):
+                spread += [word, rest.pop(0)]
+    return spread
+
+
+@click.command(
+    cls=_SpreadingCommand,
+    epilog="""\b
+Examples:
+  respike ablate demo --stride 2 4 8 --seeds 3
+  respike ablate demo --branches hybrid concat ann snn --epochs 6
+  respike ablate videos --threshold 1 8 16 --recipe modern --epochs 20 --out ablations/theta
+  respike ablate hmdb51 --root /data/hmdb51 --fusion default none 0,0,1,1 --recipe hmdb51
+""",
+)
+@click.argument("source")
+@click.option("--root", type=click.Path(path_type=Path), help="Where the videos lie.  [default: data/SOURCE]")
+@click.option("--split", type=int, help="Which official split.  [default: 1 where there are splits]")
+@click.option("--out", type=click.Path(path_type=Path), help="Where all goes.  [default: ablations/SOURCE]")
+@click.option("--stride", "strides", type=int, multiple=True, default=(4,), show_default="4", help="Frames a group.")
+@click.option(
+    "--threshold",
+    "thresholds",
+    type=int,
+    multiple=True,
+    default=(8,),
+    show_default="8",
+    metavar="θ",
+    help="Of events; 1 is exact.",
+)
+@click.option(
+    "--branches",
+    type=click.Choice(_BRANCHES),
+    multiple=True,
+    default=("hybrid",),
+    show_default="hybrid",
+    help="Both fused, both unfused, key frames alone, events alone.",
+)
+@click.option(
+    "--fusion",
+    "fusions",
+    multiple=True,
+    default=("default",),
+    show_default="default",
+    metavar="default|none|A,B,C,D",
+    help="How maps are pooled before fusion at strides 4, 8, 16, 32; 0: no fusion there.",
+)
+@click.option(
+    "--seeds", "num_seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings a setting."
+)
+@click.option("--recipe", metavar="NAME|FILE", help="How every cell is trained.  [default: for demo demo16]")
+@click.option("--epochs", type=int, help="Passes over the training clips.  [default: the recipe's]")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any other setting of the recipe.")
+@click.option("--clip-length", type=click.IntRange(min=1), default=16, show_default=True, help="Frames a clip.")
+@click.option("--videos", type=click.IntRange(min=1), help="demo: videos a class to train; half as many test.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that make and prepare videos.  [default: cores]")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print every cell's result as JSON.")
+def command(
+    source: str,
+    root: Path | None,
+    split: int | None,
+    out: Path | None,
+    recipe: str | None,
+    epochs: int | None,
+    assignments: tuple[str, ...],
+    clip_length: int,
+    videos: int | None,
+    workers: int | None,
+    quiet: bool,
+    as_json: bool,
+    **axes: Any,
+) -> None:
+    """Train every combination of the settings given, score it, count its energy.
+
+    SOURCE is demo, a data set such as hmdb51, or a folder of class folders of videos. OUT gets results.jsonl,
+    table.md, accuracy_by_energy.png and accuracy_by_stride.png after each cell. Run the same command again to go on
+    where it was stopped, or with more values to add cells: what is finished is kept.
+    """
+    from respike.cli import render
+    from respike.cli.ablating import AblateRequest, run_ablation
+    from respike.zoo.ablation import Grid
+    from respike.zoo.recipe import Recipe, parse_assignment, read_recipe
+
+    if videos is not None and (source != "demo" or root is not None):
+        raise click.UsageError("--videos goes with the demo's own videos")
+    name = recipe or ("demo16" if source == "demo" else None)
+    values = dict(map(parse_assignment, assignments)) | ({} if epochs is None else {"epochs": epochs})
+    for axis in ("seed", "branches"):
+        if axis in values:
+            raise click.UsageError(f"{axis} is an axis of the grid: use --seeds and --branches")
+    request = AblateRequest(
+        source=source,
+        root=root,
+        split=split,
+        out=out or Path("ablations") / (Path(source).resolve().name),
+        grid=Grid(**axes),
+        recipe=(read_recipe(name) if name else Recipe()).override(values),
+        recipe_name=name,
+        is_batch_size_given="batch_size" in values,
+        clip_length=clip_length,
+        num_videos=videos,
+        num_workers=workers,
+    )
+    outcome = run_ablation(request, render.make_progress(quiet=quiet, json=as_json))
+    _tell(request, outcome, quiet=quiet, as_json=as_json)
+
+
+def _tell(request: "AblateRequest", outcome: "AblateOutcome", *, quiet: bool, as_json: bool) -> None:
+    from respike.cli import render
+
+    if as_json:
+        cells = [result for _, result in outcome.results]
+        render.print_json({"out": str(request.out), "num_kept": outcome.num_kept, "cells": cells})
+    elif not quiet:
+        from respike.cli.ablation_report import COLUMNS, TABLE_NAME, table_rows
+
+        render.print_table(
+            COLUMNS, table_rows(outcome.summaries), title=f"{len(outcome.results)} cells of {request.source}"
+        )
+        render.print_line(f"look at {request.out}: {TABLE_NAME}, results.jsonl and two pictures")

@@ -1,0 +1,226 @@
+"""Ablating: a grid over raw videos → one set of shards a setting, one run a cell, results as they come."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from respike.cli.ablation_folder import AblationFolder
+from respike.cli.ablation_report import write_results
+from respike.cli.ranks import num_processes
+from respike.cli.stopping import ProcessError
+from respike.errors import RespikeError
+
+if TYPE_CHECKING:
+    from respike.data.layouts import Layout
+    from respike.data.settings import PrepareSettings
+    from respike.progress import Progress
+    from respike.sample import VideoListing
+    from respike.zoo.ablation import Cell, Grid, Setting, Summary
+    from respike.zoo.recipe import Recipe
+
+AGAIN = "run the same command to go on: finished cells are kept"
+# enough for steady firing rates, few enough for the plain attention that the count needs
+_ENERGY_CLIPS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateRequest:
+    """What was asked for.
+
+    `source` is a data set by name, its videos under `root`, or a folder of videos; `num_videos` is how many the demo
+    makes a class to train on (None: its own number). `recipe` is what every cell is trained by.
+    """
+
+    source: str
+    root: Path | None
+    split: int | None
+    out: Path
+    grid: "Grid"
+    recipe: "Recipe"
+    recipe_name: str | None
+    is_batch_size_given: bool
+    clip_length: int
+    num_videos: int | None
+    num_workers: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateOutcome:
+    """What there is to tell: every cell's result and a summary a setting; `num_kept` cells were finished before."""
+
+    results: "list[tuple[Cell, Mapping[str, Any]]]"
+    summaries: "list[Summary]"
+    num_kept: int
+
+
+def run_ablation(request: AblateRequest, progress: "Progress") -> AblateOutcome:
+    """Prepare each setting once, train, score and weigh each cell, and write the results after each.
+
+    What was finished by an earlier run is kept; a training that was cut goes on. Raises MismatchError where the folder
+    holds an ablation of something else, SettingError before anything is made where a cell cannot be.
+    """
+    if num_processes() > 1:
+        raise RespikeError("an ablation runs on one process", "start it without torchrun or accelerate")
+    cells = request.grid.cells()
+    layout = _layout(request)
+    _check_networks(request)
+    folder = AblationFolder(request.out)
+    # cells that differ in network or seed share their shards
+    shards = {folder.shards(each): _prepare_settings(request, layout, each) for each in request.grid.settings()}
+    with folder.lock():
+        folder.require_same(_facts(request))
+        listing = _list_videos(request, layout, progress)
+        for path, chosen in shards.items():
+            _prepare(listing, path, chosen, request, progress)
+        results = [(cell, result) for cell in cells if (result := folder.read_kept(cell)) is not None]
+        num_kept = len(results)
+        with progress.task("ablate", total=len(cells), unit="cells") as task:
+            task.advance(num_kept, kept=num_kept)
+            for cell in cells:
+                if cell not in dict(results):
+                    results.append((cell, _run_cell(request, folder, cell, progress)))
+                    write_results(request.out, results)
+                    task.advance(1)
+        results.sort(key=lambda pair: cells.index(pair[0]))
+        return AblateOutcome(results=results, summaries=write_results(request.out, results), num_kept=num_kept)
+
+
+def _layout(request: AblateRequest) -> "Layout":
+    from respike.data.layouts import LAYOUTS
+
+    return LAYOUTS.get(request.source if request.source in LAYOUTS.names() else "folder")
+
+
+def _root(request: AblateRequest) -> Path:
+    if request.root is not None:
+        return request.root
+    if request.source == "demo":
+        return request.out / "videos"
+    return Path("data") / request.source if _layout(request).name == request.source else Path(request.source)
+
+
+def _prepare_settings(request: AblateRequest, layout: "Layout", setting: "Setting") -> "PrepareSettings":
+    from respike.data.settings import PrepareSettings
+
+    per_shard = 8 if layout.name == "demo" else PrepareSettings.videos_per_shard
+    return PrepareSettings(
+        stride=setting.stride,
+        threshold=setting.threshold,
+        clip_length=request.clip_length,
+        sampling=layout.default_sampling,
+        videos_per_shard=per_shard,
+    )
+
+
+def _check_networks(request: AblateRequest) -> None:
+    """Raise where a network of the grid cannot be, before a video is made or read."""
+    from respike.zoo.ablation import variant_config
+
+    for setting in request.grid.settings():
+        recipe = request.recipe
+        variant_config(recipe.network, 2, setting.branches, recipe.given_options, setting.pools)
+
+
+def _facts(request: AblateRequest) -> dict[str, Any]:
+    """What all cells of a folder have in common."""
+    recipe = request.recipe
+    own = {
+        "source": request.source,
+        "root": str(_root(request)),
+        "split": request.split,
+        "clip_length": request.clip_length,
+        "videos": request.num_videos,
+        "network": recipe.network,
+        "init_backbone": recipe.init_backbone,
+        "options": recipe.changed_options,
+    }
+    # the grid has the seeds
+    return own | {name: value for name, value in recipe.training.to_json().items() if name != "seed"}
+
+
+def _list_videos(request: AblateRequest, layout: "Layout", progress: "Progress") -> "VideoListing":
+    from respike.data.layouts import ListingRequest
+
+    root = _root(request)
+    if layout.name == "demo" and request.root is None:
+        from respike.data.demo import DemoSettings, write_demo
+
+        made = DemoSettings(clip_length=request.clip_length)
+        if request.num_videos is not None:
+            made = DemoSettings(
+                clip_length=request.clip_length,
+                train_videos=request.num_videos,
+                test_videos=max(1, request.num_videos // 2),
+            )
+        write_demo(root, made, num_workers=request.num_workers or os.cpu_count() or 1, progress=progress)
+    return layout.list_videos(ListingRequest(root=root, split=request.split))
+
+
+def _prepare(
+    listing: "VideoListing", out: Path, settings: "PrepareSettings", request: AblateRequest, progress: "Progress"
+) -> None:
+    from respike.data.prepare import prepare
+
+    out.parent.mkdir(exist_ok=True)
+    prepare(listing, out, settings, num_workers=request.num_workers, progress=progress)
+
+
+def _run_cell(request: AblateRequest, folder: AblationFolder, cell: "Cell", progress: "Progress") -> Mapping[str, Any]:
+    """Train a cell, or go on with it, score it and count its energy; keep the result."""
+    from respike.cli.training import TrainRequest, run_training
+
+    setting = cell.setting
+    run, shards = folder.run(cell), folder.shards(setting)
+    progress.say(f"cell {cell.name}")
+    train = TrainRequest(
+        data=str(shards),
+        recipe=request.recipe.override({"branches": setting.branches, "seed": cell.seed}),
+        recipe_name=request.recipe_name,
+        is_batch_size_given=request.is_batch_size_given,
+        num_workers=None,
+        out=run,
+        init=None,
+        # what was never begun is not gone on with
+        is_resumed=run.exists(),
+        fusion_pools=setting.pools,
+    )
+    try:
+        outcome = run_training(train, progress)
+    except ProcessError as error:
+        raise ProcessError(error.problem, AGAIN, error.code) from error
+    assert outcome is not None  # only the other of several processes has none
+    result = {"cell": cell.name, **setting.to_json(), "seed": cell.seed, "run": str(run)}
+    result |= {"best_epoch": outcome.result.best_epoch, "num_epochs": len(outcome.result.history)}
+    result |= _weigh(request, run, shards, progress)
+    folder.keep(cell, result)
+    return result
+
+
+def _weigh(request: AblateRequest, run: Path, shards: Path, progress: "Progress") -> dict[str, Any]:
+    """Scores and energy of a trained cell."""
+    from respike.cli.scoring import ScoreRequest, open_candidate, score_candidate
+    from respike.data import make_loader
+    from respike.data.views import Views
+    from respike.zoo.checkpoint import load_checkpoint
+    from respike.zoo.device import resolve_device
+    from respike.zoo.energy import estimate_energy
+
+    model, spec = load_checkpoint(run)
+    device = resolve_device(request.recipe.training.device)
+    asked = ScoreRequest(views=Views())
+    candidate = open_candidate(str(run), model, spec, str(shards), asked, device, progress)
+    scored = score_candidate(candidate, asked, device, progress)
+    clips = candidate.dataset
+    num_few = min(_ENERGY_CLIPS, len(clips))
+    few = clips.select([place * len(clips) // num_few for place in range(num_few)])
+    batch = next(iter(make_loader(few, batch_size=len(few), training=False, image_size=spec.image_size)))
+    energy = estimate_energy(model, batch.to(device))
+    return {
+        "scores": scored.scores.to_json(),
+        "energy_joules": energy.joules,
+        "sparse_energy_joules": energy.sparse_stem_joules,
+        "event_density": clips.index.event_density,
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }

@@ -1,0 +1,204 @@
+"""Scoring from the shell: which shards belong to which checkpoint, and what was asked of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from respike.cli.defaults import SHARDS_ROOT, choose_num_workers, find_data
+from respike.errors import MismatchError, RespikeError, ShardError
+
+if TYPE_CHECKING:
+    import torch
+
+    from respike.data import ShardDataset
+    from respike.data.views import Views
+    from respike.progress import Progress
+    from respike.zoo.checkpoint import CheckpointSpec
+    from respike.zoo.nn.respike import ReSpike
+    from respike.zoo.predictions import Predictions
+    from respike.zoo.provenance import Provenance
+    from respike.zoo.scoring import Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRequest:
+    """How to score, beside the checkpoint and its data; `subset` None is the one the data set is scored on."""
+
+    views: "Views"
+    subset: str | None = None
+    batch_size: int = 32
+    num_workers: int | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One checkpoint's scores, and what they were computed from."""
+
+    title: str
+    scores: "Scores"
+    classes: tuple[str, ...]
+    predictions: "Predictions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A checkpoint and the data to score it on, found to fit or overruled; its provenance says which."""
+
+    model: "ReSpike"
+    dataset: "ShardDataset"
+    image_size: int
+    provenance: "Provenance"
+
+
+def match_data(given: Sequence[str], checkpoints: Sequence[tuple[str, "CheckpointSpec"]]) -> list[str]:
+    """Choose shards for each checkpoint: those `given` (one for all, or one each), else those under `shards/` that fit.
+
+    Raises RespikeError that names the choices where none, or more than one, fits.
+    """
+    if given and len(given) not in (1, len(checkpoints)):
+        raise RespikeError(
+            f"{len(given)} data sets for {len(checkpoints)} checkpoints", "give --data once, or once a checkpoint"
+        )
+    if given:
+        return list(given) * (len(checkpoints) if len(given) == 1 else 1)
+    found = sorted(path.parent for path in SHARDS_ROOT.glob("*/dataset.json"))
+    if len(found) < 2 and len(checkpoints) == 1:
+        # what does not fit is refused with its reasons later
+        return [find_data(None)]
+    if not found:
+        find_data(None)
+    return [_match(found, name, spec) for name, spec in checkpoints]
+
+
+def _match(found: Sequence[Path], name: str, spec: "CheckpointSpec") -> str:
+    from respike.data.index import read_index
+    from respike.zoo.fitting import find_mismatches
+
+    same, fitting, reasons = [], [], []
+    for path in found:
+        try:
+            data = read_index(path).spec
+        except ShardError as error:
+            reasons.append(f"{path.name}: {error.problem}")
+            continue
+        mismatches = find_mismatches(spec, data, ())
+        if data.fingerprint == spec.data.fingerprint:
+            same.append(path)
+        if mismatches:
+            reasons.append(f"{path.name}: {mismatches[0]}")
+        else:
+            fitting.append(path)
+    matches = same or fitting
+    if len(matches) == 1:
+        return str(matches[0])
+    if matches:
+        names = ", ".join(each.name for each in matches)
+        raise RespikeError(
+            f"{SHARDS_ROOT}/ holds {len(matches)} data sets that fit {name}: {names}",
+            f"choose one, as with --data {matches[0]}",
+        )
+    raise MismatchError(f"no data set under {SHARDS_ROOT}/ fits {name}: {'; '.join(reasons)}", "name one with --data")
+
+
+def open_candidate(
+    checkpoint: str,
+    model: "ReSpike",
+    spec: "CheckpointSpec",
+    data: str,
+    request: ScoreRequest,
+    device: "torch.device",
+    progress: "Progress",
+) -> Candidate:
+    """Open the shards that a checkpoint is to be scored on and compare the two.
+
+    Raises MismatchError that gives every reason why they do not fit, unless the request forces it.
+    """
+    from respike.data import open_shards
+    from respike.data.views import spread_clips
+    from respike.zoo.fitting import check_compatible, find_mismatches
+    from respike.zoo.provenance import Provenance, describe_device
+
+    whole = open_shards(data)
+    subset = request.subset or whole.spec.evaluation_subset
+    stored = open_shards(data, subset)
+    videos = [row.video for row in stored.clips]
+    if not request.force:
+        check_compatible(spec, stored.spec, videos)
+    overruled = find_mismatches(spec, stored.spec, videos)
+    for reason in overruled:
+        progress.warn(reason)
+    _warn_of_few(stored, request.views, progress)
+    provenance = Provenance(
+        dataset=stored.spec.dataset,
+        split=stored.spec.split,
+        subset=subset,
+        settings=dict(stored.spec.settings),
+        fingerprint=stored.spec.fingerprint,
+        num_listed=whole.index.num_listed,
+        num_skipped=whole.index.num_skipped,
+        checkpoint=checkpoint,
+        weights_sha256=spec.weights_sha256,
+        network=model.config.name,
+        branches=model.config.branches,
+        image_size=spec.image_size,
+        epoch=spec.epoch,
+        trained_on=spec.data.fingerprint,
+        clips_asked=request.views.clips,
+        crops=request.views.crops,
+        device=describe_device(device),
+        overruled=overruled,
+    )
+    chosen = spread_clips(stored, request.views.clips)
+    return Candidate(model=model, dataset=chosen, image_size=spec.image_size, provenance=provenance)
+
+
+def _warn_of_few(stored: "ShardDataset", views: "Views", progress: "Progress") -> None:
+    if views.clips is None:
+        return
+    counts: dict[str, int] = {}
+    for row in stored.clips:
+        counts[row.video] = counts.get(row.video, 0) + 1
+    if (most := max(counts.values())) < views.clips:
+        progress.warn(f"{views.clips} clips of a video were asked for, the shards hold {most} at most")
+
+
+def score_candidate(
+    candidate: Candidate, request: ScoreRequest, device: "torch.device", progress: "Progress"
+) -> Scored:
+    """Ask the network for every view, and score what it says."""
+    from respike.data import make_loader
+    from respike.zoo.scoring import predict, score_predictions
+
+    loaders = [
+        make_loader(
+            candidate.dataset,
+            batch_size=request.batch_size,
+            training=False,
+            image_size=candidate.image_size,
+            num_workers=choose_num_workers(request.num_workers, device.type),
+            crop=crop,
+            num_crops=request.views.crops,
+        )
+        for crop in range(request.views.crops)
+    ]
+    classes = candidate.dataset.spec.classes
+    predictions = predict(candidate.model, loaders, num_classes=len(classes), device=device, progress=progress)
+    return Scored(
+        title=candidate.provenance.checkpoint,
+        scores=score_predictions(predictions, provenance=candidate.provenance),
+        classes=classes,
+        predictions=predictions,
+    )
+
+
+def read_scored(path: Path) -> Scored:
+    """Score what a network said before. Raises RespikeError where `path` holds no predictions."""
+    from respike.zoo.predictions import load_predictions
+    from respike.zoo.scoring import score_predictions
+
+    predictions, classes, provenance = load_predictions(path)
+    title = str(path) if provenance is None else provenance.checkpoint
+    scores = score_predictions(predictions, provenance=provenance)
+    return Scored(title=title, scores=scores, classes=classes, predictions=predictions)

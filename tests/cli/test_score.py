@@ -1,0 +1,301 @@
+"""`respike score`: views, kept predictions, several checkpoints, and what a result says of itself."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import respike
+import torch
+from respike.data import make_loader, open_shards
+from respike.data.prepare import prepare
+from respike.data.settings import PrepareSettings
+from respike.sample import DataSpec, VideoListing
+from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, save_checkpoint
+from respike.zoo.models import create_model
+from respike.zoo.seen import hash_video
+
+from tests.cli.conftest import Answer
+from tests.conftest import listing_of
+
+Call = Callable[..., Answer]
+
+
+def make_split(listing: VideoListing, split: int) -> VideoListing:
+    """The same videos as split 1, 2 or 3 of a data set, each with other videos to test on."""
+    videos = [
+        dataclasses.replace(video, subset="test" if number % 3 == split - 1 else "train")
+        for number, video in enumerate(listing.videos)
+    ]
+    return dataclasses.replace(listing, dataset="bits", split=split, videos=tuple(videos))
+
+
+def write_run(folder: Path, data: DataSpec, seen: list[str] | None = None, seed: int = 0) -> Path:
+    """A run's folder with a network whose answers come from chance and differ from clip to clip."""
+    torch.manual_seed(seed)
+    model = create_model("respike_tiny", num_classes=len(data.classes))
+    torch.nn.init.normal_(model.head.weight, std=3.0)
+    spec = CheckpointSpec(
+        model=model.config.to_json(),
+        image_size=32,
+        data=data,
+        training={},
+        epoch=1,
+        scores={},
+        train_videos=tuple(map(hash_video, seen or [])),
+    )
+    save_checkpoint(folder / "best.safetensors", model, spec)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def work(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder: three splits under shards/, a run for each; 40 frames a video are five clips of 8."""
+    folder = tmp_path_factory.mktemp("splits")
+    for split in (1, 2, 3):
+        out = folder / f"shards/bits-split{split}"
+        prepare(make_split(listing_of(video_folder), split), out, PrepareSettings(clip_length=8), num_workers=1)
+        train = open_shards(out, "train")
+        write_run(folder / f"runs/{split}", train.spec, [row.video for row in train.clips], seed=split)
+    return folder
+
+
+@pytest.fixture
+def at_work(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(work)
+
+
+pytestmark = pytest.mark.usefixtures("at_work")
+
+
+def told_by(answer: Answer) -> dict:
+    assert answer.code == 0, answer.err
+    return json.loads(answer.out)
+
+
+def test_each_checkpoint_finds_the_shards_it_was_trained_on(call: Call) -> None:
+    for split in (1, 2, 3):
+        told = told_by(call("score", f"runs/{split}", "--json"))
+        assert told["provenance"]["split"] == split
+        assert told["fingerprint"] == open_shards(f"shards/bits-split{split}").spec.fingerprint
+
+
+def test_a_result_says_what_it_was_made_on_and_how(call: Call) -> None:
+    told = told_by(call("score", "runs/1", "--json"))
+    stored = open_shards("shards/bits-split1", "test")
+    known = told["provenance"]
+    assert (told["num_clips"], told["num_videos"], told["num_views"]) == (20, 4, 20)
+    assert {name: known[name] for name in ("dataset", "subset", "num_listed", "num_skipped")} == {
+        "dataset": "bits",
+        "subset": "test",
+        "num_listed": 12,
+        "num_skipped": 0,
+    }
+    assert known["settings"] == dict(stored.spec.settings)
+    assert known["weights_sha256"] == load_checkpoint("runs/1")[1].weights_sha256
+    assert (known["checkpoint"], known["network"], known["image_size"]) == ("runs/1", "respike_tiny", 32)
+    assert (known["respike_version"], known["torch_version"]) == (respike.__version__, str(torch.__version__))
+    assert known["device"].startswith("cpu (")
+    assert known["overruled"] == []
+    assert [row["class"] for row in told["per_class"]] == list(stored.spec.classes)
+    assert sum(row["num_videos"] for row in told["per_class"]) == 4
+
+
+def test_missing_videos_are_counted(call: Call, video_folder: Path, tmp_path: Path) -> None:
+    listing = make_split(listing_of(video_folder), 1)
+    gone = dataclasses.replace(listing.videos[0], path=None)
+    listing = dataclasses.replace(listing, videos=(gone, *listing.videos[1:]))
+    prepare(listing, tmp_path / "shards", PrepareSettings(clip_length=8), num_workers=1)
+    answer = call("score", "runs/1", "--data", tmp_path / "shards")
+    assert "1 of the 12 videos listed" in answer.out
+    known = told_by(call("score", "runs/1", "--data", tmp_path / "shards", "--json"))["provenance"]
+    assert (known["num_listed"], known["num_skipped"]) == (12, 1)
+
+
+@pytest.mark.parametrize(
+    ("views", "num_clips", "num_views"),
+    [("all", 20, 20), ("1", 4, 4), ("3", 12, 12), ("2x3", 8, 24), ("allx3", 20, 60)],
+)
+def test_views_are_clips_times_crops(call: Call, views: str, num_clips: int, num_views: int) -> None:
+    told = told_by(call("score", "runs/1", "--views", views, "--json"))
+    assert (told["num_clips"], told["num_videos"], told["num_views"]) == (num_clips, 4, num_views)
+
+
+def test_views_show_what_they_promise(call: Call, tmp_path: Path) -> None:
+    """The middle crop of three is the centre crop, the outer ones are others; one clip is the middle one."""
+    from respike.zoo.predictions import load_predictions
+
+    for name, views in (("centre", "1"), ("three", "1x3")):
+        assert call("score", "runs/1", "--views", views, "--predictions", tmp_path / name, "--quiet").code == 0
+    centre, three = (load_predictions(tmp_path / name)[0] for name in ("centre", "three"))
+    assert centre.clips.unique().tolist() == [2]
+    left, middle, right = (three.probabilities[three.crops == crop] for crop in range(3))
+    assert torch.equal(middle, centre.probabilities)
+    assert not torch.equal(left, middle)
+    assert not torch.equal(right, middle)
+
+
+def test_more_clips_than_there_are_is_said(call: Call) -> None:
+    answer = call("score", "runs/1", "--views", "10x3")
+    assert answer.code == 0
+    assert "10 clips of a video were asked for, the shards hold 5 at most" in answer.err
+    assert "60: at most 10 clips of a video, 3 crops of 32 pixels" in answer.out
+
+
+def test_kept_predictions_give_the_very_same_result_without_network_and_shards(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept.safetensors"
+    arguments = ["--views", "2x3", "--subset", "train", "--force"]
+    first = call("score", "runs/1", *arguments, "--predictions", kept, "--json", "--confusion", tmp_path / "a.png")
+    printed = call("score", "runs/1", *arguments, "--per-class")
+    monkeypatch.chdir(tmp_path)
+    second = call("score", "--from", kept, "--json", "--confusion", "b.png")
+    assert told_by(second) == told_by(first)
+    assert told_by(second)["forced"] is True
+    assert call("score", "--from", kept, "--per-class").out == printed.out
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def test_several_checkpoints_give_each_and_mean_and_deviation(call: Call) -> None:
+    together = told_by(call("score", "runs/1", "runs/2", "runs/3", "--json"))
+    alone = [told_by(call("score", f"runs/{split}", "--json")) for split in (1, 2, 3)]
+    assert together["runs"] == alone
+    shares = [each["video"]["top1"] for each in alone]
+    mean = sum(shares) / 3
+    assert together["mean"]["video"]["top1"] == pytest.approx(mean)
+    deviation = (sum((share - mean) ** 2 for share in shares) / 2) ** 0.5
+    assert together["deviation"]["video"]["top1"] == pytest.approx(deviation)
+    table = call("score", "runs/1", "runs/2", "runs/3").out
+    assert "bits split 2" in table
+    assert "deviation" in table
+
+
+def test_several_kept_predictions_give_the_same_mean(call: Call, tmp_path: Path) -> None:
+    runs = ["runs/1", "runs/2"]
+    files = [tmp_path / "1.safetensors", tmp_path / "2.safetensors"]
+    keeping = [text for file in files for text in ("--predictions", file)]
+    reading = [text for file in files for text in ("--from", file)]
+    assert told_by(call("score", *runs, *keeping, "--json")) == told_by(call("score", *reading, "--json"))
+
+
+def test_data_may_be_named_for_each_checkpoint_or_once(call: Call) -> None:
+    named = ["--data", "shards/bits-split2", "--data", "shards/bits-split1"]
+    told = told_by(call("score", "runs/2", "runs/1", *named, "--json"))
+    assert [run["provenance"]["split"] for run in told["runs"]] == [2, 1]
+    refused = call("score", "runs/1", "runs/2", *named)
+    assert (refused.code, refused.out) == (1, "")
+    assert "split is 1 in the checkpoint and 2 in the data" in refused.err
+    assert call("score", "runs/1", "runs/2", "runs/3", *named).code == 1
+
+
+def test_all_are_checked_before_the_first_is_scored(call: Call, work: Path, tmp_path: Path) -> None:
+    spec = open_shards(work / "shards/bits-split2").spec
+    other = write_run(tmp_path / "other", dataclasses.replace(spec, split=9, fingerprint="0" * 64))
+    answer = call("score", "runs/1", other, "--json")
+    assert (answer.code, answer.out) == (1, "")
+    assert "no data set under shards/ fits" in answer.err
+    assert "bits-split2: split is 9 in the checkpoint and 2 in the data" in answer.err
+
+
+def _changed(spec: DataSpec, **settings: object) -> DataSpec:
+    return dataclasses.replace(spec, settings={**spec.settings, **settings})
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda spec: dataclasses.replace(spec, dataset="bytes"), "data set is 'bytes'"),
+        (lambda spec: dataclasses.replace(spec, split=2), "split is 2"),
+        (lambda spec: dataclasses.replace(spec, classes=("jump", "fall")), "class 1 is 'fall'"),
+        (lambda spec: dataclasses.replace(spec, classes=("jump", "wave", "fall")), "3 classes and the data 2"),
+        (lambda spec: _changed(spec, stride=2), "stride is 2"),
+        (lambda spec: _changed(spec, clip_length=16), "clip length is 16"),
+        (lambda spec: _changed(spec, frame_stride=2), "frame stride is 2"),
+        (lambda spec: _changed(spec, sampling="uniform"), "sampling is 'uniform'"),
+        (lambda spec: _changed(spec, threshold=1), "threshold is 1"),
+        (lambda spec: _changed(spec, color="rgb"), "color is 'rgb'"),
+        (None, "4 of the 4 test videos were trained on"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_reason_and_marked_if_forced(
+    call: Call, tmp_path: Path, change: Callable[[DataSpec], DataSpec] | None, reason: str
+) -> None:
+    test = open_shards("shards/bits-split1", "test")
+    seen = [] if change else [row.video for row in test.clips]
+    run = write_run(tmp_path / "run", change(test.spec) if change else test.spec, seen)
+    arguments = ["score", run, "--data", "shards/bits-split1"]
+    refused = call(*arguments, "--json")
+    assert (refused.code, refused.out) == (1, "")
+    error = json.loads(refused.err)
+    assert reason in error["error"]
+    assert "--force" in error["hint"]
+    forced = call(*arguments, "--force", "--json")
+    if "classes and" in reason:
+        # not even force makes three answers fit two classes
+        assert (forced.code, forced.out) == (1, "")
+        return
+    told = told_by(forced)
+    assert told["forced"] is True
+    assert [reason in each for each in told["provenance"]["overruled"]] == [True]
+    printed = call(*arguments, "--force")
+    assert "no result to report" in printed.out
+    assert f"overruled: {told['provenance']['overruled'][0]}" in printed.out
+    assert reason in printed.err
+
+
+def test_a_mean_of_unlike_checkpoints_is_warned_of(call: Call, tmp_path: Path) -> None:
+    model, spec = load_checkpoint("runs/2")
+    save_checkpoint(tmp_path / "other/best.safetensors", model, dataclasses.replace(spec, image_size=64))
+    answer = call("score", "runs/1", tmp_path / "other")
+    assert answer.code == 0
+    assert "the mean mixes unlike checkpoints: image size is 32, 64" in answer.err
+
+
+def test_a_checkpoint_does_not_count_twice(call: Call) -> None:
+    answer = call("score", "runs/1", "runs/1")
+    assert (answer.code, answer.out) == (1, "")
+    assert "are the same weights on the same data" in answer.err
+
+
+def test_classes_are_listed_the_weakest_first(call: Call) -> None:
+    told = told_by(call("score", "runs/1", "--json"))
+    out = call("score", "runs/1", "--per-class").out
+    lines = out[out.index("classes of") :].splitlines()[2:4]
+    weakest = sorted(told["per_class"], key=lambda row: (row["video_top1"], row["class"]))
+    assert [line.split()[0] for line in lines] == [row["class"] for row in weakest]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "Missing argument 'CHECKPOINT'"),
+        (["runs/1", "--from", "kept"], "leave CHECKPOINT"),
+        (["--from", "kept", "--data", "shards/bits-split1"], "leave CHECKPOINT, --data"),
+        (["--from", "kept", "--views", "1", "--force"], "leave --views, --force out"),
+        (["runs/1", "--views", "1x2"], "1, 3"),
+        (["runs/1", "--views", "many"], "10x3"),
+        (["runs/1", "runs/2", "--predictions", "one"], "given 1 times for 2"),
+        (["runs/1", "runs/2", "--confusion", "one.png"], "one by one"),
+        (["runs/1", "--predictions", "nowhere/kept"], "cannot write nowhere/kept"),
+        (["runs/1", "--confusion", "shards"], "cannot write shards"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_scored(call: Call, arguments: list[str], problem: str) -> None:
+    answer = call("score", *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert problem in answer.err
+
+
+def test_predictions_that_are_none_are_named(call: Call) -> None:
+    answer = call("score", "--from", "runs/1/best.safetensors")
+    assert (answer.code, answer.out) == (1, "")
+    assert "runs/1/best.safetensors holds no predictions" in answer.err
+
+
+def test_a_crop_out_of_range_is_refused() -> None:
+    from respike.errors import SettingError
+
+    with pytest.raises(SettingError, match="crop is 3 of 3"):
+        make_loader(open_shards("shards/bits-split1"), batch_size=1, training=False, image_size=32, crop=3, num_crops=3)
