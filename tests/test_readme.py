@@ -29,7 +29,7 @@ def command_lines(text: str) -> list[str]:
 def parse(line: str) -> None:
     """Parse a command line as the program would, without running it. Raises click's UsageError where it cannot."""
     # of several commands on a line the first is looked at
-    words = shlex.split(re.split(r" && | \| ", _LINE.sub("", line))[0], comments=True)
+    words = shlex.split(re.split(r" && | \| | > ", _LINE.sub("", line))[0], comments=True)
     name, *arguments = (word for word in words if word != "…")
     if name.startswith("-") or name == "COMMAND":
         return
