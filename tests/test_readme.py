@@ -30,7 +30,9 @@ def parse(line: str) -> None:
     """Parse a command line as the program would, without running it. Raises click's UsageError where it cannot."""
     # of several commands on a line the first is looked at
     words = shlex.split(re.split(r" && | \| | > ", _LINE.sub("", line))[0], comments=True)
-    name, *arguments = (word for word in words if word != "…")
+    name, *arguments = (
+        word for before, word in zip(["", *words], words, strict=False) if word != "…" or before.startswith("-")
+    )
     if name.startswith("-") or name == "COMMAND":
         return
     if name not in COMMANDS:

@@ -108,7 +108,7 @@ class TrainConfig:
         names = [str(name) for name in list_optimizers()]
         if self.optimizer not in names:
             # timm has a hundred: a list that long hides the one that was meant
-            near = difflib.get_close_matches(self.optimizer, names, n=3)
+            near = difflib.get_close_matches(self.optimizer, names, n=5)
             hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(sorted(names))}"
             raise SettingError(f"optimizer is {self.optimizer!r}", hint)
 
