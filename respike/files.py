@@ -65,7 +65,7 @@ def sync_folder(folder: Path) -> None:
 def write_error(path: Path, error: OSError) -> RespikeError:
     """The error that tells of a file system that refused to write `path`."""
     where = error.filename or "the output folder"
-    hint = f"free space on or permission for {where}, then run the same command again"
+    hint = f"free space for {where}, or permit writing there, then run the same command again"
     return RespikeError(f"cannot write {path}: {error.strerror or error}", hint)
 
 

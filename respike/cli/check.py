@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from respike.cli import options
-from respike.cli.prepare import DATASETS
 from respike.errors import RespikeError
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ Examples:
   respike check folder --root videos --list labels.csv --full --strict
 """
 )
-@click.argument("dataset", type=click.Choice(DATASETS), metavar="DATASET")
+@click.argument("dataset", type=options.DatasetChoice(), metavar="DATASET")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the videos lie.  [default: data/DATASET]")
 @click.option(
     "--list", "list_path", type=click.Path(path_type=Path), help="folder: CSV or JSONL of path,label[,subset]."

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from respike.data.sampling import Sampling
     from respike.progress import Progress
 
-DATASETS = ("ucf101", "hmdb51", "kinetics400", "kinetics600", "kinetics700", "folder", "demo")
-
 
 @click.command(
     epilog="""\b
@@ -32,7 +30,7 @@ Examples:
   respike prepare kinetics400 --part 3/16   # 16 jobs, then `respike index shards/kinetics400`
 """
 )
-@click.argument("dataset", type=click.Choice(DATASETS), metavar="DATASET")
+@click.argument("dataset", type=options.DatasetChoice(), metavar="DATASET")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the videos lie.  [default: data/DATASET]")
 @click.option(
     "--out",

@@ -8,7 +8,8 @@ from datetime import timedelta
 from functools import partial
 from typing import TextIO
 
-from rich.console import Console, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.progress import Task as RichTask
@@ -45,6 +46,8 @@ __all__ = [
 _UNFOLDED_WIDTH = 10_000
 # below this many columns a bar keeps its count and its time left
 _LEAST_WIDTH_FOR_RATE = 60
+# what a column of words is folded to at most, so that names stay readable
+_LEAST_WORDS = 12
 # more lines would leave no room for anything else
 _MOST_WORKERS = 8
 
@@ -79,12 +82,24 @@ def print_facts(facts: Mapping[str, object], title: str = "") -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """Print rows under headings; a column of numbers stands right, a column of words left."""
+    """Print rows under headings; a column of numbers stands right, a column of words left.
+
+    Words may fold, numbers must not: where the terminal is too narrow for these, each row is told as facts.
+    """
     cells = [[plain(str(cell)) for cell in row] for row in rows]
     table = Table(title=_title(title), title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    needed = 0
     for number, column in enumerate(columns):
         are_numbers = number > 0 and all(row[number][:1].isdigit() or row[number] in ("", "–") for row in cells)
-        table.add_column(_text(column), justify="right" if are_numbers else "left", overflow="fold")
+        justify: JustifyMethod = "right" if are_numbers else "left"
+        table.add_column(_text(column), justify=justify, overflow="fold", no_wrap=are_numbers)
+        widest = max(cell_len(text) for text in (column, *(row[number] for row in cells)))
+        needed += table.padding[1] + (widest if are_numbers else min(widest, _LEAST_WORDS))
+    if needed > _console(sys.stdout).width:
+        for number, row in enumerate(cells):
+            print_facts(dict(zip(columns, row, strict=True)), title=title if number == 0 else "")
+            sys.stdout.write("\n" if number < len(cells) - 1 else "")
+        return
     for row in cells:
         table.add_row(*map(_text, row))
     _print(table)

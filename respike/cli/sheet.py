@@ -7,7 +7,8 @@ stronger with magnitude, over the faded key frame, so that one sees what moves a
 import base64
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,7 +162,16 @@ def _write(
     text.set_transform(IdentityTransform())
     # names are text, not formulas: a `$` in one must stand
     text.set_parse_math(False)
-    return float(text.get_window_extent().x1)
+    with _boxes_for_missing_glyphs():
+        return float(text.get_window_extent().x1)
+
+
+@contextmanager
+def _boxes_for_missing_glyphs() -> Iterator[None]:
+    """A class name in a script that the font lacks is drawn as boxes: no reason to complain on stderr."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
 
 
 def _shorten(text: str, length: int) -> str:
@@ -176,9 +186,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 def figure_png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG, the same for the same figure."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # a class name in a script that the font lacks is drawn as boxes: no reason to complain on stderr
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
+    with _boxes_for_missing_glyphs():
         figure.savefig(buffer, format="png", dpi=figure.dpi, metadata={"Software": None})
     return buffer.getvalue()
 

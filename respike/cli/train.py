@@ -85,7 +85,7 @@ Examples:
 )
 @click.option("--force", is_flag=True, help="Use --init though it has learned from videos that are to test on.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, or with the only one that is not done.")
-@click.option("--quiet", is_flag=True, help="Say nothing but errors and the result.")
+@click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     data: str | None,
@@ -130,6 +130,15 @@ def command(
         _report(outcome, data)
 
 
+# --set takes an option's name, too: `--set lr=0.01` is what those try who know --lr
+_SHORT_NAMES = {
+    option.removeprefix("--").replace("-", "_"): str(parameter.name)
+    for parameter in command.params
+    for option in parameter.opts
+    if parameter.name in ("network", *TrainConfig.__dataclass_fields__)
+}
+
+
 def _make_request(
     data: str | None,
     recipe: str | None,
@@ -145,7 +154,8 @@ def _make_request(
     from respike.cli.training import TrainRequest
     from respike.zoo.recipe import Recipe, parse_assignment, read_recipe
 
-    values = dict(map(parse_assignment, assignments)) | given
+    assigned = map(parse_assignment, assignments)
+    values = {_SHORT_NAMES.get(name, name): value for name, value in assigned} | given
     begun = None
     if is_resumed:
         out = out or find_begun()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from respike.color import COLORS
+from respike.data.building.plan import STATE_FOLDER
 from respike.data.format import FORMAT_VERSION
 from respike.errors import ShardError
 from respike.files import canonical_json, sha256_of_bytes, unseal
@@ -68,6 +69,15 @@ def jsonl(rows: list[dict[str, Any]]) -> str:
     return "".join(canonical_json(row) + "\n" for row in rows)
 
 
+def _hint_without_index(root: Path) -> str:
+    """What to do about a folder that is no finished set: go on with its run, or take one of those in it."""
+    if (root / STATE_FOLDER).is_dir():
+        return "`respike prepare` has not finished there: run it again to go on, or `respike index` to join its parts"
+    if within := sorted(str(path.parent) for path in root.glob(f"*/{INDEX_NAME}")):
+        return f"choose from {', '.join(within)}"
+    return "give the folder that `respike prepare` wrote"
+
+
 def read_index(root: Path) -> DatasetIndex:
     """Read and check the index under `root`.
 
@@ -75,7 +85,7 @@ def read_index(root: Path) -> DatasetIndex:
     """
     path = root / INDEX_NAME
     if not path.is_file():
-        raise ShardError(f"there is no {INDEX_NAME} in {root}", "give the folder that `respike prepare` wrote")
+        raise ShardError(f"there is no {INDEX_NAME} in {root}", _hint_without_index(root))
     try:
         value = unseal(path.read_bytes())
         videos = (root / VIDEOS_NAME).read_bytes()

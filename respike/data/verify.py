@@ -65,7 +65,7 @@ def verify(out: Path, *, quick: bool = False, num_workers: int = 1, progress: Pr
     """
     started = time.perf_counter()
     if not any((out / name).exists() for name in (INDEX_NAME, VIDEOS_NAME, STATE_FOLDER)):
-        raise ShardError(f"there is no {INDEX_NAME} in {out}", "give the folder that `respike prepare` wrote")
+        index_files.read_index(out)  # raises, and names the sets that lie within
     looking = _Looking(out)
     index = looking.read_index()
     if index is not None:

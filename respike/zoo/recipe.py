@@ -138,7 +138,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 def _nearest(name: str) -> str:
     names = [*_TRAINING_KINDS, *_OPTION_KINDS, *_OWN_KINDS]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(sorted(names))}"
 
 

@@ -1,6 +1,7 @@
 """Settings of a training: checked when made, saved with the weights."""
 
 import dataclasses
+import difflib
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -106,7 +107,10 @@ class TrainConfig:
 
         names = [str(name) for name in list_optimizers()]
         if self.optimizer not in names:
-            raise SettingError(f"optimizer is {self.optimizer!r}", f"choose from {', '.join(sorted(names))}")
+            # timm has a hundred: a list that long hides the one that was meant
+            near = difflib.get_close_matches(self.optimizer, names, n=5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(sorted(names))}"
+            raise SettingError(f"optimizer is {self.optimizer!r}", hint)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""

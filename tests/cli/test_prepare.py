@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from respike.cli import options
 from respike.cli import prepare as prepare_command
 from respike.data import open_shards
 from respike.data.layouts import LAYOUTS
@@ -40,7 +41,29 @@ def default_of(option: click.Option):
 
 
 def test_the_data_sets_are_those_that_layouts_know():
-    assert list(prepare_command.DATASETS) == LAYOUTS.names()
+    assert list(options.DATASETS) == LAYOUTS.names()
+
+
+@pytest.mark.parametrize("command", ["prepare", "check"])
+def test_a_mistyped_data_set_names_the_nearest_and_a_folder_how_to_list_it(here, call, command):
+    answer = call(command, "UCF10")
+    assert answer.code == 2
+    assert "Did you mean 'ucf101'?" in answer.err
+    Path("my videos").mkdir()
+    assert "`folder --root 'my videos'`" in call(command, "my videos").err.replace("\n", " ")
+    unlike = call(command, "qqqq")
+    assert "hmdb51" in unlike.err
+    assert "mean" not in unlike.err
+
+
+def test_shards_that_are_not_finished_or_lie_deeper_say_what_to_do(here, call):
+    Path("shards/begun/.respike").mkdir(parents=True)
+    assert "run it again to go on" in call("inspect", "shards/begun").err
+    Path("shards/begun/.respike").rmdir()
+    assert "that `respike prepare` wrote" in call("inspect", "shards/begun").err
+    assert call("prepare", "folder", "--workers", 1, "--quiet").code == 0
+    for command in ("inspect", "verify"):
+        assert "choose from shards/folder" in call(command, "shards").err
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(PrepareSettings), ids=lambda field: field.name)

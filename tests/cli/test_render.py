@@ -140,6 +140,18 @@ def test_a_wide_table_folds_on_a_narrow_terminal(terminal):
     assert screen.getvalue().count("x") == 100
 
 
+@pytest.mark.parametrize("columns", [40, 60, 120])
+def test_numbers_are_whole_however_narrow_the_terminal(terminal, columns):
+    screen = terminal(columns, NO_COLOR="1", TERM="dumb")
+    headings = ("run", "data", *(f"number {n}" for n in range(6)))
+    cells = [[f"runs/{'x' * 30}-{n}", "ucf101 split 1", *(f"12345.{n}{m}" for m in range(6))] for n in range(2)]
+    render.print_table(headings, cells)
+    said = screen.getvalue()
+    assert all(f"12345.{n}{m}" in said for n in range(2) for m in range(6))
+    assert max(map(len, said.splitlines())) <= columns
+    assert said.count("number 5") == (1 if columns == 120 else 2)
+
+
 def test_json_survives_names_that_are_no_text(capsys):
     render.print_json({"video": "猫\udcff\n"})
     line = capsys.readouterr().out

@@ -160,6 +160,7 @@ def test_several_data_sets_are_an_error_that_lists_them(shell: Shell) -> None:
         ([*TRAIN, "--lr", "-1"], "learning_rate"),
         ([*TRAIN, "--optimizer", "adamm"], "adamw"),
         ([*TRAIN, "--recipe", "hmdb"], "hmdb51"),
+        ([*TRAIN, "--set", "lr=-1"], "learning_rate is -1"),
         ([*TRAIN, "--set", "learning_rat=1"], "did you mean 'learning_rate'"),
         ([*TRAIN, "--set", "batch_size=many"], "a whole number"),
         ([*TRAIN, "--set", "epochs"], "NAME=VALUE"),

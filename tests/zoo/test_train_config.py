@@ -34,6 +34,14 @@ def test_a_value_out_of_range_is_refused_by_its_name(name: str, value: object) -
         TrainConfig(**{name: value})
 
 
+def test_a_mistyped_optimizer_names_the_nearest_alone() -> None:
+    with pytest.raises(SettingError, match="did you mean adamw") as caught:
+        TrainConfig(optimizer="adamww")
+    assert len(caught.value.hint) < 80
+    with pytest.raises(SettingError, match=r"choose from .*adamw.*sgd"):
+        TrainConfig(optimizer="qqqqqq")
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "momentum", "lamb"])
 def test_optimizers_go_by_timms_names(optimizer: str) -> None:
     assert TrainConfig(optimizer=optimizer).optimizer == optimizer

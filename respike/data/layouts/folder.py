@@ -93,7 +93,12 @@ def _scan_rows(root: Path) -> _Found:
             paths.append(None if name in folder.dangling else folder.path / name)
     warnings = tree.warnings()
     if loose:
-        told = f"{len(loose):,} videos lie in no class folder and are left out: {name_some(loose)}"
+        lie = (
+            "1 video lies in no class folder and is"
+            if len(loose) == 1
+            else f"{len(loose):,} videos lie in no class folder and are"
+        )
+        told = f"{lie} left out: {name_some(loose)}"
         if not rows:
             raise LayoutError(f"no class folders under {root}: {told}", _FORM)
         warnings = (*warnings, told)

@@ -41,7 +41,8 @@ def make_listing(
             told.append(f"{len(outside):,} videos are links out of {fence} and count as missing: {name_some(outside)}")
     present = {video.label for video in videos if video.path is not None}
     if not present:
-        raise LayoutError(f"{dataset}: none of the {len(videos):,} listed videos is under {root}", hint)
+        sought = f"the first is {videos[0].video_id}"
+        raise LayoutError(f"{dataset}: none of the {len(videos):,} listed videos is under {root}; {sought}", hint)
     if num_official_classes not in (None, len(classes)):
         told.append(f"the lists hold {len(classes)} classes, where {dataset} has {num_official_classes}")
     if empty := [name for label, name in enumerate(classes) if label not in present]:

@@ -59,7 +59,7 @@ def test_videos_outside_class_folders_are_told(tmp_path):
     touch(tmp_path, "a/1.mp4", "loose.mp4")
     listing = listed("folder", tmp_path)
     assert ids(listing) == ["a/1.mp4"]
-    assert listing.warnings == ("1 videos lie in no class folder and are left out: loose.mp4",)
+    assert listing.warnings == ("1 video lies in no class folder and is left out: loose.mp4",)
 
 
 @pytest.mark.parametrize("names", [["1.mp4"], ["train/1.mp4", "test/2.mp4"], ["a/notes.txt"]])
