@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -88,12 +89,17 @@ class TestOnTwoNodes:
         assert [row.video for row in summary.skipped_videos] == [victim]
 
     def test_a_node_without_the_videos_is_an_error_and_not_a_thousand_skips(self, tmp_path, listing, on_cluster):
-        gone = dataclasses.replace(
-            listing,
-            videos=tuple(dataclasses.replace(v, path=tmp_path / "unmounted" / v.path.name) for v in listing.videos),
-        )
+        (mount := tmp_path / "mount").mkdir()
+        paths = [shutil.copy(v.path, mount / f"{number}.mp4") for number, v in enumerate(listing.videos)]
+        videos = tuple(dataclasses.replace(v, path=p) for v, p in zip(listing.videos, paths, strict=True))
+
+        def run(*arguments, **options):
+            # seen by the machine that planned, and by none of those that work
+            mount.rename(tmp_path / "unmounted")
+            return on_cluster(*arguments, **options)
+
         with pytest.raises(RespikeError, match=r"sees none of the [23] videos"):
-            prepare(gone, tmp_path / "out", SMALL, engine=on_cluster)
+            prepare(dataclasses.replace(listing, videos=videos), tmp_path / "out", SMALL, engine=run)
 
     def test_a_node_that_is_lost_changes_no_byte_and_doubles_none(self, tmp_path, listing, cluster):
         # one video a shard, so that the node is lost in the midst of the run
