@@ -58,7 +58,7 @@ bench: install-dev ## the speed claims, measured side by side
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 docs: install-dev ## the documentation as a site under site/; a broken link or reference is an error
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 dist: install-dev ## wheel and sdist under dist/
 	$(BIN)/python -m build

@@ -9,16 +9,17 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command(
     epilog="""\b
 Examples:
-  respike completion bash >> ~/.bashrc
-  respike completion zsh >> ~/.zshrc
-  respike completion fish > ~/.config/fish/completions/respike.fish
+  respike completion bash
+  respike completion zsh
+  respike completion fish
 """
 )
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
     """Print the lines that teach SHELL to finish commands, options and choices of `respike` at Tab.
 
-    They take effect in the next shell. zsh needs `compinit` before them, which most set-ups call already.
+    Append them to ~/.bashrc or ~/.zshrc (after `compinit`, which most set-ups call), or write them to
+    ~/.config/fish/completions/respike.fish. They take effect in the next shell.
     """
     from respike.cli import render
 
