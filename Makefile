@@ -41,8 +41,8 @@ test-all: install-dev ## every test, the slow ones and the demo as well
 test-oldest: install-dev ## the tests on the oldest releases that pyproject.toml allows, and on Python 3.11
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	$(BIN)/uv venv --quiet --allow-existing --python 3.11 $(OLDEST)
-	$(BIN)/uv pip compile --quiet --python-version 3.11 --resolution lowest-direct pyproject.toml -o $(OLDEST)/oldest.txt
-	$(BIN)/uv pip install --quiet --python $(OLDEST) -r $(OLDEST)/oldest.txt pytest pytest-timeout pytest-xdist
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --resolution lowest-direct --extra ray pyproject.toml -o $(OLDEST)/oldest.txt
+	$(BIN)/uv pip install --quiet --python $(OLDEST) -r $(OLDEST)/oldest.txt pytest pytest-timeout pytest-xdist spikingjelly
 	PYTHONPATH=. $(OLDEST)/bin/python -m pytest -n $(TEST_WORKERS) -m 'not slow'
 
 lint: install-dev ## ruff: style, docstrings, common errors
