@@ -6,7 +6,9 @@ BIN := $(VENV)/bin
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-all lint types check bench clean
+.PHONY: help install install-dev demo test test-all test-oldest lint types check bench docs dist clean
+# where `make test-oldest` keeps the oldest releases of every dependency that pyproject.toml allows
+OLDEST := .venv-oldest
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,6 +38,13 @@ test: install-dev ## the test suite, minutes
 test-all: install-dev ## every test, the slow ones and the demo as well
 	$(BIN)/pytest -n $(TEST_WORKERS)
 
+test-oldest: install-dev ## the tests on the oldest releases that pyproject.toml allows, and on Python 3.11
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv venv --quiet --allow-existing --python 3.11 $(OLDEST)
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --resolution lowest-direct --extra ray pyproject.toml -o $(OLDEST)/oldest.txt
+	$(BIN)/uv pip install --quiet --python $(OLDEST) -r $(OLDEST)/oldest.txt pytest pytest-timeout pytest-xdist spikingjelly
+	PYTHONPATH=. $(OLDEST)/bin/python -m pytest -n $(TEST_WORKERS) -m 'not slow'
+
 lint: install-dev ## ruff: style, docstrings, common errors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,5 +57,11 @@ check: lint types test ## what has to pass before a change lands
 bench: install-dev ## the speed claims, measured side by side
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
+docs: install-dev ## the documentation as a site under site/; a broken link or reference is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+dist: install-dev ## wheel and sdist under dist/
+	$(BIN)/python -m build
+
 clean: ## remove the environment and what was built; data, shards and runs stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(OLDEST) site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -135,7 +135,7 @@ class EventClip:
         return sum(int(plane.size) for plane in self.planes)
 
     def sparse(self) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-        """The events as three sparse COO tensors, one a plane, of the planes' shapes and types."""
+        """The events as three sparse COO tensors, one a plane `[N, R, h, w]`, of the planes' types, in steps of θ."""
         import torch
 
         first, second, third = (torch.tensor(plane).to_sparse() for plane in self.planes)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import click
+from click.shell_completion import CompletionItem
 
 import respike
 from respike.errors import RespikeError
@@ -20,7 +21,7 @@ COMMANDS = {
     "check": "Count raw videos, and name those that are missing or broken.",
     "prepare": "Turn raw videos into shards of key frames and residual events.",
     "index": "Join the parts that `prepare --part` wrote.",
-    "verify": "Hold shards against their index, and name or drop what is damaged.",
+    "verify": "Hold shards against their index; name or drop what is damaged.",
     "inspect": "Show what a set of shards holds, in numbers and pictures.",
     "train": "Train a network on shards.",
     "recipes": "List the recipes of `respike train`, or show one.",
@@ -34,6 +35,7 @@ COMMANDS = {
     "zoo": "List, show, fetch, check and publish weights.",
     "demo": "Make videos, prepare, train and score, all on this machine.",
     "doctor": "Show what is installed and found.",
+    "completion": "Let a shell finish commands and options at Tab.",
 }
 # what stopping a command half-way leaves behind
 _AFTER_STOP = {
@@ -58,12 +60,17 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        # click names options only; a mistyped command deserves the same
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        # click names options only; a mistyped command deserves the same, but not while a shell asks what Tab could mean
+        if not ctx.resilient_parsing and args and args[0] not in COMMANDS and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             advice = f"Did you mean '{near[0]}'?" if near else f"Choose from {', '.join(COMMANDS)}."
             raise click.UsageError(f"No such command '{args[0]}'. {advice}", ctx)
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # click would import every command for its help
+        found = [CompletionItem(name, help=told) for name, told in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def invoke(self, ctx: click.Context) -> object:
         try:

@@ -35,6 +35,7 @@ def make_planes(
 ) -> tuple[NDArray[np.signedinteger[Any]], ...]:
     """Three event planes for a clip, not filled in, that lie in memory as `encode_events` writes them: one by one.
 
+    Shapes are those of `plane_shapes`, `[N, R, h, w]` each; int8, or int16 where `threshold` is 1.
     Raises UnreadableVideoError where they would take more than readers of the format accept.
     """
     shapes = plane_shapes(num_groups, num_residuals, height, width, color)
@@ -65,7 +66,10 @@ def _joined(planes: tuple[NDArray[np.signedinteger[Any]], ...]) -> NDArray[np.si
 
 
 def encode_events(planes: tuple[NDArray[np.signedinteger[Any]], ...], threshold: int, color: Color) -> bytes:
-    """Encode the event planes of a clip (shapes as in EventClip) as one self-describing member."""
+    """Encode the event planes of a clip, `[N, R, h, w]` as in EventClip, as one self-describing member.
+
+    `threshold` is θ in grey levels. The same planes give the same bytes.
+    """
     num_groups, num_residuals, height, width = planes[0].shape
     header = _HEADER.pack(
         _MAGIC, EVENTS_VERSION, COLORS.index(color), threshold, num_groups, num_residuals, height, width
@@ -122,7 +126,7 @@ def read_events_header(content: bytes) -> EventsHeader:
 
 
 def decode_events(content: bytes) -> tuple[tuple[NDArray[np.signedinteger[Any]], ...], int, Color]:
-    """Decode an events member to (planes, threshold, colour).
+    """Decode an events member to (planes, threshold, colour): `[N, R, h, w]` each, int8 or, where θ is 1, int16.
 
     Raises ShardError on damage, before memory is taken for what its header does not promise, and on an event that no
     two 8-bit samples can give.

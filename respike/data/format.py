@@ -54,7 +54,7 @@ def key_member(group: int) -> str:
 
 
 def encode_key_frame(planes: tuple[NDArray[np.uint8], ...], color: Color, quality: int) -> bytes:
-    """Encode a key frame as JPEG of `quality` 1 to 100, from planes as `decode` gives them.
+    """Encode a key frame as JPEG of `quality` 1 to 100, from planes as `decode` gives them, uint8 `[h, w]` each.
 
     The planes of `ycc` are JPEG's own, so they are written without passing through RGB.
     """
@@ -97,7 +97,10 @@ def encode_sample(
     color: Color,
     info: ClipInfo,
 ) -> dict[str, bytes]:
-    """All members of a sample by their names, in the order in which they are written."""
+    """All members of a sample by their names, in the order in which they are written.
+
+    `key_frames` are N JPEGs, `planes` the clip's events `[N, R, h, w]`, `threshold` θ in grey levels.
+    """
     members = {key_member(group): jpeg for group, jpeg in enumerate(key_frames)}
     return members | {EVENTS_MEMBER: encode_events(planes, threshold, color), INFO_MEMBER: encode_info(info)}
 
@@ -124,7 +127,7 @@ def decode_key_frame(content: bytes) -> NDArray[np.uint8]:
 
 
 def read_sample(reader: ShardReader, position: int, settings: Mapping[str, Any]) -> EventClip:
-    """Read and decode one sample of a shard; see `decode_sample`."""
+    """Read and decode one sample of a shard, as `decode_sample` does. Raises ShardError on damage."""
     if (num_bytes := reader.member_sizes(position).get(INFO_MEMBER, 0)) > _MAX_INFO_BYTES:
         # told before it is read, let alone parsed
         raise ShardError(f"sample {reader.keys[position]}: {_TOO_MUCH_INFO.format(num_bytes)}", _VERIFY)

@@ -72,6 +72,8 @@ def download(card: WeightCard, *, offline: bool | None = None, progress: Progres
     """Return the `.safetensors` of a card, from the package, from where it was fetched to before, or fetched now.
 
     A folder named in RESPIKE_ZOO_MIRROR is asked before the card's sources; it holds a published folder for each name.
+    Raises CheckpointError where the card has no weights or no source, DownloadError where none of the sources gives
+    the files of the card's SHA-256.
     """
     if not card.has_weights:
         raise CheckpointError(f"{card.name} is a recipe: there are no weights yet", f"train them: {card.command}")

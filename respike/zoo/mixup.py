@@ -23,7 +23,7 @@ class MixedBatch:
 
     @property
     def main_labels(self) -> Tensor:
-        """The labels that weigh more, by which a blend counts as told right or wrong."""
+        """The labels `[B]` that weigh more, by which a blend counts as told right or wrong."""
         return self.labels if self.share >= 0.5 else self.other_labels
 
     def loss(self, logits: Tensor, label_smoothing: float) -> Tensor:

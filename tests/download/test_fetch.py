@@ -361,6 +361,12 @@ def hub(server, monkeypatch):
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}"
     )
+    # older releases of the hub's library keep a copy
+    monkeypatch.setattr(
+        "huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE",
+        constants.HUGGINGFACE_CO_URL_TEMPLATE,
+        raising=False,
+    )
     return server
 
 

@@ -116,11 +116,11 @@ class Fusion(nn.Module):
         return self._upsample(self.fuse(coarse, coarse_key_map))
 
     def fuse(self, potential: Tensor, key_map: Tensor) -> Tensor:
-        """Fuse maps that are pooled already; a transformer block on their pixels, plus `potential`."""
+        """Fuse maps that are pooled already, `[R·G, C, h, w]` and `[G, C', h, w]`: `potential` plus its `change`."""
         return self.change(potential, key_map) + potential
 
     def change(self, potential: Tensor, key_map: Tensor) -> Tensor:
-        """What `fuse` adds to `potential`."""
+        """What `fuse` adds to `potential`, in its shape: a transformer block whose tokens are the maps' pixels."""
         # one pixel one token; with channels last in memory these are views
         tokens = self.project_in(self.group_norm(potential)).flatten(2).transpose(1, 2)
         context = key_map.flatten(2).transpose(1, 2)

@@ -73,7 +73,7 @@ class ReSpike(nn.Module):
         return logits.view(*keys.shape[:2], -1)
 
     def normalise(self, keys: Tensor, residuals: Tensor, color: Color) -> tuple[Tensor, Tensor]:
-        """Return what the two branches see, in the network's own type and in the shapes given.
+        """Return what the two branches see, `[B, N, 3, H, W]` and `[B, N, R, 3, H, W]`, in the network's own type.
 
         Key frames become `(k / 255 - mean) / deviation`. Residuals become RGB differences, `/ 255 / deviation`: a
         difference has no mean to take off.

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from respike.registry import Registry
 
-# (gradient of the spikes, u = h - threshold, α) → gradient of h; u is its own to overwrite
+# (gradient of the spikes, u = h - threshold, α) → gradient of h, all tensors of one shape, whichever it is; u is the
+# function's own to overwrite
 Surrogate = Callable[[Tensor, Tensor, float], Tensor]
 # where each is about as steep as the arctangent of α = 2 is published to be
 USUAL_ALPHAS = {"arctan": 2.0, "rectangle": 2.0, "sigmoid": 4.0, "triangle": 1.0}
