@@ -21,6 +21,7 @@ import cv2
 from respike.data.encode import EncodedClip, encode_video
 from respike.data.settings import PrepareSettings
 from respike.data.video_writer import ffmpeg_path
+from respike.memory import keep_memory
 from respike.sample import VideoRef
 
 import harness
@@ -50,6 +51,8 @@ def main() -> None:
     """Make the clips, go through them, publish one table a clip."""
     arguments = harness.parse_arguments(__doc__, add_arguments)
     cv2.setNumThreads(1)
+    # as in the processes that `respike prepare` starts
+    keep_memory()
     with tempfile.TemporaryDirectory() as scratch:
         clips = [natural.make_natural_clip(Path(scratch), kind) for kind in natural.KINDS]
         if arguments.clips is not None and arguments.clips.is_dir():
@@ -73,14 +76,14 @@ def compare(clip: Path, out: Path, arguments: argparse.Namespace) -> dict:
     comparison = harness.compare(
         f"prepare {clip.name}",
         {
-            "decode": partial(without_result, decode, clip, copies),
-            "prepare": partial(without_result, prepare, clip, copies),
+            "decode": lambda: void(decode(clip, copies)),
+            "prepare": lambda: void(prepare(clip, copies)),
             "jpeg": partial(dump_jpegs, clip, out, copies),
             "re-encode": partial(reencode, clip, out, COPIES_OF_REENCODE),
         },
         baseline="decode",
         rounds=arguments.rounds,
-        units={name: num_frames * copies for name in ("decode", "prepare", "jpeg")}
+        units=dict.fromkeys(("decode", "prepare", "jpeg"), num_frames * copies)
         | {"re-encode": num_frames * COPIES_OF_REENCODE},
         unit="frame",
         facts={"frames": num_frames, "bytes a frame as it lies": round(clip.stat().st_size / num_frames)},
@@ -94,9 +97,8 @@ def compare(clip: Path, out: Path, arguments: argparse.Namespace) -> dict:
     return comparison
 
 
-def without_result(function, *arguments) -> None:  # noqa: ANN001
-    """Call it: what it returns is no time."""
-    function(*arguments)
+def void(result: object) -> None:
+    """Drop a result: what a contender returns would be taken for seconds."""
 
 
 def decode(clip: Path, copies: int) -> int:

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import sys
 import time
@@ -108,8 +109,9 @@ def compare(
 
 def processor_seconds() -> float:
     """Processor time so far of this process and of its children that have ended."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    # `os.times` counts in hundredths of a second
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
 def summarise(seconds: list[float], baseline: list[float]) -> dict[str, Any]:
@@ -173,10 +175,7 @@ def publish(comparison: Mapping[str, Any], path: Path | None) -> None:
     )
     print(f"{'':28}{'wall ms':>10}{'spread':>8}{'× faster':>10}{'CPU ms':>10}{'spread':>8}{'× faster':>10}")
     for name, row in comparison["contenders"].items():
-        wall, busy = (
-            f"{row[f'{kind}median_seconds'] * 1e3:>10.2f}{row[f'{kind}spread']:>8.0%}{row[f'{kind}times_faster']:>10.2f}"
-            for kind in ("", "processor_")
-        )
+        wall, busy = (_three_columns(row, kind) for kind in ("", "processor_"))
         extras = [f"{key} {value}" for key, value in row.items() if key not in _TIMES]
         print(f"{name:28}{wall}{busy}{'   ' if extras else ''}{', '.join(extras)}")
     for line in comparison["left_out"]:
@@ -184,6 +183,11 @@ def publish(comparison: Mapping[str, Any], path: Path | None) -> None:
     print(flush=True)
     if path is not None:
         path.write_text(json.dumps(comparison, indent=2) + "\n")
+
+
+def _three_columns(row: Mapping[str, Any], kind: str) -> str:
+    median, spread, faster = (row[kind + name] for name in ("median_seconds", "spread", "times_faster"))
+    return f"{median * 1e3:>10.2f}{spread:>8.0%}{faster:>10.2f}"
 
 
 _TIMES = {

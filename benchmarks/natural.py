@@ -32,7 +32,7 @@ KINDS = {
     "ucf101": Kind(
         suffix=".avi",
         codec="mpeg4",
-        options={"q:v": 4, "bf": 1, "vtag": "XVID"},
+        options={"q:v": 4, "vtag": "XVID"},
         width=320,
         height=240,
         frames_per_second=25,
@@ -75,7 +75,8 @@ def _frames(kind: Kind, seed: int) -> Iterator[NDArray[np.uint8]]:
             speed = 1.5 + body
             top = kind.height * (0.45 + 0.2 * np.sin(speed * seconds + body)) - picture.shape[0] / 2
             left = kind.width * (0.4 + 0.2 * body + 0.15 * np.sin(0.7 * speed * seconds)) - picture.shape[1] / 2
-            moved = _window(np.pad(picture, ((1, 1), (1, 1), (0, 0)), "edge"), 1 - top % 1, 1 - left % 1, *picture.shape[:2])
+            edged = np.pad(picture, ((1, 1), (1, 1), (0, 0)), "edge")
+            moved = _window(edged, 1 - top % 1, 1 - left % 1, *picture.shape[:2])
             frame[int(top) : int(top) + len(moved), int(left) : int(left) + moved.shape[1]] = moved
         yield (frame + grain[number * 3 % 8]).clip(0, 255).astype(np.uint8)
 
@@ -84,7 +85,8 @@ def _texture(random: Any, height: int, width: int, *, mean: float, deviation: fl
     """Noise whose amplitude falls with frequency, as photographs' does; colours go mostly together."""
     rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
     fall = 1 / np.maximum(np.hypot(rows, columns), 1 / max(height, width)) ** 1.5
-    planes = [np.fft.irfft2(np.fft.rfft2(random.normal(size=(height, width))) * fall, (height, width)) for _ in range(4)]
+    size = height, width
+    planes = [np.fft.irfft2(np.fft.rfft2(random.normal(size=size)) * fall, size) for _ in range(4)]
     light, *tints = [plane / plane.std() for plane in planes]
     pictures = [mean + deviation * (0.95 * light + 0.3 * tint) for tint in tints]
     return np.stack(pictures, axis=-1).astype(np.float32)

@@ -117,8 +117,13 @@ def _check_key_frame(content: bytes, size: tuple[int, int] | None) -> None:
 def decode_key_frame(content: bytes) -> NDArray[np.uint8]:
     """Decode a key frame to uint8 RGB `[H, W, 3]`. Raises ShardError on damage and on absurd sizes."""
     _check_key_frame(content, None)
+    return _decode_checked(content, None)
+
+
+def _decode_checked(content: bytes, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """Decode a key frame whose header is known to be right, into `out` if given."""
     try:
-        return np.asarray(simplejpeg.decode_jpeg(content, "RGB"))
+        return np.asarray(simplejpeg.decode_jpeg(content, "RGB", buffer=out))
     except ValueError as error:
         raise ShardError(f"a key frame cannot be decoded: {error}") from error
 
@@ -146,10 +151,13 @@ def decode_sample(key: str, members: Mapping[str, bytes], settings: Mapping[str,
             _check_key_frame(content, (header.height, header.width))
         info = decode_info(_member(members, INFO_MEMBER))
         planes, threshold, color = decode_events(members[EVENTS_MEMBER])
-        pictures = [decode_key_frame(content) for content in key_frames]
+        # channels last in memory, as JPEG's decoder writes them
+        pictures = np.empty((header.num_groups, header.height, header.width, 3), np.uint8)
+        for picture, content in zip(pictures, key_frames, strict=True):
+            _decode_checked(content, picture)
     except ShardError as error:
         raise ShardError(f"sample {key}: {error.problem}", error.hint or _VERIFY) from error
-    keys = np.stack(pictures).transpose(0, 3, 1, 2)
+    keys = pictures.transpose(0, 3, 1, 2)
     return EventClip(key=key, keys=keys, planes=planes, threshold=threshold, color=color, info=info)
 
 
