@@ -26,6 +26,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $@
+
 install: $(VENV)/.installed ## a virtual environment with the exact versions of constraints.txt
 install-dev: $(VENV)/.installed-dev ## the same with what tests and checks need
 
@@ -54,7 +58,7 @@ types: install-dev ## mypy, strict, on respike/
 
 check: lint types test ## what has to pass before a change lands
 
-bench: install-dev ## the speed claims, measured side by side
+bench: $(VENV)/.installed-bench ## the speed claims, measured side by side
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 docs: install-dev ## the documentation as a site under site/; a broken link or reference is an error

@@ -3,25 +3,41 @@
     comparison = compare("workers", {"one": run_one, "two": run_two}, baseline="one", rounds=5)
     publish(comparison, arguments.json)
 
-A contender is called once a round and may return the seconds that count; without them its wall time does.
+A contender is called once a round and may return the seconds that count; without them its wall time does. Beside the
+wall time stands processor time, of this process and of the children that it waited for: on a machine that others use
+too, it is the steadier of the two.
 """
 
 import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
-from importlib import metadata
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 Contender = Callable[[], float | None]
-PACKAGES = ("respike", "numpy", "av", "opencv-python-headless", "zstandard", "simplejpeg", "ray", "torch")
+PACKAGES = (
+    "respike",
+    "numpy",
+    "av",
+    "opencv-python-headless",
+    "zstandard",
+    "simplejpeg",
+    "ray",
+    "torch",
+    "decord",
+    "torchcodec",
+    "spikingjelly",
+    "snntorch",
+)
 
 
 def parse_arguments(
@@ -44,46 +60,82 @@ def compare(
     rounds: int,
     warm_up: bool = True,
     facts: Mapping[str, Any] | None = None,
+    units: Mapping[str, float] | None = None,
+    unit: str = "run",
+    extras: Mapping[str, Mapping[str, Any]] | None = None,
+    left_out: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Call every contender once a round, A B A B; return their seconds, medians, and how many times faster they are.
 
-    A first round that is not counted (`warm_up`) fills caches. `facts` say what was worked on.
+    A first round that is not counted (`warm_up`) fills caches. `facts` say what was worked on. Figures are those of one
+    `unit`; a contender does as many of them in a call as `units` says. `extras` are figures that stand beside a
+    contender's times, `left_out` says which peers are missing and why.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    processor: dict[str, list[float]] = {name: [] for name in contenders}
     load = [os.getloadavg()]
     for turn in range(rounds + warm_up):
         for name, run in contenders.items():
-            started = time.perf_counter()
+            started, busy = time.perf_counter(), processor_seconds()
             own = run()
-            spent = time.perf_counter() - started if own is None else own
+            spent, busy = time.perf_counter() - started if own is None else own, processor_seconds() - busy
             if turn >= warm_up:
-                seconds[name].append(spent)
+                share = (units or {}).get(name, 1)
+                seconds[name].append(spent / share)
+                processor[name].append(busy / share)
             print(
                 f"  {'warm-up' if turn < warm_up else f'round {turn + 1 - warm_up}'} {name}: {spent:.3f} s",
                 file=sys.stderr,
             )
     load.append(os.getloadavg())
-    base = statistics.median(seconds[baseline])
+    rows = {
+        name: summarise(seconds[name], seconds[baseline])
+        | {f"processor_{key}": value for key, value in summarise(processor[name], processor[baseline]).items()}
+        | dict((extras or {}).get(name, {}))
+        for name in contenders
+    }
     return {
         "benchmark": title,
         "baseline": baseline,
         "rounds": rounds,
+        "unit": unit,
         "facts": dict(facts or {}),
-        "contenders": {name: summarise(values, base) for name, values in seconds.items()},
+        "contenders": rows,
+        "left_out": list(left_out),
         "machine": describe_machine() | {"load_average_before": load[0][0], "load_average_after": load[1][0]},
         "versions": find_versions(),
     }
 
 
-def summarise(seconds: list[float], base: float) -> dict[str, Any]:
+def processor_seconds() -> float:
+    """Processor time so far of this process and of its children that have ended."""
+    # `os.times` counts in hundredths of a second
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
+
+
+def summarise(seconds: list[float], baseline: list[float]) -> dict[str, Any]:
     """The figures of one contender beside the baseline's median."""
     median = statistics.median(seconds)
     return {
-        "seconds": [round(value, 4) for value in seconds],
-        "median_seconds": round(median, 4),
-        "spread": round((max(seconds) - min(seconds)) / median, 3),
-        "times_faster": round(base / median, 3),
+        "seconds": [round(value, 6) for value in seconds],
+        "median_seconds": round(median, 6),
+        "spread": round((max(seconds) - min(seconds)) / (median or 1), 3),
+        "times_faster": round(statistics.median(baseline) / (median or 1), 3),
     }
+
+
+def find_peers(modules: Mapping[str, str]) -> tuple[set[str], list[str]]:
+    """Import the peers, name → module; return the names that came, and a line on each that did not."""
+    found, left_out = set(), []
+    for name, module in modules.items():
+        try:
+            import_module(module)
+            found.add(name)
+        # a peer whose shared libraries are missing raises whatever it likes
+        except Exception as error:
+            left_out.append(f"{name}: {next(iter(str(error).strip().splitlines()), type(error).__name__)}")
+    return found, left_out
 
 
 def describe_machine() -> dict[str, Any]:
@@ -119,10 +171,25 @@ def publish(comparison: Mapping[str, Any], path: Path | None) -> None:
     print(f"{comparison['benchmark']}: {', '.join(f'{name} {value}' for name, value in comparison['facts'].items())}")
     print(
         f"{machine['processor']}, {machine['cores']} cores; load average {machine['load_average_before']:.1f} before, "
-        f"{machine['load_average_after']:.1f} after; medians of {comparison['rounds']}"
+        f"{machine['load_average_after']:.1f} after; medians of {comparison['rounds']}, ms a {comparison['unit']}"
     )
-    print(f"{'':24}{'median s':>10}{'spread':>9}{'× faster':>10}")
+    print(f"{'':28}{'wall ms':>10}{'spread':>8}{'× faster':>10}{'CPU ms':>10}{'spread':>8}{'× faster':>10}")
     for name, row in comparison["contenders"].items():
-        print(f"{name:24}{row['median_seconds']:>10.3f}{row['spread']:>9.0%}{row['times_faster']:>10.2f}")
+        wall, busy = (_three_columns(row, kind) for kind in ("", "processor_"))
+        extras = [f"{key} {value}" for key, value in row.items() if key not in _TIMES]
+        print(f"{name:28}{wall}{busy}{'   ' if extras else ''}{', '.join(extras)}")
+    for line in comparison["left_out"]:
+        print(f"left out: {line}")
+    print(flush=True)
     if path is not None:
         path.write_text(json.dumps(comparison, indent=2) + "\n")
+
+
+def _three_columns(row: Mapping[str, Any], kind: str) -> str:
+    median, spread, faster = (row[kind + name] for name in ("median_seconds", "spread", "times_faster"))
+    return f"{median * 1e3:>10.2f}{spread:>8.0%}{faster:>10.2f}"
+
+
+_TIMES = {
+    f"{kind}{name}" for kind in ("", "processor_") for name in ("seconds", "median_seconds", "spread", "times_faster")
+}

@@ -67,7 +67,7 @@ def test_nobody_imports_the_command_line():
 
 
 def test_engines_know_nothing_of_video():
-    allowed = ("respike.errors", "respike.progress", "respike.data.engines")
+    allowed = ("respike.errors", "respike.memory", "respike.progress", "respike.data.engines")
     for path in (ROOT / "data" / "engines").glob("*.py"):
         ours = {module for module in imports_of(path) if module.startswith("respike")}
         assert all(module.startswith(allowed) for module in ours), path

@@ -86,22 +86,30 @@ def apply_view(clip: EventClip, view: View, size: int) -> tuple[NDArray[np.uint8
     Returns keys uint8 RGB `[N, 3, size, size]` and residuals int16 `[N, R, 3, size, size]`, in 8-bit units and the
     stored colour, chroma brought to the size of luma.
     """
-    keys = np.empty((len(clip.keys), 3, size, size), np.uint8)
-    for group, picture in enumerate(clip.keys):
-        # decoded pictures are stored row by row with channels last; the transpose costs nothing before the resize
-        keys[group] = _resize(_cut(picture.transpose(1, 2, 0), view, 1), size).transpose(2, 0, 1)
     num_groups, num_residuals = clip.planes[0].shape[:2]
+    keys = np.empty((num_groups, 3, size, size), np.uint8)
     residuals = np.empty((num_groups, num_residuals, 3, size, size), np.int16)
+    write_view(clip, view, keys, residuals)
+    return keys, residuals
+
+
+def write_view(clip: EventClip, view: View, keys: NDArray[np.uint8], residuals: NDArray[np.int16]) -> None:
+    """Do what `apply_view` does, into arrays of its shapes that are there already, such as a row of a batch."""
+    size = keys.shape[-1]
+    for picture, out in zip(clip.keys, keys, strict=True):
+        # decoded pictures are stored row by row with channels last; the transpose costs nothing before the resize
+        resized = _resize(_cut(picture.transpose(1, 2, 0), view, 1), size, flip=view.flip)
+        for channel in range(3):
+            cv2.extractChannel(resized, channel, out[channel])
     factor = 1 if clip.planes[1].shape == clip.planes[0].shape else 2
     for channel, plane in enumerate(clip.planes):
         halved = factor if channel else 1
-        for group in range(num_groups):
-            for step in range(num_residuals):
-                cut = _cut(plane[group, step], view, halved)
-                residuals[group, step, channel] = _scaled(cut, clip.threshold, size)
-    if view.flip:
-        keys, residuals = keys[..., ::-1], residuals[..., ::-1]
-    return np.ascontiguousarray(keys), np.ascontiguousarray(residuals)
+        for events_of_group, out in zip(plane, residuals, strict=True):
+            for events, residual in zip(events_of_group, out[:, channel], strict=True):
+                cut = _cut(events, view, halved)
+                # scale before the resize: between two events lie grey levels that no whole number of events can say
+                scaled = np.multiply(cut, np.int16(clip.threshold), dtype=np.int16)
+                _resize(scaled, size, flip=view.flip, out=residual)
 
 
 def _cut(picture: NDArray[Any], view: View, factor: int) -> NDArray[Any]:
@@ -110,17 +118,18 @@ def _cut(picture: NDArray[Any], view: View, factor: int) -> NDArray[Any]:
     return picture[top:bottom, left:right]
 
 
-def _scaled(events: NDArray[Any], threshold: int, size: int) -> NDArray[np.int16]:
-    # scale before the resize: between two events lie grey levels that no whole number of events can say
-    return _resize(events.astype(np.int16) * np.int16(threshold), size)
-
-
-def _resize(picture: NDArray[Any], size: int) -> NDArray[Any]:
-    if picture.shape[:2] == (size, size):
+def _resize(picture: NDArray[Any], size: int, *, flip: bool, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Bring to `size` and mirror where asked; the result stands in `out` where it is given."""
+    if picture.shape[:2] != (size, size):
+        # averaging where it shrinks by more than half, else thin structures fall between the samples
+        shrinks = min(picture.shape[:2]) > 2 * size
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        picture = np.asarray(cv2.resize(picture, (size, size), dst=None if flip else out, interpolation=method))
+        if not flip:
+            return picture
+    if flip:
+        return np.asarray(cv2.flip(picture, 1, dst=out))
+    if out is None:
         return picture
-    # averaging where it shrinks by more than half, else thin structures fall between the samples
-    shrinks = min(picture.shape[:2]) > 2 * size
-    resized: NDArray[Any] = cv2.resize(
-        np.ascontiguousarray(picture), (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    return resized
+    out[:] = picture
+    return out

@@ -144,6 +144,8 @@ class Decoding:
             context.thread_count = 1
             context.options = _OPTIONS
             maker = PlaneMaker(self._color, self._short_side)
+            # AVI stores no presentation times, and what decoders guess of them runs backwards at B-frames
+            counted_rate = float(stream.average_rate or 0) if container.format.name == "avi" else 0.0
             try:
                 for frame in container.decode(stream):
                     if frame.is_corrupt:
@@ -154,7 +156,8 @@ class Decoding:
                         continue
                     yield Frame(
                         index=index,
-                        time_seconds=round(_time(container, frame, index), 6),
+                        # from the start of the video
+                        time_seconds=round(index / counted_rate if counted_rate else float(frame.time or 0.0), 6),
                         planes=maker.planes(frame),
                         rotation_degrees=frame.rotation % 360,
                     )
@@ -184,15 +187,6 @@ def _open(path: Path) -> "av.container.InputContainer":
         container.close()
         raise UnreadableVideoError("open", "no decoder for its codec")
     return container
-
-
-def _time(container: "av.container.InputContainer", frame: "av.VideoFrame", index: int) -> float:
-    """Seconds from the start of the video."""
-    rate = container.streams.video[0].average_rate
-    # AVI stores no presentation times, and what decoders guess of them runs backwards at B-frames
-    if container.format.name == "avi" and rate:
-        return index / float(rate)
-    return float(frame.time or 0.0)
 
 
 def _check_size(width: int, height: int) -> None:

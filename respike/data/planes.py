@@ -95,8 +95,8 @@ def _stretched(luma: NDArray[np.uint8], blue: NDArray[np.uint8], red: NDArray[np
 def _spread(plane: NDArray[np.uint8], num_steps: int, offset: float) -> NDArray[np.uint8]:
     # on bytes first, so that what is left to round lies clear of halves and no machine rounds it otherwise
     steps = cv2.subtract(plane, _LOWEST)
-    spread: NDArray[np.uint8] = np.asarray(cv2.convertScaleAbs(steps, alpha=255 / num_steps, beta=offset), np.uint8)
-    return spread
+    # in place: for planes this small, a fresh one costs more than the arithmetic
+    return np.asarray(cv2.convertScaleAbs(steps, dst=steps, alpha=255 / num_steps, beta=offset), np.uint8)
 
 
 def _copied(*views: NDArray[np.uint8]) -> Planes:

@@ -19,11 +19,10 @@ from typing import Any
 
 import psutil
 
+from respike.memory import KEEP_MEMORY
+
 NOTE, RESULT, ERROR = "note", "result", "error"
 _PATIENCE_SECONDS = 5.0
-# glibc gives large blocks back to the kernel at once and gets them again page by page, over and over: a tenth of the
-# time of work that makes arrays and drops them
-_KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 
 
 class Child:
@@ -43,7 +42,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 # what libraries print belongs to no result
                 stdout=sys.stderr.fileno() if _has_descriptor(sys.stderr) else subprocess.DEVNULL,
-                env={**_KEEP_MEMORY, **os.environ, "PYTHONPATH": path},
+                env={**KEEP_MEMORY, **os.environ, "PYTHONPATH": path},
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
