@@ -50,7 +50,7 @@ def main() -> None:
         rounds=arguments.rounds,
         units=dict.fromkeys(layers, REPEATS),
         unit="pass",
-        facts={"current": list(current.shape), "MB": current.nbytes / 1e6, "device": device},
+        facts={"current": list(current.shape), "MB": current.nbytes / 1e6, "device": str(device)},
         extras=memory,
         left_out=left_out,
     )

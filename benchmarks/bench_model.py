@@ -47,7 +47,7 @@ def main() -> None:
             baseline="stepping",
             rounds=arguments.rounds,
             unit="clip",
-            facts={"frames": arguments.frames, "device": device, "threads": torch.get_num_threads()},
+            facts={"frames": arguments.frames, "device": str(device), "threads": torch.get_num_threads()},
         )
         path = arguments.json and arguments.json.with_stem(f"{arguments.json.stem}-{title.replace(' ', '-')}")
         harness.publish(comparison, path)
