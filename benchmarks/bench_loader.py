@@ -57,11 +57,15 @@ def main() -> None:
     torch.set_num_threads(1)
     # as in the loader's worker processes
     keep_memory()
-    found, left_out = harness.find_peers(PEERS)
     with tempfile.TemporaryDirectory() as scratch:
         videos = [natural.make_natural_clip(Path(scratch), kind) for kind in natural.KINDS]
         if arguments.clips is not None and arguments.clips.is_dir():
             videos += sorted(path for path in arguments.clips.iterdir() if path.is_file())
+        tries = {
+            "decord": lambda: read_decord(videos[0], [0]),
+            "torchcodec": lambda: read_torchcodec(videos[0], [0]),
+        }
+        found, left_out = harness.find_peers(PEERS, tries)
         for video in videos:
             sampling = SAMPLING_BY_SUFFIX.get(video.suffix, "uniform")
             comparison = compare(video, sampling, Path(scratch), arguments, found, left_out)

@@ -125,12 +125,18 @@ def summarise(seconds: list[float], baseline: list[float]) -> dict[str, Any]:
     }
 
 
-def find_peers(modules: Mapping[str, str]) -> tuple[set[str], list[str]]:
-    """Import the peers, name → module; return the names that came, and a line on each that did not."""
+def find_peers(
+    modules: Mapping[str, str], tries: Mapping[str, Callable[[], Any]] | None = None
+) -> tuple[set[str], list[str]]:
+    """Import the peers, name → module, and call what `tries` has for them, since some load their libraries only then.
+
+    Return the names that came, and a line on each that did not.
+    """
     found, left_out = set(), []
     for name, module in modules.items():
         try:
             import_module(module)
+            (tries or {}).get(name, lambda: None)()
             found.add(name)
         # a peer whose shared libraries are missing raises whatever it likes
         except Exception as error:
