@@ -102,7 +102,9 @@ def test_an_installed_wheel_answers(built, tmp_path):
     run((sys.executable, "-m", "venv", "--without-pip", home))
     python = home / "bin" / "python"
     (site,) = home.glob("lib/python*/site-packages")
-    run((sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", built.wheel))
+    # from another folder: in this one pip may find what an editable install left, and take respike for installed
+    install = (sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", built.wheel)
+    run(install, cwd=tmp_path)
     # the dependencies of this environment, but neither its respike nor this folder's: .pth files there are not read
     (site / "zz-dependencies.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
