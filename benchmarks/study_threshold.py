@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from respike.cli.demo import demo_training
+from respike.cli.loaders import make_train_loader
 from respike.data import make_loader, open_shards
 from respike.data.demo import DemoSettings, demo_classes, write_demo
 from respike.data.layouts import LAYOUTS, ListingRequest
@@ -78,15 +79,7 @@ def learn_motion(shards: Path, seed: int, epochs: int, scratch: Path) -> float:
     train, test = open_shards(shards, "train"), open_shards(shards, "test")
     torch.manual_seed(seed)
     model = create_model("respike_tiny", num_classes=len(train.spec.classes), branches="snn")
-    loader = make_loader(
-        train,
-        batch_size=config.batch_size,
-        training=True,
-        image_size=config.image_size,
-        seed=seed,
-        flip=config.flip,
-        crop_scale=config.crop_scale,
-    )
+    loader = make_train_loader(train, config, num_workers=0)
     with tempfile.TemporaryDirectory(dir=scratch) as run:
         fit(model, loader, config, out=Path(run) / "run", data=train.spec)
     held_out = make_loader(test, batch_size=64, training=False, image_size=config.image_size)

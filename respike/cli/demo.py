@@ -136,6 +136,7 @@ def _train_and_score(
 
     import torch
 
+    from respike.cli.loaders import make_train_loader
     from respike.data import make_loader
     from respike.zoo.energy import estimate_energy
     from respike.zoo.models import create_model
@@ -148,15 +149,9 @@ def _train_and_score(
     run = out / "runs" / branches
     # a demo is made anew each time; only its videos and shards are kept
     shutil.rmtree(run, ignore_errors=True)
-    loader = make_loader(
-        train,
-        batch_size=min(config.batch_size, len(train)),
-        training=True,
-        image_size=config.image_size,
-        seed=config.seed,
-        flip=config.flip,
-        crop_scale=config.crop_scale,
-    )
+    # a demo cut down to a few videos may have less than a batch
+    config = dataclasses.replace(config, batch_size=min(config.batch_size, len(train)))
+    loader = make_train_loader(train, config, num_workers=0)
     progress.say(f"{_BRANCH_TITLES[branches]}: {len(train):,} clips to train on, {config.epochs} epochs")
     result = fit(model, loader, config, out=run, data=train.spec, progress=progress)
     held_out = make_loader(test, batch_size=32, training=False, image_size=config.image_size)
