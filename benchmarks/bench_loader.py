@@ -4,8 +4,9 @@
 
 All give the same frames of the same clips, in one process with one thread, cut by the same random resized crops to
 224 x 224, in batches of 4 as torch tensors that are not normalised yet: respike key frames (uint8) and residuals
-(int16), the others frames (uint8). Of UCF101's kind the clips are runs of 16 frames, of Kinetics' kind 16 frames spread
-over the video. The JPEG files (quality 90) lie in the page cache, as all else does. Figures are ms a clip.
+(int16), the others frames (uint8). Beside them respike with multi-scale crops, and with three squares of each clip, as
+an evaluation takes them. Of UCF101's kind the clips are runs of 16 frames, of Kinetics' kind 16 frames spread over the
+video. The JPEG files (quality 90) lie in the page cache, as all else does. Figures are ms a clip.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import simplejpeg
 import torch
 from numpy.typing import NDArray
 from respike.data import make_loader, open_shards
-from respike.data.augment import View, random_view
+from respike.data.crops import CropKind, View, random_view
 from respike.data.dataset import ShardDataset
 from respike.data.prepare import PrepareSettings, prepare
 from respike.data.sampling import Sampling
@@ -87,14 +88,19 @@ def compare(
     }
     readers = {name: reader for name, reader in readers.items() if name not in PEERS or name in found}
     errors = find_errors(work, readers)
-    contenders = {"respike": lambda: run_respike(work, arguments.epochs)}
+    contenders = {
+        "respike": lambda: run_respike(work, arguments.epochs),
+        "multi-scale": lambda: run_respike(work, arguments.epochs, crop="multi-scale"),
+        "3 crops": lambda: run_evaluation(work, num_crops=3),
+    }
     contenders |= {name: lambda reader=reader: run_reader(work, reader) for name, reader in readers.items()}
     return harness.compare(
         f"loader {video.name}",
         contenders,
         baseline="respike",
         rounds=arguments.rounds,
-        units=dict.fromkeys(readers, len(work.clips)) | {"respike": len(work.clips) * arguments.epochs},
+        units=dict.fromkeys([*readers, "3 crops"], len(work.clips))
+        | dict.fromkeys(("respike", "multi-scale"), len(work.clips) * arguments.epochs),
         unit="clip",
         facts={"clips": len(work.clips), "sampling": sampling},
         extras=errors,
@@ -132,15 +138,22 @@ def find_errors(work: Work, readers: dict[str, Reader]) -> dict[str, dict[str, s
     return {name: {"reads other frames": f"{error:.1f} grey levels off"} for name, error in errors.items() if error > 4}
 
 
-def run_respike(work: Work, num_epochs: int) -> None:
+def run_respike(work: Work, num_epochs: int, crop: CropKind = "resized") -> None:
     """Go through the shards with the loader that trains."""
-    loader = make_loader(work.shards, batch_size=min(BATCH_SIZE, len(work.clips)), training=True, image_size=SIZE)
+    batch_size = min(BATCH_SIZE, len(work.clips))
+    loader = make_loader(work.shards, batch_size=batch_size, training=True, image_size=SIZE, crop=crop)
     num_clips = sum(len(batch) for _ in range(num_epochs) for batch in loader)
     # what does not fill a batch is left out of an epoch; read it all the same
     rest = num_epochs * len(work.clips) - num_clips
     if rest:
         tail = make_loader(work.shards.select(range(rest)), batch_size=1, training=True, image_size=SIZE)
         assert sum(len(batch) for batch in tail) == rest
+
+
+def run_evaluation(work: Work, num_crops: int) -> None:
+    """Go through the shards with the loader that scores, `num_crops` squares of each clip."""
+    loader = make_loader(work.shards, batch_size=BATCH_SIZE, training=False, image_size=SIZE, num_crops=num_crops)
+    assert sum(int(batch.mask.sum()) for batch in loader) == len(work.clips) * num_crops
 
 
 def run_reader(work: Work, reader: Reader) -> None:

@@ -12,9 +12,8 @@ Glossary:
     subset      train, val or test
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -169,9 +168,9 @@ def _repeat_to(plane: NDArray[np.generic], height: int, width: int) -> NDArray[n
 class Batch:
     """What crosses from the loader to the network, as torch tensors.
 
-    `keys` uint8 RGB `[B, N, 3, H, W]`; `residuals` int16 `[B, N, R, 3, H, W]` in 8-bit units, in the colour that
-    `color` names; `labels` int64 `[B]`; `video_ids` and `clip_indices` (int64 `[B]`) say where each row is from;
-    `mask` bool `[B]` is False on rows that only fill up an evaluation's last batch.
+    `keys` uint8 RGB `[B, N, 3, H, W]`; `residuals` int16 `[B, N, R, 3, H, W]` in 8-bit units, in the colour `color`;
+    `labels` int64 `[B]`; `video_ids` and `clip_indices` (int64 `[B]`) say where each row is from, `crop` which of a
+    clip's squares all show; `mask` bool `[B]` is False on rows that only fill up an evaluation's last batch.
     """
 
     keys: "Tensor"
@@ -181,6 +180,7 @@ class Batch:
     video_ids: tuple[str, ...]
     clip_indices: "Tensor"
     mask: "Tensor"
+    crop: int = 0
 
     def __len__(self) -> int:
         return len(self.video_ids)
@@ -194,7 +194,7 @@ class Batch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, move: "Callable[[Tensor], Tensor]") -> "Batch":
-        return dataclasses.replace(
+        return replace(
             self,
             keys=move(self.keys),
             residuals=move(self.residuals),
@@ -239,7 +239,7 @@ class DataSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON values."""
-        return dataclasses.asdict(self) | {"classes": list(self.classes), "settings": dict(self.settings)}
+        return asdict(self) | {"classes": list(self.classes), "settings": dict(self.settings)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "DataSpec":

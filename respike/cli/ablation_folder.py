@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from respike.errors import MismatchError, RespikeError
 from respike.files import canonical_json, folder_lock, write_atomically
+from respike.zoo.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from respike.zoo.ablation import Cell, Setting
@@ -34,7 +35,8 @@ class AblationFolder:
         if not path.exists():
             write_atomically(path, canonical_json(facts, indent=2))
             return
-        known = _read_json(path, "give another --out")
+        # an ablation from before a setting came to be had its default
+        known = TrainConfig().to_json() | _read_json(path, "give another --out")
         if differing := [name for name, value in facts.items() if known.get(name) != value]:
             raise MismatchError(
                 f"{self._out} holds an ablation with another {', '.join(differing)}",

@@ -26,7 +26,9 @@ def make_train_loader(dataset: "ShardDataset", config: TrainConfig, num_workers:
         num_workers=num_workers,
         seed=config.seed,
         flip=config.flip,
+        crop=config.crop,
         crop_scale=config.crop_scale,
+        crop_sides=config.crop_sides,
         rank=process_index(),
         world_size=num_processes(),
     )

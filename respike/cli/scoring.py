@@ -171,20 +171,16 @@ def score_candidate(
     from respike.data import make_loader
     from respike.zoo.scoring import predict, score_predictions
 
-    loaders = [
-        make_loader(
-            candidate.dataset,
-            batch_size=request.batch_size,
-            training=False,
-            image_size=candidate.image_size,
-            num_workers=choose_num_workers(request.num_workers, device.type),
-            crop=crop,
-            num_crops=request.views.crops,
-        )
-        for crop in range(request.views.crops)
-    ]
+    loader = make_loader(
+        candidate.dataset,
+        batch_size=request.batch_size,
+        training=False,
+        image_size=candidate.image_size,
+        num_workers=choose_num_workers(request.num_workers, device.type),
+        num_crops=request.views.crops,
+    )
     classes = candidate.dataset.spec.classes
-    predictions = predict(candidate.model, loaders, num_classes=len(classes), device=device, progress=progress)
+    predictions = predict(candidate.model, loader, num_classes=len(classes), device=device, progress=progress)
     return Scored(
         title=candidate.provenance.checkpoint,
         scores=score_predictions(predictions, provenance=candidate.provenance),

@@ -1,100 +1,21 @@
-"""Augmentation: one crop, flip and resize for the key frames and the events of a clip together.
+"""Augmentation: one crop, flip and resize for the key frames and the events of a clip together."""
 
-A crop is drawn on luma's grid and snapped to even pixels, so that it falls on whole samples of halved chroma planes.
-"""
-
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from respike.data.crops import View
 from respike.sample import EventClip
-
-_SCALE = (0.08, 1.0)
-_RATIO = (3 / 4, 4 / 3)
-_ATTEMPTS = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """A rectangle of the stored frame, in pixels of luma, and whether it is mirrored left to right."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-    flip: bool = False
-
-
-def random_view(
-    height: int, width: int, generator: np.random.Generator, *, flip: bool, scale: tuple[float, float] = _SCALE
-) -> View:
-    """Draw a random resized crop (area share `scale`, aspect 3:4 to 4:3) and, if `flip`, a mirror with chance ½.
-
-    Source: Szegedy et al., Going Deeper with Convolutions, section 6.
-    """
-    mirrored = flip and bool(generator.random() < 0.5)
-    for _ in range(_ATTEMPTS):
-        area = height * width * generator.uniform(*scale)
-        ratio = math.exp(generator.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
-        crop_width, crop_height = _even(math.sqrt(area * ratio)), _even(math.sqrt(area / ratio))
-        if 2 <= crop_width <= width and 2 <= crop_height <= height:
-            top = 2 * int(generator.integers(0, (height - crop_height) // 2 + 1))
-            left = 2 * int(generator.integers(0, (width - crop_width) // 2 + 1))
-            return View(top=top, left=left, height=crop_height, width=crop_width, flip=mirrored)
-    return _mirrored(centre_view(height, width), mirrored)
-
-
-def centre_view(height: int, width: int) -> View:
-    """The largest centred square."""
-    return square_view(height, width, 0, 1)
-
-
-def square_view(height: int, width: int, place: int, num_places: int) -> View:
-    """One of `num_places` largest squares, spread evenly along the longer side from its left or upper end.
-
-    A single one is centred, and of three the second is. On a square frame all are the same.
-    """
-    side = min(height, width)
-    if height == width:
-        return View(top=0, left=0, height=height, width=width)
-    side = side // 2 * 2
-    top, left = (_offset(length - side, place, num_places) for length in (height, width))
-    return View(top=top, left=left, height=side, width=side)
-
-
-def _offset(slack: int, place: int, num_places: int) -> int:
-    """How far in the square begins, in even pixels."""
-    steps, gaps = (2 * place, 2 * (num_places - 1)) if num_places > 1 else (1, 2)
-    return slack // 2 * steps // gaps * 2
-
-
-def _mirrored(view: View, flip: bool) -> View:
-    return View(top=view.top, left=view.left, height=view.height, width=view.width, flip=flip)
-
-
-def _even(length: float) -> int:
-    return 2 * round(length / 2)
-
-
-def apply_view(clip: EventClip, view: View, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
-    """Cut and resize a clip to `size` x `size` pixels.
-
-    Returns keys uint8 RGB `[N, 3, size, size]` and residuals int16 `[N, R, 3, size, size]`, in 8-bit units and the
-    stored colour, chroma brought to the size of luma.
-    """
-    num_groups, num_residuals = clip.planes[0].shape[:2]
-    keys = np.empty((num_groups, 3, size, size), np.uint8)
-    residuals = np.empty((num_groups, num_residuals, 3, size, size), np.int16)
-    write_view(clip, view, keys, residuals)
-    return keys, residuals
 
 
 def write_view(clip: EventClip, view: View, keys: NDArray[np.uint8], residuals: NDArray[np.int16]) -> None:
-    """Do what `apply_view` does, into arrays of its shapes that are there already, such as a row of a batch."""
+    """Cut and resize a clip into arrays that are there already, such as rows of a batch.
+
+    `keys` is uint8 RGB `[N, 3, S, S]`, `residuals` int16 `[N, R, 3, S, S]`, in 8-bit units and the stored colour,
+    chroma brought to the size of luma; S is the size in pixels.
+    """
     size = keys.shape[-1]
     for picture, out in zip(clip.keys, keys, strict=True):
         # decoded pictures are stored row by row with channels last; the transpose costs nothing before the resize

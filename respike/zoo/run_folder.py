@@ -92,7 +92,9 @@ def read_finished(folder: Path, config: TrainConfig, data: DataSpec) -> tuple[in
     if last.epoch < last.training.get("epochs", 0) or len(history) != last.epoch:
         return None
     kept = {name: value for name, value in config.to_json().items() if name not in FREE_ON_RESUME}
-    changed = [name for name, value in kept.items() if last.training.get(name) != value]
+    # a run from before a setting came to be had its default
+    had = TrainConfig().to_json() | dict(last.training)
+    changed = [name for name, value in kept.items() if had[name] != value]
     if last.data != data:
         changed.append("data")
     if changed:

@@ -99,24 +99,23 @@ def score(
     forced: bool = False,
     progress: Progress = SILENCE,
 ) -> Scores:
-    """Score `model` on every clip of `source`, each once; rows that `Batch.mask` rules out do not count.
+    """Score `model` on every view of `source`, each once; rows that `Batch.mask` rules out do not count.
 
-    It is `predict` and `score_predictions` in one, for one view of each clip. `fingerprint` and `forced` are noted in
-    the result.
+    It is `predict` and `score_predictions` in one. `fingerprint` and `forced` are noted in the result.
     """
-    predictions = predict(model, [source], num_classes=num_classes, device=device, progress=progress)
+    predictions = predict(model, source, num_classes=num_classes, device=device, progress=progress)
     return score_predictions(predictions, fingerprint=fingerprint, forced=forced)
 
 
 def predict(
     model: nn.Module,
-    sources: Sequence[BatchSource],
+    source: BatchSource,
     *,
     num_classes: int,
     device: torch.device | str = "cpu",
     progress: Progress = SILENCE,
 ) -> Predictions:
-    """Ask `model` for every clip of each of `sources`, which differ in the crop; masked rows do not count.
+    """Ask `model` for every view of `source`, a row of a batch each; masked rows do not count.
 
     The model is moved to `device` and answers in evaluation mode; its mode before is restored. In a distributed
     process group each rank asks for its part and all return the whole. Raises MismatchError where labels or logits do
@@ -129,15 +128,13 @@ def predict(
     model.eval()
     probabilities: list[Tensor] = []
     rows: list[Row] = []
-    total = sum(map(len, sources))
     try:
-        with torch.no_grad(), progress.task("score", total=total, unit="batches") as task:
-            for crop, source in enumerate(sources):
-                for batch in source:
-                    told, seen = _ask(model, batch, crop, num_classes, device)
-                    probabilities.append(told)
-                    rows += seen
-                    task.advance(1, views=len(rows))
+        with torch.no_grad(), progress.task("score", total=len(source), unit="batches") as task:
+            for batch in source:
+                told, seen = _ask(model, batch, num_classes, device)
+                probabilities.append(told)
+                rows += seen
+                task.advance(1, views=len(rows))
     finally:
         model.train(was_training)
     return collect(*_gather(probabilities, rows))
@@ -187,13 +184,11 @@ def _score_classes(clips: Predictions, of_videos: Tensor, video_labels: Tensor) 
     )
 
 
-def _ask(
-    model: nn.Module, batch: Batch, crop: int, num_classes: int, device: torch.device | str
-) -> tuple[Tensor, list[Row]]:
+def _ask(model: nn.Module, batch: Batch, num_classes: int, device: torch.device | str) -> tuple[Tensor, list[Row]]:
     """Probabilities of the rows that count, and which they are."""
     counting = [row for row, counts in enumerate(batch.mask.tolist()) if counts]
     clips, labels = batch.clip_indices.tolist(), batch.labels.tolist()
-    rows = [Row(video=batch.video_ids[row], clip=clips[row], crop=crop, label=labels[row]) for row in counting]
+    rows = [Row(video=batch.video_ids[row], clip=clips[row], crop=batch.crop, label=labels[row]) for row in counting]
     moved = batch.to(device, non_blocking=True)
     logits = model(moved.keys, moved.residuals, moved.color).float().cpu()[counting]
     _check(logits, rows, num_classes)

@@ -107,7 +107,8 @@ def _require_same_run(facts: Mapping[str, Any], state: TrainState, config: Train
             f"go on with respike {facts['respike_version']}",
         )
     pairs = {
-        "setting": (facts["config"], config.to_json()),
+        # a training that was saved before a setting came to be had its default
+        "setting": (TrainConfig().to_json() | facts["config"], config.to_json()),
         "network's": (facts["model"], state.model.config.to_json()),
         "data's": (facts["data"], data.to_json()),
         "number of": ({"processes": len(facts["processes"])}, {"processes": state.accelerator.num_processes}),

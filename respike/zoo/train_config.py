@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -10,6 +11,8 @@ from respike.errors import SettingError
 
 Amp = Literal["no", "bf16", "fp16"]
 AMPS: tuple[Amp, ...] = get_args(Amp)
+Crop = Literal["resized", "multi-scale"]
+CROPS: tuple[Crop, ...] = get_args(Crop)
 Schedule = Literal["cosine", "tanh", "poly", "step", "constant"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
@@ -35,8 +38,9 @@ class TrainConfig:
     processes see the whole batch (CUDA alone).
 
     `image_size` is in pixels, `best_metric` the value of the validation, higher being better, that the best checkpoint
-    is kept by. `flip` and `crop_scale` (smallest and largest share of the area) are the loader's augmentation,
-    `device` is auto, cpu, cuda or mps. A training saves where it stands after each epoch and every
+    is kept by. `flip` and `crop` are the loader's augmentation: `resized` crops take from the smallest to the largest
+    share of the area in `crop_scale`, `multi-scale` ones have sides that are `crop_sides` of the short side, the
+    largest first. `device` is auto, cpu, cuda or mps. A training saves where it stands after each epoch and every
     `save_every_minutes` or `save_every_updates` (None: not for that reason).
 
     The paper trains with `optimizer="momentum", learning_rate=1e-4, weight_decay=1e-4, warmup_share=0`, from a
@@ -66,7 +70,9 @@ class TrainConfig:
     seed: int = 0
     image_size: int = 224
     flip: bool = True
+    crop: Crop = "resized"
     crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_sides: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     device: str = "auto"
     best_metric: str = "top1"
     save_every_minutes: float | None = 10.0
@@ -84,6 +90,10 @@ class TrainConfig:
             self._require(name, 0 <= getattr(self, name) < 1, "a number from 0 and below 1")
         least, most = self.crop_scale
         self._require("crop_scale", 0 < least <= most <= 1, "two shares of the area above 0, the smaller first")
+        sides = self.crop_sides
+        is_falling = all(one > other for one, other in itertools.pairwise((*sides, 0.0)))
+        self._require("crop_sides", bool(sides) and sides[0] <= 1 and is_falling, "falling numbers from 1 and above 0")
+        self._require("crop", self.crop in CROPS, f"one of {', '.join(CROPS)}")
         self._require("amp", self.amp in AMPS, f"one of {', '.join(AMPS)}")
         self._require("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
         for name in ("max_grad_norm", "mixup_alpha", "save_every_minutes", "save_every_updates"):
@@ -114,4 +124,4 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
-        return dataclasses.asdict(self) | {"crop_scale": list(self.crop_scale)}
+        return dataclasses.asdict(self) | {"crop_scale": list(self.crop_scale), "crop_sides": list(self.crop_sides)}

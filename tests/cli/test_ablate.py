@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from respike.cli import ablating
 from respike.cli.ablate import spread_values
+from respike.cli.ablation_folder import AblationFolder
 from respike.cli.ablation_report import format_energy
+from respike.errors import MismatchError
 
 from tests.cli.conftest import Answer
 from tests.processes import call_respike, start_together
@@ -105,6 +107,14 @@ def test_cells_of_another_recipe_do_not_stand_beside_these(call: Call, out: Path
     assert (answer.code, answer.out) == (1, "")
     assert "holds an ablation with another learning_rate" in answer.err
     assert sorted(out.rglob("*")) == before
+
+
+def test_an_ablation_from_before_a_setting_came_to_be_had_its_default(tmp_path: Path) -> None:
+    folder = AblationFolder(tmp_path)
+    folder.require_same({"network": "respike_tiny", "epochs": 3})
+    folder.require_same({"network": "respike_tiny", "epochs": 3, "crop": "resized"})
+    with pytest.raises(MismatchError, match="another crop"):
+        folder.require_same({"network": "respike_tiny", "epochs": 3, "crop": "multi-scale"})
 
 
 def test_videos_that_changed_are_found(call: Call, out: Path, video_folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import respike
 import torch
-from respike.data import make_loader, open_shards
+from respike.data import open_shards
 from respike.data.prepare import prepare
 from respike.data.settings import PrepareSettings
 from respike.sample import DataSpec, VideoListing
@@ -292,10 +292,3 @@ def test_predictions_that_are_none_are_named(call: Call) -> None:
     answer = call("score", "--from", "runs/1/best.safetensors")
     assert (answer.code, answer.out) == (1, "")
     assert "runs/1/best.safetensors holds no predictions" in answer.err
-
-
-def test_a_crop_out_of_range_is_refused() -> None:
-    from respike.errors import SettingError
-
-    with pytest.raises(SettingError, match="crop is 3 of 3"):
-        make_loader(open_shards("shards/bits-split1"), batch_size=1, training=False, image_size=32, crop=3, num_crops=3)

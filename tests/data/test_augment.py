@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from respike.color import ycc_difference_to_rgb
-from respike.data.augment import View, apply_view, centre_view, random_view
+from respike.data.augment import write_view
+from respike.data.crops import View, multi_scale_view
 from respike.data.events import residual_events
 from respike.data.events_member import make_planes
 from respike.sample import ClipInfo, EventClip
@@ -41,10 +42,20 @@ def clip_of(frames, threshold):
     return EventClip(key="k", keys=key[None], planes=planes, threshold=threshold, color="rgb", info=INFO)
 
 
+def cut(clip, view, size):
+    """Keys and residuals of a clip in a view, brought to a square of `size` pixels."""
+    num_groups, num_residuals = clip.planes[0].shape[:2]
+    keys = np.empty((num_groups, 3, size, size), np.uint8)
+    residuals = np.empty((num_groups, num_residuals, 3, size, size), np.int16)
+    write_view(clip, view, keys, residuals)
+    return keys, residuals
+
+
 VIEWS = [
     View(top=0, left=0, height=60, width=80),
     View(top=10, left=20, height=40, width=40),
     View(top=4, left=6, height=32, width=50, flip=True),
+    multi_scale_view(60, 80, np.random.default_rng(2), flip=True),
 ]
 
 
@@ -53,7 +64,7 @@ VIEWS = [
 def test_augmenting_then_reconstructing_equals_reconstructing_then_augmenting(view, threshold):
     frames = smooth_frames()
     clip = clip_of(frames, threshold)
-    keys, residuals = apply_view(clip, view, 48)
+    keys, residuals = cut(clip, view, 48)
     first = keys[:, None].astype(int) + residuals
     rebuilt = clip.to_frames()
     stills = EventClip(
@@ -64,16 +75,16 @@ def test_augmenting_then_reconstructing_equals_reconstructing_then_augmenting(vi
         color="rgb",
         info=INFO,
     )
-    second, _ = apply_view(stills, view, 48)
+    second, _ = cut(stills, view, 48)
     # two roundings to whole grey levels on one way, one on the other
     assert np.abs(first[0] - second.astype(int)).max() <= 2
-    assert np.abs(first[0] - apply_view(clip_of(frames, 1), view, 48)[1][0] - keys).max() < threshold + 2
+    assert np.abs(first[0] - cut(clip_of(frames, 1), view, 48)[1][0] - keys).max() < threshold + 2
 
 
 def test_a_flip_mirrors_keys_and_residuals_alike():
     clip = clip_of(smooth_frames(), 4)
-    plain = apply_view(clip, View(top=0, left=0, height=60, width=60), 30)
-    mirrored = apply_view(clip, View(top=0, left=0, height=60, width=60, flip=True), 30)
+    plain = cut(clip, View(top=0, left=0, height=60, width=60), 30)
+    mirrored = cut(clip, View(top=0, left=0, height=60, width=60, flip=True), 30)
     for one, other in zip(plain, mirrored, strict=True):
         np.testing.assert_array_equal(one[..., ::-1], other)
 
@@ -91,29 +102,10 @@ def test_halved_chroma_stays_in_register_with_luma():
         color="ycc",
         info=INFO,
     )
-    _, residuals = apply_view(clip, View(top=8, left=12, height=40, width=40), 40)
+    _, residuals = cut(clip, View(top=8, left=12, height=40, width=40), 40)
     # interpolation blurs chroma's edges; within a block of four pixels the planes agree
     inner = residuals[0, 0][:, 1::4, 1::4].astype(int)
     assert np.corrcoef(inner[0].ravel(), inner[1].ravel())[0, 1] > 0.98
-
-
-def test_random_views_lie_inside_on_even_pixels_and_repeat_with_the_seed():
-    for seed in range(200):
-        view = random_view(61, 83, np.random.default_rng(seed), flip=True)
-        assert view == random_view(61, 83, np.random.default_rng(seed), flip=True)
-        assert view.top % 2 == view.left % 2 == 0
-        assert 0 < view.height <= 61 - view.top
-        assert 0 < view.width <= 83 - view.left
-
-
-def test_no_flip_means_none():
-    assert not any(random_view(60, 80, np.random.default_rng(seed), flip=False).flip for seed in range(50))
-    assert any(random_view(60, 80, np.random.default_rng(seed), flip=True).flip for seed in range(50))
-
-
-def test_the_centre_view_is_the_largest_centred_square():
-    assert centre_view(240, 320) == View(top=0, left=40, height=240, width=240)
-    assert centre_view(64, 64) == View(top=0, left=0, height=64, width=64)
 
 
 def test_the_map_from_ycc_is_the_one_of_jpeg():

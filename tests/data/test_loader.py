@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from respike.data import make_loader, open_shards
+from respike.data.augment import write_view
+from respike.data.crops import multi_scale_view, square_view
 from respike.data.prepare import PrepareSettings, prepare
 from respike.errors import RespikeError, SettingError, ShardError
 
@@ -110,6 +112,61 @@ def test_a_stopped_pass_goes_on_at_the_very_next_batch(shards):
     rest = list(other)
     assert [batch.video_ids for batch in rest] == [batch.video_ids for batch in whole[2:]]
     assert torch.equal(rest[0].residuals, whole[2].residuals)
+
+
+def test_crops_of_a_clip_come_from_one_reading_and_are_what_each_alone_would_be(shards, monkeypatch):
+    """Against the definition: each square of each clip, read anew and cut on its own."""
+    dataset = open_shards(shards, "test")
+    loader = make(dataset, training=False, batch_size=4, image_size=24, num_crops=3)
+    read = []
+    plain = type(dataset).__getitem__
+    monkeypatch.setattr(type(dataset), "__getitem__", lambda self, number: read.append(number) or plain(self, number))
+    batches = list(loader)
+    assert read == [*range(len(dataset)), *[0] * (-len(dataset) % 4)]
+    assert len(batches) == len(loader) == 3 * -(-len(dataset) // 4)
+    assert [batch.crop for batch in batches] == [0, 1, 2] * (len(batches) // 3)
+    keys, residuals = np.empty((4, 3, 24, 24), np.uint8), np.empty((4, 3, 3, 24, 24), np.int16)
+    for number, batch in enumerate(batches):
+        for place, counts in enumerate(batch.mask.tolist()):
+            clip = plain(dataset, number // 3 * 4 + place if counts else 0)
+            write_view(clip, square_view(48, 64, batch.crop, 3), keys, residuals)
+            np.testing.assert_array_equal(batch.keys[place].numpy(), keys)
+            np.testing.assert_array_equal(batch.residuals[place].numpy(), residuals)
+    assert not torch.equal(batches[0].keys, batches[2].keys)
+
+
+def test_a_pass_of_several_crops_stopped_between_two_goes_on_at_the_next(shards):
+    dataset = open_shards(shards, "test")
+    settings = {"training": False, "batch_size": 2, "num_crops": 3}
+    whole = list(make(dataset, **settings))
+    for num_seen in range(len(whole)):
+        loader = make(dataset, **settings)
+        loader.load_state_dict({"epoch": 0, "next_batch": num_seen})
+        rest = list(loader)
+        assert [(batch.video_ids, batch.crop) for batch in rest] == [
+            (batch.video_ids, batch.crop) for batch in whole[num_seen:]
+        ]
+        assert torch.equal(rest[0].residuals, whole[num_seen].residuals)
+    assert loader.state_dict() == {"epoch": 1, "next_batch": 0}
+
+
+def test_multi_scale_crops_cut_keys_and_residuals_alike(shards):
+    """Against the definition: each clip cut by the view that its seed, epoch and number draw."""
+    dataset = open_shards(shards, "train")
+    numbers = {(row.video, row.clip_index): number for number, row in enumerate(dataset.clips)}
+    keys, residuals = np.empty((4, 3, 32, 32), np.uint8), np.empty((4, 3, 3, 32, 32), np.int16)
+    loader = make(dataset, crop="multi-scale", crop_sides=(1.0, 0.5))
+    views = set()
+    for batch in loader:
+        for place, row in enumerate(zip(batch.video_ids, batch.clip_indices.tolist(), strict=True)):
+            generator = np.random.default_rng([1, 0, numbers[row]])
+            view = multi_scale_view(48, 64, generator, flip=True, sides=(1.0, 0.5))
+            write_view(dataset[numbers[row]], view, keys, residuals)
+            np.testing.assert_array_equal(batch.keys[place].numpy(), keys)
+            np.testing.assert_array_equal(batch.residuals[place].numpy(), residuals)
+            views.add((view.height, view.width))
+    assert views <= {(48, 48), (48, 24), (24, 48), (24, 24)}
+    assert len(views) > 2
 
 
 def test_without_augmentation_a_clip_comes_as_it_was_stored(shards):

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from respike.data.augment import centre_view, square_view
+from respike.data.crops import centre_view, square_view
 from respike.data.dataset import ClipRow, ShardDataset
 from respike.data.views import Views, parse_views, spread_clips
 from respike.errors import SettingError

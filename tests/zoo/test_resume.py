@@ -13,6 +13,7 @@ import torch
 from respike.errors import CheckpointError, MismatchError, RespikeError, StoppedError
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.history import read_history
+from respike.zoo.train_config import TrainConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.processes import forking_context
@@ -232,6 +233,25 @@ def test_a_run_is_not_resumed_with_other_settings(undisturbed, tmp_path, changes
     with pytest.raises(MismatchError) as caught:
         run(undisturbed if is_done else tmp_path, config=dataclasses.replace(CONFIG, **changes))
     assert all(name in caught.value.problem for name in changes)
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_run_from_before_a_setting_came_to_be_goes_on_with_its_default(
+    undisturbed, tmp_path, monkeypatch, is_done
+) -> None:
+    def without_crop(self: TrainConfig) -> dict:
+        return {name: value for name, value in told(self).items() if name != "crop"}
+
+    told = TrainConfig.to_json
+    with monkeypatch.context() as earlier:
+        earlier.setattr(TrainConfig, "to_json", without_crop)
+        _cut_short(tmp_path)
+        if is_done:
+            run(tmp_path)
+    with pytest.raises(MismatchError, match="crop"):
+        run(tmp_path, config=dataclasses.replace(CONFIG, crop="multi-scale"))
+    run(tmp_path)
+    assert weights_of(tmp_path) == weights_of(undisturbed)
 
 
 def test_how_often_to_save_may_change(undisturbed, tmp_path) -> None:

@@ -1,5 +1,6 @@
 """Scoring: what counts, what is refused."""
 
+import dataclasses
 import math
 
 import pytest
@@ -98,9 +99,10 @@ def test_a_class_without_clips_has_no_share() -> None:
 
 def test_a_clip_is_the_mean_of_its_crops_and_a_video_of_all_its_views() -> None:
     # of video a: one clip sure of the right class in one crop of three, another sure of it in all
-    sources = [Batches([_batch([0, 0], ["a", "a"], [0, 1])]) for _ in range(3)]
+    batch = _batch([0, 0], ["a", "a"], [0, 1])
+    source = Batches([dataclasses.replace(batch, crop=crop) for crop in range(3)])
     answers = [YES, YES, NO, YES, NO, YES]
-    predictions = predict(Oracle(answers), sources, num_classes=2)
+    predictions = predict(Oracle(answers), source, num_classes=2)
     scores = score_predictions(predictions)
     assert (scores.num_views, scores.num_clips, scores.num_videos) == (6, 2, 1)
     assert scores.clip.top1 == pytest.approx(0.5)

@@ -26,6 +26,13 @@ from respike.zoo.train_config import TrainConfig
         ("ema_decay", 1.0),
         ("crop_scale", (0.5, 0.2)),
         ("crop_scale", (0.0, 0.2)),
+        ("crop", "random"),
+        ("crop_sides", ()),
+        ("crop_sides", (1.0, 1.0)),
+        ("crop_sides", (0.5, 1.0)),
+        ("crop_sides", (1.2, 1.0)),
+        ("crop_sides", (1.0, 0.0)),
+        ("crop_sides", (float("nan"),)),
         ("optimizer", "adamm"),
     ],
 )
