@@ -105,7 +105,7 @@ def encode_sample(
     return members | {EVENTS_MEMBER: encode_events(planes, threshold, color), INFO_MEMBER: encode_info(info)}
 
 
-def _check_key_frame(content: bytes, size: tuple[int, int] | None) -> None:
+def _check_key_frame(content: bytes, size: tuple[int, int]) -> None:
     """Hold the header of a key frame against the (height, width) that it should have; takes no memory."""
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(content)
@@ -113,20 +113,14 @@ def _check_key_frame(content: bytes, size: tuple[int, int] | None) -> None:
         raise ShardError(f"a key frame cannot be decoded: {error}") from error
     if height * width > _MAX_KEY_PIXELS:
         raise ShardError(f"a key frame says it has {width}x{height} pixels")
-    if size not in (None, (height, width)):
+    if size != (height, width):
         raise ShardError(f"a key frame is {(height, width)}, the events are {size}")
 
 
-def decode_key_frame(content: bytes) -> NDArray[np.uint8]:
-    """Decode a key frame to uint8 RGB `[H, W, 3]`. Raises ShardError on damage and on absurd sizes."""
-    _check_key_frame(content, None)
-    return _decode_checked(content, None)
-
-
-def _decode_checked(content: bytes, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-    """Decode a key frame whose header is known to be right, into `out` if given."""
+def _decode_key_frame(content: bytes, out: NDArray[np.uint8]) -> None:
+    """Decode a key frame whose header is known to be right into `out`, uint8 RGB `[H, W, 3]`."""
     try:
-        return np.asarray(simplejpeg.decode_jpeg(content, "RGB", buffer=out))
+        simplejpeg.decode_jpeg(content, "RGB", buffer=out)
     except ValueError as error:
         raise ShardError(f"a key frame cannot be decoded: {error}") from error
 
@@ -157,7 +151,7 @@ def decode_sample(key: str, members: Mapping[str, bytes], settings: Mapping[str,
         # channels last in memory, as JPEG's decoder writes them
         pictures = np.empty((header.num_groups, header.height, header.width, 3), np.uint8)
         for picture, content in zip(pictures, key_frames, strict=True):
-            _decode_checked(content, picture)
+            _decode_key_frame(content, picture)
     except ShardError as error:
         raise ShardError(f"sample {key}: {error.problem}", error.hint or _VERIFY) from error
     keys = pictures.transpose(0, 3, 1, 2)

@@ -4,13 +4,12 @@ import hashlib
 import io
 import mmap
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from respike.errors import ShardError
-from respike.files import atomic_writer
 
 
 @dataclass(frozen=True)
@@ -75,16 +74,6 @@ class _HashingFile:
 
     def tell(self) -> int:
         return self.num_bytes
-
-
-def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> tuple[int, int, str]:
-    """Write `samples` (key, members) to `path` atomically; return (samples, bytes, SHA-256)."""
-    with atomic_writer(path) as file:
-        writer = ShardWriter(file)
-        for key, members in samples:
-            writer.add(key, members)
-        num_bytes, sha256 = writer.close()
-    return writer.num_samples, num_bytes, sha256
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,23 @@
 """Forging: shards changed by hand with an index that fits them, as a hostile or faulty writer would leave them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from respike.data import index
-from respike.data.shards import ShardReader, write_shard
+from respike.data.shards import ShardReader, ShardWriter
 from respike.files import seal, sha256_of_bytes, unseal
 
 Samples = list[tuple[str, dict[str, bytes]]]
+
+
+def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> tuple[int, int, str]:
+    """Write `samples` (key, members) to `path`; return how many they are, bytes, SHA-256."""
+    with path.open("wb") as file:
+        writer = ShardWriter(file)
+        for key, members in samples:
+            writer.add(key, members)
+        return writer.num_samples, *writer.close()
 
 
 def reseal(out: Path, change: Callable[[dict], None] = lambda value: None) -> None:

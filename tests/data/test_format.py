@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 import zstandard
 from respike.data import events_member
 from respike.data import format as fmt
-from respike.data.shards import write_shard
 from respike.errors import ShardError
 from respike.sample import ClipInfo
+
+from tests.data.forging import write_shard
 
 FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "shard-format.md"
 INFO = ClipInfo(
@@ -136,7 +138,7 @@ def test_a_huge_jpeg_is_refused_from_its_header():
     place = jpeg.index(b"\xff\xc0") + 5
     jpeg[place : place + 4] = struct.pack(">HH", 30000, 30000)
     with pytest.raises(ShardError, match="30000x30000"):
-        fmt.decode_key_frame(bytes(jpeg))
+        fmt.decode_sample("k", make_sample() | {"key00.jpg": bytes(jpeg)})
 
 
 @pytest.mark.parametrize("member", ["events", "json", "key01.jpg"])
@@ -162,7 +164,8 @@ def test_json_with_an_unknown_field_is_refused():
 def test_ycc_key_frames_keep_the_planes_colours():
     grey = np.full((16, 16), 90, np.uint8)
     chroma = np.full((8, 8), 128, np.uint8)
-    picture = fmt.decode_key_frame(fmt.encode_key_frame((grey, chroma, np.full((8, 8), 168, np.uint8)), "ycc", 95))
+    content = fmt.encode_key_frame((grey, chroma, np.full((8, 8), 168, np.uint8)), "ycc", 95)
+    picture = simplejpeg.decode_jpeg(content, "RGB")
     np.testing.assert_allclose(picture[8, 8], [90 + 1.402 * 40, 90 - 0.714136 * 40, 90], atol=3)
 
 
