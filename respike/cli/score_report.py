@@ -8,8 +8,10 @@ if TYPE_CHECKING:
     from respike.zoo.metrics import Accuracy
     from respike.zoo.provenance import Provenance
     from respike.zoo.score_set import ScoreSet
+    from respike.zoo.scoring import Scores
 
 _COLUMNS = ("top-1", "top-5", "mean class", "calibration error")
+_SHOWN_MISSING = 3
 _FORCED = "forced: checkpoint and data do not fit, so this is no result to report"
 
 
@@ -26,7 +28,7 @@ def report(scored: "Scored", *, per_class: bool) -> None:
     if per_class:
         _print_classes(scored)
     if scores.provenance is not None:
-        render.print_facts(_facts(scores.provenance, scores.num_views))
+        render.print_facts(_facts(scores.provenance, scores))
     if scores.forced:
         _print_forced(scores.provenance)
     render.print_line(f"data fingerprint {scores.fingerprint}")
@@ -57,7 +59,7 @@ def report_set(scored: "Sequence[Scored]", together: "ScoreSet", *, per_class: b
         if per_class:
             _print_classes(each)
         if each.scores.provenance is not None:
-            render.print_facts(_facts(each.scores.provenance, each.scores.num_views), title=each.title)
+            render.print_facts(_facts(each.scores.provenance, each.scores), title=each.title)
         if each.scores.forced:
             _print_forced(each.scores.provenance)
 
@@ -80,19 +82,29 @@ def _data(provenance: "Provenance | None") -> str:
     return f"{provenance.dataset}{'' if provenance.split is None else f' split {provenance.split}'}"
 
 
-def _facts(provenance: "Provenance", num_views: int) -> dict[str, str]:
+def _facts(provenance: "Provenance", scores: "Scores") -> dict[str, str]:
     settings = provenance.settings
     names = ("sampling", "clip_length", "stride", "frame_stride", "threshold", "color")
     asked = "all stored clips" if provenance.clips_asked is None else f"at most {provenance.clips_asked} clips"
     crops = "centre crop" if provenance.crops == 1 else f"{provenance.crops} crops"
     return {
-        "views": f"{num_views:,}: {asked} of a video, {crops} of {provenance.image_size} pixels",
+        "views": f"{scores.num_views:,}: {asked} of a video, {crops} of {provenance.image_size} pixels",
         "clips": ", ".join(f"{name.replace('_', ' ')} {settings[name]}" for name in names if name in settings),
-        "missing": f"{provenance.num_skipped:,} of the {provenance.num_listed:,} videos listed, in all subsets",
+        "missing": _missing(provenance, scores.num_videos),
         "network": f"{provenance.network}, {provenance.branches}, epoch {provenance.epoch}, "
         f"weights {provenance.weights_sha256[:12]}",
         "made by": f"respike {provenance.respike_version}, torch {provenance.torch_version}, {provenance.device}",
     }
+
+
+def _missing(provenance: "Provenance", num_scored: int) -> str:
+    """How many videos of the subset could not be scored, and the first of them."""
+    names = provenance.missing
+    if names is None:
+        return f"{provenance.num_skipped:,} of the {provenance.num_listed:,} videos listed, in all subsets"
+    count = f"{len(names):,} of the {num_scored + len(names):,} videos of {provenance.subset}"
+    more = f" and {len(names) - _SHOWN_MISSING:,} more" if len(names) > _SHOWN_MISSING else ""
+    return f"{count}{': ' if names else ''}{', '.join(names[:_SHOWN_MISSING])}{more}"
 
 
 def _print_forced(provenance: "Provenance | None") -> None:

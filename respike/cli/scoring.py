@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from respike.data import ShardDataset
+    from respike.data.index import DatasetIndex
     from respike.data.views import Views
     from respike.progress import Progress
     from respike.zoo.checkpoint import CheckpointSpec
@@ -149,9 +150,20 @@ def open_candidate(
         crops=request.views.crops,
         device=describe_device(device),
         overruled=overruled,
+        missing=_find_missing(stored.index, subset),
     )
     chosen = spread_clips(stored, request.views.clips)
     return Candidate(model=model, dataset=chosen, image_size=spec.image_size, provenance=provenance)
+
+
+def _find_missing(index: "DatasetIndex", subset: str) -> tuple[str, ...] | None:
+    """The listed videos of a subset that stand in no shard; None where the shards do not say of which they are."""
+    from respike.data.index import read_skipped
+
+    skipped = read_skipped(index)
+    if skipped is None or any(video.subset is None for video in skipped):
+        return None
+    return tuple(video.video for video in skipped if video.subset == subset)
 
 
 def _warn_of_few(stored: "ShardDataset", views: "Views", progress: "Progress") -> None:

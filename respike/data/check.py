@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from respike import faults
-from respike.data.building.build import SkippedVideo
 from respike.data.building.guilt import DEFAULT_VIDEO_TIMEOUT_SECONDS, refuse_guilty
 from respike.data.decode import Decoding, check_header, probe
 from respike.data.engines import local
 from respike.data.engines.base import Death, Report, try_again
-from respike.data.index import jsonl
+from respike.data.index import SkippedVideo, jsonl
 from respike.errors import UnreadableVideoError
 from respike.files import write_atomically
 from respike.progress import SILENCE, Progress
@@ -80,7 +79,7 @@ def check(
     """
     started = time.perf_counter()
     found = [
-        SkippedVideo(video=video.video_id, stage=MISSING, reason="listed, but not on disk")
+        SkippedVideo(video=video.video_id, subset=video.subset, stage=MISSING, reason="listed, but not on disk")
         for video in listing.videos
         if video.path is None
     ]
@@ -101,7 +100,7 @@ def check(
 
 
 def write_report(report: CheckReport, path: Path) -> None:
-    """Write the faults as JSON lines of video, stage and reason, as `skipped.jsonl` has them."""
+    """Write the faults as JSON lines of video, subset, stage and reason, as `skipped.jsonl` has them."""
     write_atomically(path, jsonl([asdict(fault) for fault in report.faults]))
 
 
@@ -152,7 +151,9 @@ def check_videos(task: CheckTask, report: Report) -> list[SkippedVideo]:
             faults.reach("decode", video.video_id)
             _check_video(video, task.full, report)
         except UnreadableVideoError as error:
-            found.append(SkippedVideo(video=video.video_id, stage=error.stage, reason=error.reason))
+            found.append(
+                SkippedVideo(video=video.video_id, subset=video.subset, stage=error.stage, reason=error.reason)
+            )
     return found
 
 

@@ -50,8 +50,24 @@ class VideoRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SkippedVideo:
+    """A listed video that was not written: at which stage it failed and why.
+
+    `subset` is None in sets of earlier days, which do not say.
+    """
+
+    video: str
+    stage: str
+    reason: str
+    subset: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetIndex:
-    """All that is known of a set of shards without opening one."""
+    """All that is known of a set of shards without opening one.
+
+    `skipped_sha256` is the checksum of skipped.jsonl, None in sets of earlier days.
+    """
 
     root: Path
     spec: DataSpec
@@ -62,6 +78,7 @@ class DatasetIndex:
     num_skipped: int
     num_clips: int
     event_density: float
+    skipped_sha256: str | None = None
 
 
 def jsonl(rows: list[dict[str, Any]]) -> str:
@@ -129,6 +146,7 @@ def parse_index(root: Path, value: Mapping[str, Any], videos: bytes | None) -> D
             num_skipped=counts["skipped"],
             num_clips=value["num_clips"],
             event_density=value["event_density"],
+            skipped_sha256=counts.get("skipped_sha256"),
         )
         _check_facts(index)
         if videos is not None:
@@ -136,6 +154,30 @@ def parse_index(root: Path, value: Mapping[str, Any], videos: bytes | None) -> D
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ShardError(f"the index of {root} does not hold what it should: {error}", _AGAIN) from error
     return index
+
+
+def read_skipped(index: DatasetIndex) -> tuple[SkippedVideo, ...] | None:
+    """The videos that are listed and stand in no shard; None where skipped.jsonl was not kept beside the shards.
+
+    Raises ShardError where it was cut or changed.
+    """
+    if not index.num_skipped:
+        return ()
+    path = index.root / SKIPPED_NAME
+    try:
+        content = path.read_bytes()
+        if index.skipped_sha256 not in (None, sha256_of_bytes(content)):
+            raise ValueError("was changed after it was written")
+        rows = tuple(SkippedVideo(**row) for row in parse_jsonl(content))
+        if not all(isinstance(row.video, str) for row in rows):
+            raise ValueError("a video's name is no text")
+        if len(rows) != index.num_skipped:
+            raise ValueError(f"has {len(rows)} rows, the index says {index.num_skipped}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ShardError(f"{path}: {error}", _AGAIN) from error
+    return rows
 
 
 def parse_jsonl(content: bytes) -> list[dict[str, Any]]:
@@ -165,6 +207,9 @@ def _check_facts(index: DatasetIndex) -> None:
     settings = index.spec.settings
     for name in ("stride", "clip_length", "threshold", "short_side"):
         if type(settings[name]) is not int or settings[name] < 1:
+            raise ValueError(f"{name} is {settings[name]!r}")
+    for name in ("eval_clips", "clips_per_video"):
+        if name in settings and (type(settings[name]) is not int or settings[name] < 1):
             raise ValueError(f"{name} is {settings[name]!r}")
     if settings["color"] not in COLORS:
         raise ValueError(f"color is {settings['color']!r}")

@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from respike.data.building.build import SkippedVideo, after_deaths
+from respike.data.building.build import after_deaths
 from respike.data.building.guilt import DEFAULT_VIDEO_TIMEOUT_SECONDS
 from respike.data.building.plan import Part, ShardTask, plan_shards
 from respike.data.building.tally import Speed, Tally
 from respike.data.building.work import make_shard
 from respike.data.engines import inline, local
 from respike.data.engines.base import Engine
+from respike.data.index import SkippedVideo
 from respike.data.output.finish import Mark, PrepareSummary, summarise, write_index
 from respike.data.output.remote_output import open_output
 from respike.data.output.state import OutputState

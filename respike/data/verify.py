@@ -18,6 +18,7 @@ from respike.data.verify_shard import ShardCheck, check_shard
 from respike.errors import RespikeError, ShardError
 from respike.files import seal, sha256_of_bytes, unseal
 from respike.progress import SILENCE, Progress
+from respike.sample import SUBSETS
 
 # what the dataset card, and so every hub, takes for shards
 _SHARD_LIKE = re.compile(r"(?:train|val|test)-.*\.tar")
@@ -166,8 +167,11 @@ class _Looking:
             self._fault(SKIPPED_NAME, f"has {len(rows)} rows, the index says {index.num_skipped}")
         written = {video.video for video in index.videos}
         for row in rows:
-            if set(row) != {"video", "stage", "reason"}:
-                self._fault(SKIPPED_NAME, f"a row holds {', '.join(row)}, not video, stage and reason")
+            # sets of earlier days lack the subset
+            if set(row) | {"subset"} != {"video", "subset", "stage", "reason"}:
+                self._fault(SKIPPED_NAME, f"a row holds {', '.join(row)}, not video, subset, stage and reason")
+            elif row.get("subset") not in (*SUBSETS, None):
+                self._fault(SKIPPED_NAME, f"{row['video']!r} is said to be of subset {row['subset']!r}")
             elif row["video"] in written:
                 self._fault(SKIPPED_NAME, f"{row['video']!r} was skipped, and written by {VIDEOS_NAME}")
 

@@ -17,7 +17,8 @@ class Provenance:
     """What lies behind a score.
 
     - The data: `dataset`, `split`, `subset`, `settings` of `respike prepare`, `fingerprint`; of its videos, all
-      subsets together, `num_listed` and `num_skipped` (missing or broken, so that nothing could be scored).
+      subsets together, `num_listed` and `num_skipped` (missing or broken, so that nothing could be scored); `missing`
+      names those of the subset, None where the shards do not say of which subset they are.
     - The network: `checkpoint` as it was named, `weights_sha256`, `network`, `branches`, `image_size` in pixels,
       `epoch`, and the fingerprint of the data it was `trained_on`.
     - How: `views_asked`, clips of a video (None: all stored) and crops of a clip; `device`, `respike_version`,
@@ -43,18 +44,25 @@ class Provenance:
     crops: int
     device: str
     overruled: tuple[str, ...] = ()
+    missing: tuple[str, ...] | None = None
     respike_version: str = __version__
     torch_version: str = field(default_factory=lambda: str(torch.__version__))
 
     def to_json(self) -> dict[str, Any]:
         """The provenance as plain JSON values."""
-        return dataclasses.asdict(self) | {"settings": dict(self.settings), "overruled": list(self.overruled)}
+        lists = {"overruled": list(self.overruled), "missing": None if self.missing is None else list(self.missing)}
+        return dataclasses.asdict(self) | {"settings": dict(self.settings)} | lists
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Provenance":
         """Read what `to_json` gave. Raises RespikeError that names a missing or unknown field."""
         try:
-            return cls(**{**value, "overruled": tuple(value["overruled"])})
+            missing = value.get("missing")
+            lists = {
+                "overruled": tuple(value["overruled"]),
+                "missing": None if missing is None else tuple(map(str, missing)),
+            }
+            return cls(**{**value, **lists})
         except (KeyError, TypeError) as error:
             raise RespikeError(f"the provenance does not hold what it should: {error}") from error
 

@@ -11,6 +11,7 @@ import torch
 from respike.data import open_shards
 from respike.data.prepare import prepare
 from respike.data.settings import PrepareSettings
+from respike.data.verify import verify
 from respike.sample import DataSpec, VideoListing
 from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, save_checkpoint
 from respike.zoo.models import create_model
@@ -18,6 +19,7 @@ from respike.zoo.seen import hash_video
 
 from tests.cli.conftest import Answer
 from tests.conftest import listing_of
+from tests.data.forging import reseal
 
 Call = Callable[..., Answer]
 
@@ -108,9 +110,47 @@ def test_missing_videos_are_counted(call: Call, video_folder: Path, tmp_path: Pa
     listing = dataclasses.replace(listing, videos=(gone, *listing.videos[1:]))
     prepare(listing, tmp_path / "shards", PrepareSettings(clip_length=8), num_workers=1)
     answer = call("score", "runs/1", "--data", tmp_path / "shards")
-    assert "1 of the 12 videos listed" in answer.out
+    assert f"1 of the 4 videos of test: {gone.video_id}" in answer.out
     known = told_by(call("score", "runs/1", "--data", tmp_path / "shards", "--json"))["provenance"]
-    assert (known["num_listed"], known["num_skipped"]) == (12, 1)
+    assert (known["num_listed"], known["num_skipped"], known["missing"]) == (12, 1, [gone.video_id])
+    # of the training videos none is missing
+    trained_on = ("--subset", "train", "--force", "--json")
+    assert told_by(call("score", "runs/1", "--data", tmp_path / "shards", *trained_on))["provenance"]["missing"] == []
+
+
+@pytest.mark.parametrize("what", ["without subsets", "not there"])
+def test_missing_videos_of_older_and_bare_sets_are_counted_over_all_subsets(
+    call: Call, video_folder: Path, tmp_path: Path, what: str
+) -> None:
+    listing = make_split(listing_of(video_folder), 1)
+    listing = dataclasses.replace(
+        listing, videos=(dataclasses.replace(listing.videos[0], path=None), *listing.videos[1:])
+    )
+    out = tmp_path / "shards"
+    prepare(listing, out, PrepareSettings(clip_length=8), num_workers=1)
+    if what == "not there":
+        (out / "skipped.jsonl").unlink()
+    else:
+        row = json.loads((out / "skipped.jsonl").read_text())
+        del row["subset"]
+        (out / "skipped.jsonl").write_text(json.dumps(row) + "\n")
+        reseal(out)
+        assert not verify(out).faults
+    assert "1 of the 12 videos listed, in all subsets" in call("score", "runs/1", "--data", out).out
+    assert told_by(call("score", "runs/1", "--data", out, "--json"))["provenance"]["missing"] is None
+
+
+def test_a_changed_list_of_missing_videos_is_refused(call: Call, video_folder: Path, tmp_path: Path) -> None:
+    listing = make_split(listing_of(video_folder), 1)
+    listing = dataclasses.replace(
+        listing, videos=(dataclasses.replace(listing.videos[0], path=None), *listing.videos[1:])
+    )
+    prepare(listing, tmp_path / "shards", PrepareSettings(clip_length=8), num_workers=1)
+    path = tmp_path / "shards" / "skipped.jsonl"
+    path.write_text(path.read_text().replace('"test"', '"train"'))
+    answer = call("score", "runs/1", "--data", tmp_path / "shards")
+    assert (answer.code, answer.out) == (1, "")
+    assert "skipped.jsonl: was changed after it was written" in answer.err
 
 
 @pytest.mark.parametrize(

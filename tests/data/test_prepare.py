@@ -58,6 +58,10 @@ def test_an_unreadable_video_is_skipped_recorded_and_counted(tmp_path, listing):
         listing.videos[1].video_id: "open",
         listing.videos[4].video_id: "missing",
     }
+    assert {row["video"]: row["subset"] for row in rows} == {
+        listing.videos[number].video_id: listing.videos[number].subset for number in (1, 4)
+    }
+    assert {listing.videos[number].subset for number in (1, 4)} == {"train", "test"}
     assert {row.video for row in read_index(tmp_path / "out").videos}.isdisjoint(row["video"] for row in rows)
 
 

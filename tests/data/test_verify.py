@@ -166,7 +166,8 @@ def test_a_row_that_contradicts_the_shards_is_refused(out, field, value):
     ("rows", "said"),
     [
         ([], "has 0 rows, the index says 1"),
-        ([{"video": "x"}], "holds video, not video, stage and reason"),
+        ([{"video": "x"}], "holds video, not video, subset, stage and reason"),
+        ([{"video": "x", "stage": "open", "reason": "x", "subset": "all"}], "'x' is said to be of subset 'all'"),
         ([{"video": "wave/v00.mp4", "stage": "open", "reason": "x"}], "'wave/v00.mp4' was skipped, and written"),
         (["x"], "no JSON lines: a row is no JSON object"),
     ],

@@ -6,7 +6,7 @@ This is what a worker runs. It loads no torch.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,19 +16,11 @@ from respike.data.building.notes import Beat, VideoNote
 from respike.data.building.plan import ShardTask
 from respike.data.encode import ClipSink, EncodedClip, EncodedVideo, encode_video
 from respike.data.engines.base import MAX_ATTEMPTS, Death, Report
+from respike.data.index import SkippedVideo
 from respike.data.shards import ShardWriter
 from respike.errors import RespikeError, UnreadableVideoError
 from respike.files import atomic_writer, seal, write_atomically, write_error
 from respike.sample import VideoRef
-
-
-@dataclass(frozen=True, kw_only=True)
-class SkippedVideo:
-    """A listed video that was not written: at which stage it failed and why."""
-
-    video: str
-    stage: str
-    reason: str
 
 
 def build_shard(task: ShardTask, report: Report) -> dict[str, Any]:
@@ -194,7 +186,7 @@ class _NoSink:
 
 
 def _skipped(video: VideoRef, error: UnreadableVideoError) -> dict[str, str]:
-    return asdict(SkippedVideo(video=video.video_id, stage=error.stage, reason=error.reason))
+    return asdict(SkippedVideo(video=video.video_id, subset=video.subset, stage=error.stage, reason=error.reason))
 
 
 def _video_row(video: VideoRef, shard: str, num_clips: int, encoded: EncodedVideo) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from respike.data import index
-from respike.data.building.build import SkippedVideo
 from respike.data.building.plan import Part
 from respike.data.building.tally import Speed
 from respike.data.format import FORMAT_VERSION
@@ -38,7 +37,7 @@ class PrepareSummary:
     num_bytes: int
     event_density: float
     seconds: float
-    skipped_videos: tuple[SkippedVideo, ...]
+    skipped_videos: tuple[index.SkippedVideo, ...]
     num_partial: int = 0
     speed: Speed = field(default_factory=Speed)
     part: Part | None = None
@@ -63,7 +62,7 @@ def summarise(out: Path | str, marks: Sequence[Mark], part: Part | None = None) 
         num_bytes=sum(shard["num_bytes"] for shard in shards),
         event_density=_density(marks),
         seconds=0.0,
-        skipped_videos=tuple(SkippedVideo(**row) for row in skipped),
+        skipped_videos=tuple(index.SkippedVideo(**row) for row in skipped),
         num_partial=sum("partial" in row for row in rows),
         part=part,
     )

@@ -45,6 +45,12 @@ class ShardCache:
                     )
                 write_atomically(root / name, content)
             found = read_index(root)
+            # not every copy of a set has it; an older one must not stand for it
+            skipped = self._remote.read(index.SKIPPED_NAME) if found.num_skipped else None
+            if skipped is None:
+                (root / index.SKIPPED_NAME).unlink(missing_ok=True)
+            else:
+                write_atomically(root / index.SKIPPED_NAME, skipped)
         for row in found.shards:
             # both become parts of a path
             if not _PLAIN_NAME.fullmatch(row.name) or not _SHA256.fullmatch(row.sha256):

@@ -1,11 +1,13 @@
 """The cache of remote shards promises: what is read from it is what the index at the address says now."""
 
+import dataclasses
 import json
 import pickle
 
 import numpy as np
 import pytest
 from respike.data import open_shards
+from respike.data.index import read_skipped
 from respike.data.prepare import PrepareSettings, prepare
 from respike.data.remote import storage
 from respike.data.remote.storage import RemoteFolder
@@ -56,6 +58,21 @@ def test_a_subset_alone_is_downloaded_and_once(remote, cache, monkeypatch):
     assert cached(cache) == ["test-000000.tar"]
     monkeypatch.setattr(RemoteFolder, "download", None)  # a second download would fail
     np.testing.assert_array_equal(open_shards(remote.address, "test")[0].keys, dataset[0].keys)
+
+
+def test_the_list_of_skipped_videos_comes_with_the_index_and_goes_with_it(tmp_path, cache, video_folder):
+    listing = listing_of(video_folder)
+    videos = (dataclasses.replace(listing.videos[0], path=None), *listing.videos[1:])
+    out = tmp_path / "out"
+    prepare(dataclasses.replace(listing, videos=videos), out, PrepareSettings(short_side=32), num_workers=1)
+    remote = RemoteFolder(f"memory://{tmp_path.name}/skipped")
+    for path in out.iterdir():
+        if path.is_file():
+            remote.write(path.name, path.read_bytes())
+    (row,) = read_skipped(open_shards(remote.address, "test").index)
+    assert (row.video, row.subset) == (videos[0].video_id, "train")
+    remote.remove("skipped.jsonl")
+    assert read_skipped(open_shards(remote.address, "test").index) is None
 
 
 def test_a_changed_shard_of_the_same_size_is_noticed(remote, shards, cache, tmp_path):
