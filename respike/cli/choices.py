@@ -42,6 +42,7 @@ def check_fit(
     list_path: Path | None,
     clip_step: int | None,
     clips_per_video: int | None,
+    eval_clips: int | None,
 ) -> None:
     """Refuse options that would do nothing on this data set or with this sampling."""
     if list_path is not None and layout.name != "folder":
@@ -53,3 +54,5 @@ def check_fit(
         raise click.UsageError("--clip-step goes with --sampling dense; this is uniform")
     if clips_per_video is not None and sampling == "dense":
         raise click.UsageError("--clips-per-video goes with --sampling uniform; this is dense")
+    if eval_clips is not None and sampling == "dense":
+        raise click.UsageError("--eval-clips goes with --sampling uniform; dense stores every clip of a video")

@@ -24,6 +24,7 @@ Examples:
   respike prepare ucf101 --download
   respike prepare hmdb51 --root /data/hmdb51 --split 2 --workers 16
   respike prepare kinetics400 --root /data/k400 --stride 2 --clips-per-video 2
+  respike prepare kinetics400 --stride 2 --eval-clips 10   # for `respike score --views 10x3`
   respike prepare folder --root videos --list labels.csv --out shards/mine
   respike prepare ucf101 --retry-skipped --video-timeout 600
   respike prepare kinetics400 --engine ray --ray-address head:6379 --out s3://bucket/k400
@@ -45,6 +46,7 @@ Examples:
 @click.option("--sampling", type=click.Choice(["dense", "uniform"]), help="How clips are cut.  [default: by data set]")
 @click.option("--clip-step", type=int, help="dense: frames from clip to clip.  [default: clip length]")
 @click.option("--clips-per-video", type=int, help="uniform: clips drawn from a training video.  [default: 4]")
+@click.option("--eval-clips", type=int, help="uniform: clips stored of a video to evaluate.  [default: 1]")
 @click.option("--frame-stride", default=1, show_default=True, help="Take every n-th frame of the video.")
 @click.option("--split", type=int, help="Which official split.  [default: 1 where there are splits]")
 @click.option("--short-side", default=256, show_default=True, help="Most pixels of the short side; never scaled up.")
@@ -116,6 +118,7 @@ def command(
     sampling: "Sampling | None",
     clip_step: int | None,
     clips_per_video: int | None,
+    eval_clips: int | None,
     frame_stride: int,
     split: int | None,
     short_side: int,
@@ -157,13 +160,22 @@ def command(
     existing = choose_existing(resume=resume, retry_skipped=retry_skipped, overwrite=overwrite, part=part)
     layout = LAYOUTS.get(dataset)
     sampling = sampling or layout.default_sampling
-    check_fit(layout, sampling, split=split, list_path=list_path, clip_step=clip_step, clips_per_video=clips_per_video)
+    check_fit(
+        layout,
+        sampling,
+        split=split,
+        list_path=list_path,
+        clip_step=clip_step,
+        clips_per_video=clips_per_video,
+        eval_clips=eval_clips,
+    )
     settings = PrepareSettings(
         stride=stride,
         clip_length=clip_length,
         sampling=sampling,
         clip_step=clip_step,
         clips_per_video=PrepareSettings.clips_per_video if clips_per_video is None else clips_per_video,
+        eval_clips=PrepareSettings.eval_clips if eval_clips is None else eval_clips,
         frame_stride=frame_stride,
         short_side=short_side,
         threshold=threshold,

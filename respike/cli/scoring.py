@@ -1,5 +1,6 @@
 """Scoring from the shell: which shards belong to which checkpoint, and what was asked of them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,10 +115,10 @@ def open_candidate(
 ) -> Candidate:
     """Open the shards that a checkpoint is to be scored on and compare the two.
 
-    Raises MismatchError that gives every reason why they do not fit, unless the request forces it.
+    Raises MismatchError that gives every reason why they do not fit, unless the request forces it, and RespikeError
+    where the shards were prepared with fewer clips of a video than the views ask for.
     """
     from respike.data import open_shards
-    from respike.data.views import spread_clips
     from respike.zoo.fitting import check_compatible, find_mismatches
     from respike.zoo.provenance import Provenance, describe_device
 
@@ -130,7 +131,7 @@ def open_candidate(
     overruled = find_mismatches(spec, stored.spec, videos)
     for reason in overruled:
         progress.warn(reason)
-    _warn_of_few(stored, request.views, progress)
+    chosen = _choose_clips(stored, data, subset, request.views, progress)
     provenance = Provenance(
         dataset=stored.spec.dataset,
         split=stored.spec.split,
@@ -152,7 +153,6 @@ def open_candidate(
         overruled=overruled,
         missing=_find_missing(stored.index, subset),
     )
-    chosen = spread_clips(stored, request.views.clips)
     return Candidate(model=model, dataset=chosen, image_size=spec.image_size, provenance=provenance)
 
 
@@ -166,14 +166,33 @@ def _find_missing(index: "DatasetIndex", subset: str) -> tuple[str, ...] | None:
     return tuple(video.video for video in skipped if video.subset == subset)
 
 
-def _warn_of_few(stored: "ShardDataset", views: "Views", progress: "Progress") -> None:
+def _choose_clips(
+    stored: "ShardDataset", data: str, subset: str, views: "Views", progress: "Progress"
+) -> "ShardDataset":
+    """The clips that `views` ask for.
+
+    Refuses more of a video than the shards were prepared with, and warns where all videos are too short for so many.
+    """
+    from respike.data.views import spread_clips
+
     if views.clips is None:
-        return
-    counts: dict[str, int] = {}
-    for row in stored.clips:
-        counts[row.video] = counts.get(row.video, 0) + 1
+        return stored
+    settings = stored.spec.settings
+    if settings.get("sampling") == "uniform":
+        name, usual = ("clips_per_video", 4) if subset == "train" else ("eval_clips", 1)
+        if (prepared := int(settings.get(name, usual))) < views.clips:
+            raise RespikeError(
+                f"{views.clips} clips of a video were asked for, {data} was prepared with {prepared} of {subset}",
+                f"prepare {stored.spec.dataset} again, as before but with --{name.replace('_', '-')} {views.clips} and "
+                f"another --out, or take --views {prepared}x{views.crops}",
+            )
+    counts = Counter(row.video for row in stored.clips)
     if (most := max(counts.values())) < views.clips:
-        progress.warn(f"{views.clips} clips of a video were asked for, the shards hold {most} at most")
+        more = (
+            "" if settings.get("sampling") == "uniform" else "; a smaller --clip-step at `respike prepare` stores more"
+        )
+        progress.warn(f"{views.clips} clips of a video were asked for, the shards hold {most} at most{more}")
+    return spread_clips(stored, views.clips)
 
 
 def score_candidate(

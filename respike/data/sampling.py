@@ -19,34 +19,42 @@ class SamplingSettings:
     """How clips are cut from a video.
 
     `dense`: `clip_length` consecutive frames, the next clip `clip_step` frames later (None: `clip_length`).
-    `uniform`: one frame from each of `clip_length` equal segments, `clips_per_video` seeded draws to train, the
-    middle of each segment to evaluate. `frame_stride` thins the frames first. Raises SettingError on values below 1.
+    `uniform`: one frame from each of `clip_length` equal segments, `clips_per_video` seeded draws to train,
+    `eval_clips` fixed views to evaluate, a single one being the middle of each segment. `frame_stride` thins the frames
+    first. Raises SettingError on values below 1, and on several `eval_clips` of `dense`, which takes every clip.
     """
 
     clip_length: int = 16
     sampling: Sampling = "dense"
     clip_step: int | None = None
     clips_per_video: int = 4
+    eval_clips: int = 1
     frame_stride: int = 1
 
     def __post_init__(self) -> None:
         if self.sampling not in SAMPLINGS:
             raise SettingError(f"sampling is {self.sampling!r}", f"choose from {', '.join(SAMPLINGS)}")
-        for name in ("clip_length", "clips_per_video", "frame_stride"):
+        for name in ("clip_length", "clips_per_video", "eval_clips", "frame_stride"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}", "it must be at least 1")
         if self.clip_step is not None and self.clip_step < 1:
             raise SettingError(f"clip_step is {self.clip_step}", "it must be at least 1")
+        if self.eval_clips > 1 and self.sampling == "dense":
+            raise SettingError(
+                f"eval_clips is {self.eval_clips}, sampling is dense",
+                "dense stores every clip of a video; for more of them choose a smaller clip_step",
+            )
 
 
 def plan_clips(
-    num_frames: int, settings: SamplingSettings, *, training: bool, video_id: str, seed: int = 0, num_views: int = 1
+    num_frames: int, settings: SamplingSettings, *, training: bool, video_id: str, seed: int = 0
 ) -> list[Clip]:
     """Choose the clips of a video of `num_frames` decoded frames.
 
     Indices are those of the source frames. A video shorter than a clip gives one clip that repeats its last frame.
-    `seed` and `video_id` decide the training draws of `uniform` alone; an evaluation takes `num_views` views, view i
-    the point (i + ½) / n of each segment. No frames give no clips.
+    `seed` and `video_id` decide the training draws of `uniform` alone; an evaluation takes n = `eval_clips` views, view
+    i the point (i + ½) / n of each segment. Views of a short video that are the same frames are one clip. No frames
+    give no clips.
     """
     num_thinned = -(-num_frames // settings.frame_stride)
     if num_thinned == 0:
@@ -58,7 +66,7 @@ def plan_clips(
     elif training:
         picks = _uniform_draws(num_thinned, settings, video_id, seed)
     else:
-        picks = [_uniform_view(num_thinned, settings.clip_length, view, num_views) for view in range(num_views)]
+        picks = _uniform_views(num_thinned, settings.clip_length, settings.eval_clips)
     padded = max(0, settings.clip_length - num_thinned)
     return [
         Clip(index=index, frame_indices=tuple(pick * settings.frame_stride for pick in clip), num_padded=padded)
@@ -76,11 +84,14 @@ def _segments(num_frames: int, clip_length: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-def _uniform_view(num_frames: int, clip_length: int, view: int, num_views: int) -> list[int]:
+def _uniform_views(num_frames: int, clip_length: int, num_views: int) -> list[list[int]]:
+    segments = _segments(num_frames, clip_length)
     # floor(first + length x (2 view + 1) / (2 n)), in integers so that no machine rounds it otherwise
-    return [
-        first + (end - first) * (2 * view + 1) // (2 * num_views) for first, end in _segments(num_frames, clip_length)
+    views = [
+        tuple(first + (end - first) * (2 * view + 1) // (2 * num_views) for first, end in segments)
+        for view in range(num_views)
     ]
+    return [list(view) for view in dict.fromkeys(views)]
 
 
 def _uniform_draws(num_frames: int, settings: SamplingSettings, video_id: str, seed: int) -> list[list[int]]:

@@ -9,6 +9,9 @@ from respike.data.events import check_threshold
 from respike.data.sampling import Sampling, SamplingSettings
 from respike.errors import SettingError
 
+# settings younger than some shards: told only where they say something, so that those shards keep their fingerprint
+UNTOLD_SETTINGS = {"eval_clips": 1}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSettings:
@@ -25,6 +28,7 @@ class PrepareSettings:
     sampling: Sampling = "dense"
     clip_step: int | None = None
     clips_per_video: int = 4
+    eval_clips: int = 1
     frame_stride: int = 1
     short_side: int = 256
     threshold: int = 8
@@ -61,9 +65,11 @@ class PrepareSettings:
             sampling=self.sampling,
             clip_step=self.clip_step,
             clips_per_video=self.clips_per_video,
+            eval_clips=self.eval_clips,
             frame_stride=self.frame_stride,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain JSON values."""
-        return dataclasses.asdict(self)
+        """The settings as plain JSON values; those of `UNTOLD_SETTINGS` only where they are others."""
+        told = dataclasses.asdict(self).items()
+        return {name: value for name, value in told if name not in UNTOLD_SETTINGS or value != UNTOLD_SETTINGS[name]}

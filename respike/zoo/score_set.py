@@ -70,7 +70,8 @@ def find_differences(sources: Sequence[Provenance]) -> tuple[str, ...]:
         for name in ("network", "branches", "image_size", "clips_asked", "crops", "subset")
     }
     for name in sorted({name for source in sources for name in source.settings} - {"seed"}):
-        facts[name] = [source.settings.get(name) for source in sources]
+        # a setting younger than some shards is told only where it is not the default
+        facts[name] = [source.settings.get(name, "the default") for source in sources]
     return tuple(
         f"{name.replace('_', ' ')} is {', '.join(map(str, values))}"
         for name, values in facts.items()

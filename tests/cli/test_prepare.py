@@ -71,7 +71,7 @@ def test_each_setting_has_an_option_with_its_default(field):
     option = option_of(field.name)
     assert option.opts == ["--" + field.name.replace("_", "-")]
     # None: the default hangs on the data set or the sampling, and is told in the help
-    told = f"[default: {field.default}]" if field.name == "clips_per_video" else "[default: "
+    told = f"[default: {field.default}]" if field.name in ("clips_per_video", "eval_clips") else "[default: "
     default = default_of(option)
     assert default == field.default or (default is None and told in option.help)
 
@@ -95,9 +95,11 @@ def test_every_option_reaches_the_settings(here, call):
     options = [part for name, value in given.items() for part in ("--" + name.replace("_", "-"), value)]
     assert call("prepare", "folder", "--workers", 1, "--quiet", "--out", "a", *options).code == 0
     assert open_shards("a").spec.settings == PrepareSettings(**given).to_json()
-    uniform = ("--sampling", "uniform", "--clips-per-video", 2)
+    uniform = ("--sampling", "uniform", "--clips-per-video", 2, "--eval-clips", 3)
     assert call("prepare", "folder", "--workers", 1, "--quiet", "--out", "b", *uniform).code == 0
-    assert open_shards("b").spec.settings == PrepareSettings(sampling="uniform", clips_per_video=2).to_json()
+    chosen = PrepareSettings(sampling="uniform", clips_per_video=2, eval_clips=3)
+    assert open_shards("b").spec.settings == chosen.to_json()
+    assert chosen.to_json()["eval_clips"] == 3
 
 
 def test_the_report_tells_counts_what_was_skipped_and_the_next_command(here, call):
@@ -226,6 +228,7 @@ def test_a_list_names_the_videos(here, call):
         (("folder", "--sampling", "uniform", "--clip-step", 8), "--clip-step goes with --sampling dense"),
         (("kinetics400", "--clip-step", 8), "--clip-step goes with --sampling dense"),
         (("ucf101", "--clips-per-video", 2), "--clips-per-video goes with --sampling uniform"),
+        (("ucf101", "--eval-clips", 10), "--eval-clips goes with --sampling uniform"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(call, arguments, said):

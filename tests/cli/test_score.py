@@ -179,8 +179,59 @@ def test_views_show_what_they_promise(call: Call, tmp_path: Path) -> None:
 def test_more_clips_than_there_are_is_said(call: Call) -> None:
     answer = call("score", "runs/1", "--views", "10x3")
     assert answer.code == 0
-    assert "10 clips of a video were asked for, the shards hold 5 at most" in answer.err
+    assert "10 clips of a video were asked for, the shards hold 5 at most; a smaller --clip-step" in answer.err
     assert "60: at most 10 clips of a video, 3 crops of 32 pixels" in answer.out
+
+
+@pytest.fixture(scope="session")
+def spread(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder: uniform shards with one view and with three of a video to evaluate, and a run for both."""
+    folder = tmp_path_factory.mktemp("spread")
+    for views in (1, 3):
+        settings = PrepareSettings(clip_length=8, sampling="uniform", clips_per_video=2, eval_clips=views)
+        prepare(make_split(listing_of(video_folder), 1), folder / f"views{views}", settings, num_workers=1)
+    write_run(folder / "run", open_shards(folder / "views1").spec)
+    return folder
+
+
+def test_uniform_shards_of_several_views_are_scored_on_all_of_them(call: Call, spread: Path, tmp_path: Path) -> None:
+    from respike.zoo.predictions import load_predictions
+
+    arguments = ["score", spread / "run", "--data", spread / "views3"]
+    told = told_by(call(*arguments, "--views", "3x3", "--predictions", tmp_path / "kept", "--json"))
+    assert (told["num_clips"], told["num_videos"], told["num_views"]) == (12, 4, 36)
+    kept, _, _ = load_predictions(tmp_path / "kept")
+    means = [kept.probabilities[kept.videos == video].mean(dim=0) for video in range(4)]
+    labels = [int(kept.labels[kept.videos == video][0]) for video in range(4)]
+    right = [int(mean.argmax()) == label for mean, label in zip(means, labels, strict=True)]
+    assert told["video"]["top1"] == sum(right) / 4
+    # the middle one of three views is the single view of the other set
+    one = told_by(call("score", spread / "run", "--data", spread / "views1", "--json"))
+    middle = told_by(call(*arguments, "--views", "1", "--json"))
+    assert [each["loss"] for each in (one, middle)] == [one["loss"]] * 2
+    assert one["num_views"] == middle["num_views"] == 4
+
+
+def test_training_sees_the_same_clips_however_many_views_are_stored(spread: Path) -> None:
+    trains = [(spread / f"views{views}/train-000000.tar").read_bytes() for views in (1, 3)]
+    assert trains[0] == trains[1]
+    assert [len(open_shards(spread / f"views{views}", "train")) for views in (1, 3)] == [16, 16]
+    assert [len(open_shards(spread / f"views{views}", "test")) for views in (1, 3)] == [4, 12]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), ["4 clips of a video were asked for", "prepared with 3 of test", "--eval-clips 4", "--views 3x3"]),
+        (("--subset", "train", "--force"), ["prepared with 2 of train", "--clips-per-video 4", "--views 2x3"]),
+    ],
+)
+def test_more_views_than_uniform_shards_were_prepared_with_say_what_to_prepare(
+    call: Call, spread: Path, arguments: tuple[str, ...], said: list[str]
+) -> None:
+    answer = call("score", spread / "run", "--data", spread / "views3", "--views", "4x3", *arguments)
+    assert (answer.code, answer.out) == (1, "")
+    assert all(each in answer.err for each in said), answer.err
 
 
 def test_kept_predictions_give_the_very_same_result_without_network_and_shards(

@@ -123,6 +123,25 @@ def test_other_settings_are_refused_and_named(tmp_path, listing):
     assert contents(tmp_path / "out") == before
 
 
+def test_another_number_of_views_to_evaluate_is_another_setting_and_one_is_what_there_always_was(tmp_path, listing):
+    one = dataclasses.replace(SMALL, sampling="uniform")
+    prepare(listing, tmp_path / "one", one, num_workers=1)
+    # a set from before the setting came to be says nothing of it, and is kept
+    assert "eval_clips" not in (tmp_path / "one" / "dataset.json").read_text()
+    assert prepare(listing, tmp_path / "one", one, num_workers=1).num_built == 0
+    several = dataclasses.replace(one, eval_clips=3)
+    with pytest.raises(MismatchError, match="eval_clips 1 → 3"):
+        prepare(listing, tmp_path / "one", several, num_workers=1)
+    prepare(listing, tmp_path / "three", several, num_workers=1)
+    with pytest.raises(MismatchError, match="eval_clips 3 → 1"):
+        prepare(listing, tmp_path / "three", one, num_workers=1)
+    sets = [read_index(tmp_path / name) for name in ("one", "three")]
+    assert sets[0].spec.fingerprint != sets[1].spec.fingerprint
+    clips = [{video.video: video.num_clips for video in found.videos if video.subset == "test"} for found in sets]
+    assert set(clips[0].values()) == {1}
+    assert set(clips[1].values()) == {3}
+
+
 def test_a_folder_in_use_is_refused_with_its_owner(tmp_path, listing):
     # the lock belongs to a process: another one must hold it
     script = (

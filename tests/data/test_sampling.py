@@ -5,10 +5,8 @@ from respike.data.sampling import SamplingSettings, plan_clips
 from respike.errors import SettingError
 
 
-def plan(num_frames, training=False, num_views=1, seed=0, video_id="v", **settings):
-    return plan_clips(
-        num_frames, SamplingSettings(**settings), training=training, video_id=video_id, seed=seed, num_views=num_views
-    )
+def plan(num_frames, training=False, seed=0, video_id="v", **settings):
+    return plan_clips(num_frames, SamplingSettings(**settings), training=training, video_id=video_id, seed=seed)
 
 
 def test_dense_takes_consecutive_frames_and_drops_the_incomplete_tail():
@@ -50,8 +48,30 @@ def test_uniform_evaluation_takes_the_middle_of_each_segment():
 
 
 def test_uniform_views_take_the_point_i_plus_a_half_over_n():
-    first, second = plan(160, sampling="uniform", num_views=2)
+    first, second = plan(160, sampling="uniform", eval_clips=2)
     assert (first.frame_indices[0], second.frame_indices[0]) == (2, 7)
+    ten = plan(300, sampling="uniform", eval_clips=10)
+    assert [clip.index for clip in ten] == list(range(10))
+    assert len({clip.frame_indices for clip in ten}) == 10
+    # the middle one of an odd number is the single one
+    assert (
+        plan(300, sampling="uniform", eval_clips=9)[4].frame_indices == plan(300, sampling="uniform")[0].frame_indices
+    )
+
+
+@pytest.mark.parametrize(("num_frames", "num_clips"), [(5, 1), (16, 1), (32, 2), (48, 3), (170, 10)])
+def test_views_of_a_short_video_that_are_the_same_frames_are_one_clip(num_frames, num_clips):
+    clips = plan(num_frames, sampling="uniform", eval_clips=10)
+    assert len({clip.frame_indices for clip in clips}) == len(clips) == num_clips
+
+
+def test_views_to_evaluate_are_none_to_train():
+    assert plan(300, sampling="uniform", training=True, eval_clips=10) == plan(300, sampling="uniform", training=True)
+
+
+def test_several_views_of_dense_sampling_are_refused():
+    with pytest.raises(SettingError, match="eval_clips is 10, sampling is dense"):
+        SamplingSettings(eval_clips=10)
 
 
 def test_uniform_training_draws_one_frame_from_each_segment():
@@ -69,7 +89,7 @@ def test_uniform_training_depends_on_seed_and_video_and_nothing_else():
     assert plan(200, sampling="uniform", training=True, video_id="w") != same[0]
 
 
-@pytest.mark.parametrize("name", ["clip_length", "clips_per_video", "frame_stride", "clip_step"])
+@pytest.mark.parametrize("name", ["clip_length", "clips_per_video", "eval_clips", "frame_stride", "clip_step"])
 def test_a_value_below_one_is_named(name):
     with pytest.raises(SettingError, match=f"{name} is 0"):
         SamplingSettings(**{name: 0})

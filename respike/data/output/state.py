@@ -13,7 +13,7 @@ from typing import Any
 from respike.data import index
 from respike.data.building.plan import STATE_FOLDER, Part, ShardTask
 from respike.data.remote.storage import RemoteFolder
-from respike.data.settings import PrepareSettings
+from respike.data.settings import UNTOLD_SETTINGS, PrepareSettings
 from respike.errors import MismatchError, RespikeError
 from respike.files import canonical_json, folder_lock, unseal, write_atomically
 from respike.sample import VideoListing
@@ -105,7 +105,8 @@ class OutputState:
         text = canonical_json(now)
         if not self._settings.is_file() and _write_new(self._settings, text):
             return
-        before = {"keep_partial": False} | self._read(self._settings)
+        usual = {"keep_partial": False, **UNTOLD_SETTINGS}
+        before, now = usual | self._read(self._settings), usual | now
         changed = sorted(name for name in now if before.get(name) != now[name])
         if changed == ["keep_partial"] and settings.keep_partial and retry:
             write_atomically(self._settings, text)
