@@ -44,7 +44,7 @@ def draw_curves(history: "Sequence[EpochRecord]", path: Path, *, metric: str = "
     heights = (3.4, 3.6, 2.4) if is_spiking else (3.4, 2.4)
     figure = Figure(figsize=(9, sum(heights)), layout="constrained")
     # rows of their own, so that the list of layers narrows none but its own
-    top, *middle, bottom = figure.subfigures(len(heights), 1, height_ratios=heights)
+    top, *middle, bottom = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     loss, accuracy = _subplots(top, 2, history)
     _draw(loss, "Loss", _told(history, "train_loss"), _validation(history, "loss"))
     _draw(accuracy, "Accuracy", _told(history, "train_accuracy"), _validation(history, metric))
@@ -118,8 +118,14 @@ def _draw_firing_rates(axes: Axes, history: "Sequence[EpochRecord]") -> None:
         axes.axhspan(low, high, color=_WARNING_COLOR, zorder=0)
         edge, side = (high, "top") if word == "dead" else (low, "bottom")
         axes.text(1, edge, word, transform=axes.get_yaxis_transform(), ha="right", va=side, fontsize=7)
-    legend = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=7)
-    legend.set_title("in the last epoch", prop={"size": 7})
+    axes.legend(
+        title="in the last epoch",
+        title_fontsize=7,
+        fontsize=7,
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+    )
 
 
 def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], path: Path) -> None:

@@ -37,6 +37,15 @@ class EpochRecord:
     memory_bytes: int = 0
     firing_rates: Mapping[str, float] = field(default_factory=dict)
 
+    def rank(self, metric: str) -> tuple[float, float]:
+        """What the best epoch has most of: the `metric` of the validation, then the least loss there.
+
+        Among equals in the metric the surer network is the better. Without a validation the best is the last.
+        """
+        if not self.validation:
+            return float(self.epoch), 0.0
+        return self.validation[metric], -self.validation.get("loss", 0.0)
+
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values."""
         mappings = {"validation": dict(self.validation), "firing_rates": dict(self.firing_rates)}

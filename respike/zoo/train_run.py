@@ -1,7 +1,7 @@
 """Train run: what stays the same from a training's first update to its last, and what its processes settle together."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,9 +52,14 @@ class TrainRun:
         """Save where the training stands; every process calls this. Raises DivergedError where it has diverged."""
         self.require_finite_weights(state)
         snapshot = take_snapshot(state, self.train, self.config, self.data)
-        if self.folder is not None:
-            self.folder.write_snapshot(snapshot)
-        self.accelerator.wait_for_everyone()
+        self.on_folder(lambda folder: folder.write_snapshot(snapshot))
+
+    def on_folder(self, call: Callable[[RunFolder], T]) -> T | None:
+        """Call a function of the run's folder on the main process, while the others wait for what it gives or raises.
+
+        A disk that is full then ends all of them alike.
+        """
+        return on_main_process(self.accelerator, lambda: call(self.folder) if self.folder else None)
 
     def require_finite_weights(self, state: TrainState) -> None:
         """Raise DivergedError where a weight is no number, as after a last update with every loss so far sound."""
@@ -67,6 +72,13 @@ class TrainRun:
         kept = f"the last good checkpoint is {self.out / LAST_NAME}" if state.history else "no epoch was finished"
         rate = f"lower the learning rate, now {self.config.learning_rate:g}, and train again"
         return DivergedError(problem, f"{kept}; {rate}")
+
+
+def open_run_folder(accelerator: Accelerator, out: Path, *, resume: bool) -> AbstractContextManager[RunFolder | None]:
+    """Open the folder on the main process, which gets it; what that raises is raised in every process."""
+    opened: list[RunFolder] = []
+    on_main_process(accelerator, lambda: opened.append(RunFolder(out, resume=resume)))
+    return opened[0] if opened else nullcontext()
 
 
 @contextmanager

@@ -47,7 +47,9 @@ def test_tensorboard_gets_every_epoch(tmp_path: Path) -> None:
         ("train/waited_share", [0.125, 0.25]),
         ("firing_rate/snn.stages.0.blocks.0.lif1", [0.5, 0.25]),
     ):
-        assert [(scalar.step, scalar.value) for scalar in events.Scalars(name)] == list(zip((1, 2), values, strict=True))
+        assert [(scalar.step, scalar.value) for scalar in events.Scalars(name)] == list(
+            zip((1, 2), values, strict=True)
+        )
 
 
 def test_a_folder_without_history_is_named(tmp_path: Path) -> None:

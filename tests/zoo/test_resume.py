@@ -232,6 +232,9 @@ def test_a_run_is_not_resumed_with_other_settings(undisturbed, tmp_path, changes
     with pytest.raises(MismatchError) as caught:
         run(undisturbed if is_done else tmp_path, config=dataclasses.replace(CONFIG, **changes))
     assert all(name in caught.value.problem for name in changes)
+    # and what it says of itself stays, so that it can still be resumed as it was begun
+    facts = json.loads(((undisturbed if is_done else tmp_path) / "config.json").read_text())
+    assert facts["training"] == CONFIG.to_json()
 
 
 def test_how_often_to_save_may_change(undisturbed, tmp_path) -> None:
