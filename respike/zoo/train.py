@@ -126,7 +126,12 @@ def _restore(state: TrainState, run: TrainRun) -> None:
     if path is None:
         run.progress.say(f"nothing was saved in {run.out}: training begins anew")
         return
-    restore_snapshot(read_snapshot(path), state, run.train, run.config, run.data)
+    snapshot = read_snapshot(path)
+    restore_snapshot(snapshot, state, run.train, run.config, run.data)
+    if (version := snapshot.facts["torch_version"]) != torch.__version__:
+        run.progress.warn(
+            f"saved with torch {version}, this is {torch.__version__}: the last digits may come out otherwise"
+        )
     run.progress.say(f"going on in epoch {state.epoch} of {run.config.epochs}, after update {state.num_updates:,}")
 
 

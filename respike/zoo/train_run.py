@@ -1,5 +1,6 @@
 """Train run: what stays the same from a training's first update to its last, and what its processes settle together."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -91,9 +92,15 @@ def explained_loss(accelerator: Accelerator, out: Path) -> Iterator[None]:
         if accelerator.num_processes == 1 or not any(word in text for word in _LOST):
             raise
         raise RespikeError(
-            f"another process of the training has gone: {str(error).splitlines()[0]}",
+            f"another process of the training has gone: {_first_sentence(error)}",
             f"see what that process says; {out} can be gone on with by --resume (in Python: resume=True)",
         ) from error
+
+
+def _first_sentence(error: RuntimeError) -> str:
+    # gloo begins with the place in its source, and ends with advice to whoever wrote it
+    line = re.sub(r"^\[[^]]*\]\s*", "", str(error).splitlines()[0])
+    return line.split(". ")[0]
 
 
 def on_main_process(accelerator: Accelerator, call: Callable[[], T]) -> T:

@@ -1,5 +1,6 @@
 """History: written whole, read back the same."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,22 @@ def test_tensorboard_gets_every_epoch(tmp_path: Path) -> None:
         assert [(scalar.step, scalar.value) for scalar in events.Scalars(name)] == list(
             zip((1, 2), values, strict=True)
         )
+
+
+def test_a_disk_that_takes_no_more_events_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    history = History(tmp_path)
+    history.write(RECORDS[:1])
+    size = next((tmp_path / "tensorboard").iterdir()).stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        with pytest.raises(RespikeError, match=r"cannot write .*tfevents.*File too large"):
+            history.write(RECORDS[:1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    history.close()
+    assert read_history(tmp_path) == tuple(RECORDS[:1])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_folder_without_history_is_named(tmp_path: Path) -> None:

@@ -190,6 +190,16 @@ def test_a_damaged_snapshot_is_told_and_the_one_before_it_used(undisturbed, tmp_
     assert weights_of(tmp_path) == weights_of(undisturbed)
 
 
+def test_a_snapshot_of_another_torch_is_gone_on_with_and_told(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.0.0")
+    _cut_short(tmp_path)
+    monkeypatch.undo()
+    notes = Notes()
+    assert len(run(tmp_path, progress=notes).history) == CONFIG.epochs
+    assert len(notes.warned) == 1
+    assert "saved with torch 2.0.0, this is" in notes.warned[0]
+
+
 def test_nothing_but_damaged_snapshots_is_an_error_and_nothing_is_lost(tmp_path) -> None:
     paths = _cut_short(tmp_path)
     for path in paths:
