@@ -139,12 +139,39 @@ def folder_lock(path: Path, purpose: str, *, timeout_seconds: float = 0) -> Iter
         lock.release()
 
 
+def lock_owner(path: Path) -> str | None:
+    """The host of the process that holds the lock at `path`; None where nobody does, as far as is known here.
+
+    A process of this machine that has died holds none, whatever it left; of another machine's that is not known.
+    """
+    owner = _read_owner(path.with_suffix(".owner.json"))
+    if owner is None:
+        return None
+    pid, host = owner["pid"], str(owner["host"])
+    return host if host != socket.gethostname() or _is_alive(pid) else None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True
+
+
 def _owner(owner_path: Path) -> str:
+    owner = _read_owner(owner_path)
+    return "another process" if owner is None else f"process {owner['pid']} on {owner['host']} ({owner['for']})"
+
+
+def _read_owner(owner_path: Path) -> dict[str, Any] | None:
     try:
         owner = json.loads(owner_path.read_text())
-        return f"process {owner['pid']} on {owner['host']} ({owner['for']})"
-    except (OSError, ValueError, KeyError):
-        return "another process"
+        return {"pid": int(owner["pid"]), "host": owner["host"], "for": owner["for"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def cache_folder(name: str) -> Path:

@@ -12,9 +12,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from respike.cli.layers import short_layer_name
 from respike.cli.sheet import Picture, paint_events, save_figure
 from respike.sample import Batch
-from respike.zoo.explain import Explanation, LayerSpikes, ScaleAttention
+from respike.zoo.explain import Explanation, ScaleAttention
 
 _ASKING = "#00c2ff"
 _RANKS = ("#ff2d2d", "#ff8c1a", "#ffd21f", "#9be15d", "#37c98b")
@@ -122,7 +123,7 @@ def draw_rasters(explanation: Explanation, *, title: str) -> Figure:
         axes.set_ylim(len(layer.raster), -1)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(labelsize=7)
-        axes.set_title(f"{_short(layer)}: {layer.raster.mean():.1%} at the spot", fontsize=8)
+        axes.set_title(f"{short_layer_name(layer.name)}: {layer.raster.mean():.1%} at the spot", fontsize=8)
     spot = explanation.spot
     figure.supxlabel("residual of the clip; membranes start anew where the shade changes", fontsize=9)
     figure.supylabel("channel", fontsize=9)
@@ -138,7 +139,7 @@ def draw_rates(explanation: Explanation, *, title: str) -> Figure:
     for axes, layer in zip(cells, layers, strict=False):
         image = axes.imshow(layer.rate_map, cmap="inferno", norm=Normalize(0, highest), interpolation="nearest")
         side = "{}×{}".format(*layer.rate_map.shape)
-        axes.set_title(f"{_short(layer)}, {side}: {layer.rate:.1%}", fontsize=8)
+        axes.set_title(f"{short_layer_name(layer.name)}, {side}: {layer.rate:.1%}", fontsize=8)
         axes.set_axis_off()
     bar = figure.colorbar(image, ax=list(cells), shrink=0.7, label="share of channels and steps that fire")
     bar.ax.yaxis.set_major_formatter(PercentFormatter(xmax=1))
@@ -195,11 +196,3 @@ def _show(axes: Axes, picture: Picture, caption: str) -> None:
     axes.imshow(picture, interpolation="nearest")
     axes.set_title(caption, fontsize=8, color=_QUIET)
     axes.set_axis_off()
-
-
-def _short(layer: LayerSpikes) -> str:
-    """`snn.stages.0.blocks.1.lif2` → `stage 1, block 2, lif2`."""
-    parts = layer.name.split(".")
-    if len(parts) == 6:
-        return f"stage {int(parts[2]) + 1}, block {int(parts[4]) + 1}, {parts[5]}"
-    return layer.name

@@ -15,6 +15,18 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def find_launch_problem() -> str | None:
+    """What is wrong with how this process was started, if it was to be one of several and is alone."""
+    # for CPUs accelerate sets an address to meet at, and then starts one process whatever it was asked for
+    is_launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
+    if is_launched and "RANK" not in os.environ:
+        return (
+            "`accelerate launch` was asked for several processes and has started one, as it does on CPUs: "
+            "this training runs alone; for several take `torchrun --nproc-per-node N -m respike train …`"
+        )
+    return None
+
+
 def tells_plan_errors() -> bool:
     """Whether this process tells what went wrong before the training: each machine's first, since all meet the same."""
     return process_index() == 0 or os.environ.get("LOCAL_RANK") == "0"

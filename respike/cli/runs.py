@@ -1,5 +1,6 @@
 """`respike runs`: the trainings that lie on disk, listed, or some of them side by side."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ from respike.errors import RespikeError
 
 if TYPE_CHECKING:
     from respike.zoo.runs import RunSummary
+
+# a longer value would leave no room for the next run's; --json has it whole
+_MOST_LETTERS = 24
 
 
 @click.command(
@@ -24,9 +28,12 @@ Examples:
 @click.option("--root", type=click.Path(path_type=Path), default=RUNS_ROOT, show_default=True, help="Where to look.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(folders: tuple[Path, ...], root: Path, as_json: bool) -> None:
-    """List the runs under --root; with FOLDERS, those alone, and in what their settings differ."""
+    """List the runs under --root; with FOLDERS, those alone, and in what their settings, networks and data differ.
+
+    A run is done, running, stopped (`respike train --resume` goes on with it) or ended with nothing saved.
+    """
     from respike.cli import render
-    from respike.zoo.runs import differing_settings, find_runs, summarise_run
+    from respike.zoo.runs import find_runs
 
     found = list(folders) or find_runs(root)
     if not found:
@@ -36,7 +43,7 @@ def command(folders: tuple[Path, ...], root: Path, as_json: bool) -> None:
     runs = []
     for folder in found:
         try:
-            runs.append(summarise_run(folder))
+            runs.append(_summarise(folder))
         except RespikeError as error:
             # one run spoilt must not hide the others
             if folders:
@@ -46,34 +53,62 @@ def command(folders: tuple[Path, ...], root: Path, as_json: bool) -> None:
         render.print_json([run.to_json() for run in runs])
         return
     _print_runs(runs)
-    if folders:
-        rows = [(name, *map(str, values)) for name, values in differing_settings(runs).items()]
-        if rows:
-            render.print_table(("setting", *(run.folder.name for run in runs)), rows, title="where they differ")
-        elif len(runs) > 1:
-            render.print_line("their settings are the same")
+    if len(folders) > 1:
+        _print_differences(runs)
+
+
+def _summarise(folder: Path) -> "RunSummary":
+    """The run with what the command line was asked for beside the settings."""
+    from respike.cli.begun import read_begun
+    from respike.zoo.runs import summarise_run
+
+    run = summarise_run(folder)
+    begun = read_begun(folder, None)
+    if begun is None:
+        return run
+    asked = {"recipe": begun.recipe_name, "init": begun.init, "init_backbone": begun.recipe.init_backbone}
+    return dataclasses.replace(run, settings=run.settings | asked)
+
+
+def _print_differences(runs: "list[RunSummary]") -> None:
+    from respike.cli import render
+    from respike.zoo.runs import differing_settings
+
+    rows = [(name, *map(_tell, values)) for name, values in differing_settings(runs).items()]
+    if rows:
+        render.print_table(("setting", *(run.folder.name for run in runs)), rows, title="where they differ")
+    else:
+        render.print_line("their settings, networks and data are the same")
+
+
+def _tell(value: object) -> str:
+    text = "–" if value is None else str(value)
+    return text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
 
 
 def _print_runs(runs: "list[RunSummary]") -> None:
     from respike.cli import render
 
-    def share(run: "RunSummary", name: str) -> str:
-        return render.format_share(run.best.validation[name]) if name in run.best.validation else "–"
+    columns = ("run", "data", "shards", "epochs", "best", "top-1 held out", "of videos", "loss", "clips/s", "waiting")
+    render.print_table((*columns, "time"), map(_row, runs))
 
-    rows = [
-        (
-            str(run.folder),
-            f"{run.dataset}{'' if run.split is None else f' split {run.split}'}",
-            f"{run.num_epochs}/{run.wanted_epochs} {run.status}",
-            f"{run.best.epoch}",
-            share(run, "top1"),
-            share(run, "video_top1"),
-            f"{run.best.train_loss:.3f}",
-            f"{run.last.clips_per_second:.1f}",
-            render.format_share(run.last.waited_share),
-            render.format_seconds(run.seconds),
-        )
-        for run in runs
-    ]
-    columns = ("run", "data", "epochs", "best", "top-1 held out", "of videos", "loss", "clips/s", "waiting", "time")
-    render.print_table(columns, rows)
+
+def _row(run: "RunSummary") -> tuple[str, ...]:
+    from respike.cli import render
+
+    words = {"running": f"running on {run.host}", "ended": "ended, nothing saved"}
+    data = run.dataset if run.split is None else f"{run.dataset} split {run.split}"
+    epochs = f"{run.num_epochs}/{run.wanted_epochs} {words.get(run.status, run.status)}"
+    told = (str(run.folder), data, run.fingerprint[:8], epochs)
+    if run.best is None or run.last is None:
+        return (*told, *["–"] * 7)
+    scores = [run.best.validation.get(name) for name in ("top1", "video_top1")]
+    return (
+        *told,
+        f"{run.best.epoch}",
+        *("–" if share is None else render.format_share(share) for share in scores),
+        f"{run.best.train_loss:.3f}",
+        f"{run.last.clips_per_second:.1f}",
+        render.format_share(run.last.waited_share),
+        render.format_seconds(run.seconds),
+    )

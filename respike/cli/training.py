@@ -1,5 +1,6 @@
 """Training run: from shards and a recipe to a run folder, as `respike train` makes it, on one process or many."""
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 from respike.cli.begun import Begun
 from respike.cli.defaults import choose_num_workers, choose_run_folder, find_data
 from respike.cli.loaders import make_train_loader, make_validation
-from respike.cli.ranks import as_told, num_processes, process_index, tells_plan_errors
+from respike.cli.ranks import as_told, find_launch_problem, num_processes, process_index, tells_plan_errors
 from respike.cli.stopping import ProcessError, StopSignals
-from respike.errors import MismatchError, RespikeError, StoppedError
+from respike.errors import DivergedError, MismatchError, RespikeError, StoppedError
 from respike.zoo.recipe import Recipe
 from respike.zoo.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from respike.data import ShardDataset
     from respike.progress import Progress
+    from respike.zoo.history import EpochRecord
     from respike.zoo.nn.respike import ReSpike
     from respike.zoo.train import TrainResult
 
@@ -95,6 +97,8 @@ def run_training(request: TrainRequest, progress: "Progress", *, force: bool = F
         if tells_plan_errors():
             raise
         return None
+    if problem := find_launch_problem():
+        progress.warn(problem)
     with StopSignals() as signals:
         try:
             return _train(plan, signals, progress)
@@ -189,7 +193,7 @@ def _start_from(
 
 
 def _train(plan: _Plan, signals: StopSignals, progress: "Progress") -> TrainOutcome:
-    from respike.cli.curves import draw_curves
+    from respike.zoo.history import read_history
     from respike.zoo.train import fit
     from respike.zoo.train_run import on_main_process
     from respike.zoo.train_state import make_accelerator
@@ -201,22 +205,35 @@ def _train(plan: _Plan, signals: StopSignals, progress: "Progress") -> TrainOutc
     )
     num_train, num_held_out = len(plan.train_part), len(plan.held_out)
     progress.say(f"{num_train:,} clips to train on, {num_held_out:,} held out to validate; run folder {out}")
-    result = fit(
-        plan.model,
-        make_train_loader(plan.train_part, config, plan.num_workers),
-        config,
-        out=out,
-        data=data,
-        validate=make_validation(plan.held_out, config, plan.num_workers, signals) if num_held_out else None,
-        progress=progress,
-        resume=plan.is_resumed,
-        should_stop=signals.is_asked,
-        seen_videos=plan.seen_videos,
-        beside=plan.begun.to_files(),
-    )
-    if process_index() == 0:
-        draw_curves(result.history, out / "curves.png", metric=config.best_metric)
+    validate = make_validation(plan.held_out, config, plan.num_workers, signals) if num_held_out else None
+    try:
+        result = fit(
+            plan.model,
+            make_train_loader(plan.train_part, config, plan.num_workers),
+            config,
+            out=out,
+            data=data,
+            validate=validate,
+            progress=progress,
+            resume=plan.is_resumed,
+            should_stop=signals.is_asked,
+            seen_videos=plan.seen_videos,
+            beside=plan.begun.to_files(),
+        )
+    except (StoppedError, DivergedError):
+        # how it went until then is worth a look, but not a second error
+        with contextlib.suppress(RespikeError):
+            _draw(read_history(out), out, config)
+        raise
+    _draw(result.history, out, config)
     return TrainOutcome(result=result, num_train_clips=num_train, num_validation_clips=num_held_out)
+
+
+def _draw(history: "tuple[EpochRecord, ...]", out: Path, config: TrainConfig) -> None:
+    from respike.cli.curves import draw_curves
+
+    if process_index() == 0:
+        draw_curves(history, out / "curves.png", metric=config.best_metric)
 
 
 def _resume_hint(plan: _Plan) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from respike.errors import MismatchError
 from respike.sample import DataSpec
-from respike.zoo.checkpoint import CheckpointSpec
+from respike.zoo.checkpoint_spec import CheckpointSpec
 from respike.zoo.seen import find_seen
 
 # settings of `respike prepare` that change what the network is fed, not just how much of it or how sharp

@@ -1,14 +1,22 @@
 """History: what each epoch of a training gave, on disk as lines and as TensorBoard events."""
 
 import dataclasses
+import io
 import json
-from collections.abc import Mapping
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
 from respike.errors import RespikeError
-from respike.files import canonical_json, write_atomically
+from respike.files import canonical_json, write_atomically, write_error
 
 HISTORY_NAME = "history.jsonl"
 TENSORBOARD_NAME = "tensorboard"
@@ -37,6 +45,15 @@ class EpochRecord:
     memory_bytes: int = 0
     firing_rates: Mapping[str, float] = field(default_factory=dict)
 
+    def rank(self, metric: str) -> tuple[float, float]:
+        """What the best epoch has most of: the `metric` of the validation, then the least loss there.
+
+        Among equals in the metric the surer network is the better. Without a validation the best is the last.
+        """
+        if not self.validation:
+            return float(self.epoch), 0.0
+        return self.validation[metric], -self.validation.get("loss", 0.0)
+
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values."""
         mappings = {"validation": dict(self.validation), "firing_rates": dict(self.firing_rates)}
@@ -46,40 +63,67 @@ class EpochRecord:
 class History:
     """Writes the epochs of one run into its folder, one line and one TensorBoard step an epoch.
 
-    What TensorBoard events hold from `first_epoch` on is struck out: it is about to be written again.
+    What TensorBoard events hold from `first_epoch` on is struck out: it is about to be written again. Raises
+    RespikeError where the disk refuses.
     """
 
     def __init__(self, folder: Path, *, first_epoch: int = 1) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self._path = folder / HISTORY_NAME
-        purged = first_epoch if first_epoch > 1 else None
-        self._events = SummaryWriter(str(folder / TENSORBOARD_NAME), purge_step=purged)
+        self._events = _EventFile(folder / TENSORBOARD_NAME)
+        if first_epoch > 1:
+            self._events.write([Event(step=first_epoch, session_log=SessionLog(status=SessionLog.START))])
 
     def write(self, records: list[EpochRecord]) -> None:
         """Put down all epochs so far; the last one is new."""
         # the file is small, and written whole it never ends in half a line
         write_atomically(self._path, "".join(canonical_json(record.to_json()) + "\n" for record in records))
-        self._write_events(records[-1])
-
-    def _write_events(self, record: EpochRecord) -> None:
-        scalars = {
-            "train/loss": record.train_loss,
-            "train/accuracy": record.train_accuracy,
-            "train/learning_rate": record.learning_rate,
-            "train/clips_per_second": record.clips_per_second,
-            "train/waited_share": record.waited_share,
-            "train/memory_gigabytes": record.memory_bytes / 1e9,
-            **{f"validation/{name}": value for name, value in record.validation.items()},
-            **{f"firing_rate/{name}": value for name, value in record.firing_rates.items()},
-        }
-        for name, value in scalars.items():
-            self._events.add_scalar(name, value, record.epoch)
-        self._events.flush()
+        self._events.write([_to_event(records[-1])])
 
     def close(self) -> None:
         """Close the TensorBoard file."""
         self._events.close()
+
+
+def _to_event(record: EpochRecord) -> Event:
+    scalars = {
+        "train/loss": record.train_loss,
+        "train/accuracy": record.train_accuracy,
+        "train/learning_rate": record.learning_rate,
+        "train/clips_per_second": record.clips_per_second,
+        "train/waited_share": record.waited_share,
+        "train/memory_gigabytes": record.memory_bytes / 1e9,
+        **{f"validation/{name}": value for name, value in record.validation.items()},
+        **{f"firing_rate/{name}": value for name, value in record.firing_rates.items()},
+    }
+    values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+    return Event(step=record.epoch, summary=Summary(value=values))
+
+
+class _EventFile:
+    """A file of TensorBoard events, written at once: a full disk ends the thread of torch's writer in a traceback."""
+
+    def __init__(self, folder: Path) -> None:
+        # the files are read in the order of their names, and what the last one strikes out is in those before it
+        self._path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        try:
+            folder.mkdir(exist_ok=True)
+            self._file = self._path.open("wb", buffering=0)
+        except OSError as error:
+            raise write_error(self._path, error) from error
+        self.write([Event(file_version="brain.Event:2")])
+
+    def write(self, events: Iterable[Event]) -> None:
+        content = io.BytesIO()
+        for event in events:
+            event.wall_time = time.time()
+            RecordWriter(content).write(event.SerializeToString())
+        try:
+            self._file.write(content.getvalue())
+        except OSError as error:
+            raise write_error(self._path, error) from error
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def read_history(folder: Path) -> tuple[EpochRecord, ...]:

@@ -1,15 +1,20 @@
 """Run folder: what one training leaves on disk."""
 
+import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 from respike.errors import MismatchError, RespikeError
 from respike.files import canonical_json, folder_lock, write_atomically
 from respike.progress import Progress
 from respike.sample import DataSpec
-from respike.zoo.checkpoint import CheckpointSpec, read_spec, save_checkpoint
+from respike.zoo.checkpoint import save_checkpoint
+from respike.zoo.checkpoint_spec import CheckpointSpec, read_spec
 from respike.zoo.history import HISTORY_NAME, EpochRecord, History, read_history
+from respike.zoo.nn.config import ModelConfig
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.snapshot import Snapshot
 from respike.zoo.snapshot_folder import SnapshotFolder
@@ -19,34 +24,48 @@ BEST_NAME = "best.safetensors"
 LAST_NAME = "last.safetensors"
 CONFIG_NAME = "config.json"
 STATE_NAME = "state"
+LOCK_NAME = "training.lock"
 
 
 class RunFolder:
-    """Writes one run: `config.json` at once, then after each epoch checkpoints, `history.jsonl` and TensorBoard events.
+    """Holds the folder of one run, for this process alone, and writes it; used as a context manager.
 
-    `state/` holds snapshots while the training is under way. `beside` are texts to keep with it, by file name.
-    Raises RespikeError where the folder holds a run already (unless it is to `resume`), is in use or cannot be made.
+    `config.json` comes as soon as the training has begun, then after each epoch checkpoints, `history.jsonl` and
+    TensorBoard events; `state/` holds snapshots while it is under way. Raises RespikeError where the folder holds a run
+    already (unless it is to `resume`), is in use or cannot be made.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, *, resume: bool, beside: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, *, resume: bool) -> None:
         self._folder = folder
         self._snapshots = SnapshotFolder(folder / STATE_NAME)
         if not resume and holds_run(folder):
             raise RespikeError(
                 f"{folder} holds a run already", "go on with it by --resume, give another --out, or move it away"
             )
+        self._held = ExitStack()
         try:
             (folder / STATE_NAME).mkdir(parents=True, exist_ok=True)
+            self._held.enter_context(folder_lock(folder / STATE_NAME / LOCK_NAME, "respike train"))
         except OSError as error:
             raise RespikeError(f"cannot make {folder}: {error.strerror}", "give another --out") from error
-        self._held = ExitStack()
-        self._held.enter_context(folder_lock(folder / STATE_NAME / "training.lock", "respike train"))
         # what a killed process was about to write
         for half in [*folder.glob(".*.tmp"), *(folder / STATE_NAME).glob(".*.tmp")]:
             half.unlink(missing_ok=True)
-        for name, text in ({CONFIG_NAME: canonical_json(config.to_json(), indent=2)} | dict(beside)).items():
-            write_atomically(folder / name, text)
         self._history: History | None = None
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(is_done=kind is None)
+
+    def describe(self, config: TrainConfig, model: ModelConfig, data: DataSpec, beside: Mapping[str, str]) -> None:
+        """Write how the run was begun: `config.json`, and the texts of `beside` by their file names."""
+        facts = {"training": config.to_json(), "model": model.to_json(), "data": data.to_json()}
+        for name, text in ({CONFIG_NAME: canonical_json(facts, indent=2)} | dict(beside)).items():
+            write_atomically(self._folder / name, text)
 
     def find_snapshot(self, progress: Progress) -> Path | None:
         """Return the newest whole snapshot, None where there is none."""
@@ -78,6 +97,18 @@ def holds_run(folder: Path) -> bool:
     # one that stopped before its first epoch ended and was not saved holds nothing to lose
     names = (HISTORY_NAME, LAST_NAME, BEST_NAME)
     return any((folder / name).exists() for name in names) or bool(SnapshotFolder(folder / STATE_NAME).list())
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read what RunFolder.describe wrote. Raises RespikeError where there is nothing that can be read."""
+    path = folder / CONFIG_NAME
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RespikeError(f"{folder} holds no {CONFIG_NAME}", "give the folder of a run of `respike train`") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RespikeError(f"cannot read {path}: {error}", "the run may have been changed by hand") from error
+    return told if isinstance(told, dict) else {}
 
 
 def read_finished(folder: Path, config: TrainConfig, data: DataSpec) -> tuple[int, tuple[EpochRecord, ...]] | None:

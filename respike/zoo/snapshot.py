@@ -48,6 +48,7 @@ def take_snapshot(state: TrainState, source: BatchSource, config: TrainConfig, d
     facts: dict[str, Any] = {name: getattr(state, name) for name in _PLAIN} | {
         "format": _FORMAT,
         "respike_version": __version__,
+        "torch_version": torch.__version__,
         "config": config.to_json(),
         "model": state.model.config.to_json(),
         "data": data.to_json(),

@@ -1,6 +1,12 @@
-"""Training: a network and a source of batches, epoch by epoch, into a run folder."""
+"""Training: a network and a source of batches, epoch by epoch, into a run folder.
 
-from collections.abc import Callable, Iterable, Mapping
+The seed and the network's first weights decide the trained weights, exactly on a CPU. So they do where a training is
+resumed, whenever it was killed. It works on one process or, started by `torchrun` or `accelerate launch`, on several,
+which see one file system; the first one writes and tells.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +16,17 @@ from accelerate.utils import gather_object, set_seed
 from respike.errors import RespikeError
 from respike.progress import SILENCE, Progress, Task
 from respike.sample import BatchSource, DataSpec
-from respike.zoo.checkpoint import CheckpointSpec
+from respike.zoo.checkpoint_spec import CheckpointSpec
 from respike.zoo.device import measure_peak_memory
 from respike.zoo.firing import find_silent_layers
 from respike.zoo.history import EpochRecord
 from respike.zoo.nn.respike import ReSpike, check_image_size
-from respike.zoo.run_folder import BEST_NAME, LAST_NAME, RunFolder, read_finished
+from respike.zoo.run_folder import BEST_NAME, LAST_NAME, read_finished
 from respike.zoo.snapshot import restore_snapshot
 from respike.zoo.snapshot_folder import read_snapshot
 from respike.zoo.train_config import TrainConfig
 from respike.zoo.train_epoch import Totals, train_epoch
-from respike.zoo.train_run import TrainRun, Validate, explained_loss, on_main_process
+from respike.zoo.train_run import TrainRun, Validate, explained_loss, on_main_process, open_run_folder
 from respike.zoo.train_state import TrainState, make_accelerator, make_state
 
 __all__ = ["TrainResult", "Validate", "fit"]
@@ -57,18 +63,12 @@ def fit(
 ) -> TrainResult:
     """Train `model` on `train` for `config.epochs` and leave the run in the folder `out`.
 
-    After each epoch `validate` (if given) is called with the network, in evaluation mode, and returns named numbers;
-    the best epoch is the one with the highest `config.best_metric`, then the lowest `loss`, then the earliest.
-    Without `validate` the best is the last. `out` gets `last.safetensors` and `best.safetensors` with their JSON
-    specs, `history.jsonl`, `config.json`, `tensorboard/` and the texts of `beside` by their file names. `train` gives
-    each process its own batches, as many to each; what `data` says of them is remembered in the checkpoints, and so is
-    which videos were seen, `seen_videos` (hashes of those that `model` has learned from before) among them.
-
-    The seed and the network's first weights decide the trained weights, exactly on a CPU. So they do with `resume`,
-    which goes on in `out` from the last save, whenever the process was killed; where nothing was saved it begins anew,
-    and a run that is done stays as it is. `should_stop` is asked between updates: once True, the training is saved and
-    StoppedError raised. Works on one process or, started by `torchrun` or `accelerate launch`, on several, which see
-    one file system. `model` is trained in place and stays on the device.
+    `train` gives each process its own batches, as many to each; `data` says what they are. After each epoch `validate`
+    is called with the network, in evaluation mode; the best epoch by its numbers is the one of most `EpochRecord.rank`.
+    `out` gets what RunFolder writes, with the texts of `beside` by their file names; checkpoints remember the videos
+    seen, `seen_videos` (hashes of those that `model` has learned from before) among them. `resume` goes on from the
+    last save, or begins anew where there is none; a run that is done stays as it is. `should_stop` is asked between
+    updates: once True, the training is saved and StoppedError raised. `model` is trained in place, on the device.
 
     Raises SettingError for a device that is not there or a size that is no multiple of 32, RespikeError where `out`
     holds a run already, where `train` is empty or where `validate` gives no `config.best_metric`, MismatchError where
@@ -80,13 +80,8 @@ def fit(
     check_image_size(config.image_size, config.image_size)
     accelerator = make_accelerator(config)
     if resume and (finished := on_main_process(accelerator, lambda: read_finished(out, config, data))):
-        best_epoch, history = finished
-        return _result(out, best_epoch, history)
-    folders: list[RunFolder] = []
-    on_main_process(accelerator, lambda: folders.append(RunFolder(out, config, resume=resume, beside=beside or {})))
-    folder = folders[0] if folders else None
-    is_done = False
-    try:
+        return _result(out, *finished)
+    with open_run_folder(accelerator, out, resume=resume) as folder:
         run = TrainRun(
             train=train,
             config=config,
@@ -98,17 +93,9 @@ def fit(
             progress=progress if folder else SILENCE,
             should_stop=should_stop,
         )
-        state = _begin(model, run, seen_videos, resume=resume)
-        try:
-            with explained_loss(accelerator, out):
-                _run_epochs(state, run)
-        finally:
-            # takes mixed precision off the network's forward again
-            accelerator.unwrap_model(state.prepared, keep_fp32_wrapper=False)
-        is_done = True
-    finally:
-        if folder is not None:
-            folder.close(is_done=is_done)
+        state = _begin(model, run, seen_videos, beside or {}, resume=resume)
+        with explained_loss(accelerator, out), _unwrapped_at_the_end(state):
+            _run_epochs(state, run)
     return _result(out, state.best_epoch, state.history)
 
 
@@ -118,23 +105,43 @@ def _result(out: Path, best_epoch: int, history: Iterable[EpochRecord]) -> Train
     )
 
 
-def _begin(model: ReSpike, run: TrainRun, seen_videos: Iterable[str], *, resume: bool) -> TrainState:
+def _begin(
+    model: ReSpike, run: TrainRun, seen_videos: Iterable[str], beside: Mapping[str, str], *, resume: bool
+) -> TrainState:
     set_seed(run.config.seed, device_specific=True)
     num_updates = run.config.epochs * -(-len(run.train) // run.config.accumulation_steps)
     state = make_state(model, run.config, run.accelerator, num_updates=num_updates, seen_videos=seen_videos)
-    if not resume:
-        return state
-    folder, progress = run.folder, run.progress
-    path = on_main_process(run.accelerator, lambda: folder.find_snapshot(progress) if folder else None)
-    if path is None:
-        progress.say(f"nothing was saved in {run.out}: training begins anew")
-        return state
-    restore_snapshot(read_snapshot(path), state, run.train, run.config, run.data)
-    progress.say(f"going on in epoch {state.epoch} of {run.config.epochs}, after update {state.num_updates:,}")
-    if len(state.history) == state.epoch:
+    if resume:
+        _restore(state, run)
+    # not before it is known that it was begun so: what the folder says is what a later resume goes by
+    run.on_folder(lambda folder: folder.describe(run.config, model.config, run.data, beside))
+    if state.history and len(state.history) == state.epoch:
         # it may have been killed after the save and before the epoch was written out
         _write_epoch(state, run)
     return state
+
+
+def _restore(state: TrainState, run: TrainRun) -> None:
+    path = run.on_folder(lambda folder: folder.find_snapshot(run.progress))
+    if path is None:
+        run.progress.say(f"nothing was saved in {run.out}: training begins anew")
+        return
+    snapshot = read_snapshot(path)
+    restore_snapshot(snapshot, state, run.train, run.config, run.data)
+    if (version := snapshot.facts["torch_version"]) != torch.__version__:
+        run.progress.warn(
+            f"saved with torch {version}, this is {torch.__version__}: the last digits may come out otherwise"
+        )
+    run.progress.say(f"going on in epoch {state.epoch} of {run.config.epochs}, after update {state.num_updates:,}")
+
+
+@contextmanager
+def _unwrapped_at_the_end(state: TrainState) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        # takes mixed precision off the network's forward again
+        state.accelerator.unwrap_model(state.prepared, keep_fp32_wrapper=False)
 
 
 def _run_epochs(state: TrainState, run: TrainRun) -> None:
@@ -156,19 +163,17 @@ def _run_epoch(state: TrainState, run: TrainRun, task: Task) -> None:
     validation = _validate(state, run)
     state.seen_videos = set(gather_object(sorted(state.seen_videos)))
     state.history.append(_make_record(state, run, totals, validation))
-    rank = _rank(state.history[-1], run.config.best_metric)
+    rank = state.history[-1].rank(run.config.best_metric)
     if rank > state.best_rank:
         state.best_rank, state.best_epoch = rank, state.epoch
     run.save(state)
     _write_epoch(state, run)
     run.progress.say(_describe(state.history[-1], run.config, is_best=state.best_epoch == state.epoch))
-    run.accelerator.wait_for_everyone()
 
 
 def _write_epoch(state: TrainState, run: TrainRun) -> None:
-    if run.folder is not None:
-        is_best = state.best_epoch == state.epoch
-        run.folder.write_epoch(state.saved_model, _make_spec(state, run), state.history, is_best=is_best)
+    spec, is_best = _make_spec(state, run), state.best_epoch == state.epoch
+    run.on_folder(lambda folder: folder.write_epoch(state.saved_model, spec, state.history, is_best=is_best))
 
 
 def _validate(state: TrainState, run: TrainRun) -> dict[str, float]:
@@ -202,13 +207,6 @@ def _make_record(state: TrainState, run: TrainRun, totals: Totals, validation: M
         memory_bytes=measure_peak_memory(run.accelerator.device),
         firing_rates=dict(state.firing_rates),
     )
-
-
-def _rank(record: EpochRecord, metric: str) -> tuple[float, float]:
-    """What the best epoch has most of; among equals in the metric the surer network is the better."""
-    if not record.validation:
-        return float(record.epoch), 0.0
-    return record.validation[metric], -record.validation.get("loss", 0.0)
 
 
 def _make_spec(state: TrainState, run: TrainRun) -> CheckpointSpec:

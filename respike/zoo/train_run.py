@@ -1,7 +1,8 @@
 """Train run: what stays the same from a training's first update to its last, and what its processes settle together."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,9 +53,14 @@ class TrainRun:
         """Save where the training stands; every process calls this. Raises DivergedError where it has diverged."""
         self.require_finite_weights(state)
         snapshot = take_snapshot(state, self.train, self.config, self.data)
-        if self.folder is not None:
-            self.folder.write_snapshot(snapshot)
-        self.accelerator.wait_for_everyone()
+        self.on_folder(lambda folder: folder.write_snapshot(snapshot))
+
+    def on_folder(self, call: Callable[[RunFolder], T]) -> T | None:
+        """Call a function of the run's folder on the main process, while the others wait for what it gives or raises.
+
+        A disk that is full then ends all of them alike.
+        """
+        return on_main_process(self.accelerator, lambda: call(self.folder) if self.folder else None)
 
     def require_finite_weights(self, state: TrainState) -> None:
         """Raise DivergedError where a weight is no number, as after a last update with every loss so far sound."""
@@ -69,6 +75,13 @@ class TrainRun:
         return DivergedError(problem, f"{kept}; {rate}")
 
 
+def open_run_folder(accelerator: Accelerator, out: Path, *, resume: bool) -> AbstractContextManager[RunFolder | None]:
+    """Open the folder on the main process, which gets it; what that raises is raised in every process."""
+    opened: list[RunFolder] = []
+    on_main_process(accelerator, lambda: opened.append(RunFolder(out, resume=resume)))
+    return opened[0] if opened else nullcontext()
+
+
 @contextmanager
 def explained_loss(accelerator: Accelerator, out: Path) -> Iterator[None]:
     """Turn what torch raises where another process has gone into a RespikeError."""
@@ -79,9 +92,15 @@ def explained_loss(accelerator: Accelerator, out: Path) -> Iterator[None]:
         if accelerator.num_processes == 1 or not any(word in text for word in _LOST):
             raise
         raise RespikeError(
-            f"another process of the training has gone: {str(error).splitlines()[0]}",
+            f"another process of the training has gone: {_first_sentence(error)}",
             f"see what that process says; {out} can be gone on with by --resume (in Python: resume=True)",
         ) from error
+
+
+def _first_sentence(error: RuntimeError) -> str:
+    # gloo begins with the place in its source, and ends with advice to whoever wrote it
+    line = re.sub(r"^\[[^]]*\]\s*", "", str(error).splitlines()[0])
+    return line.split(". ")[0]
 
 
 def on_main_process(accelerator: Accelerator, call: Callable[[], T]) -> T:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from respike.errors import MismatchError
-from respike.zoo.checkpoint import CheckpointSpec
+from respike.zoo.checkpoint_spec import CheckpointSpec
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.seen import find_seen
 

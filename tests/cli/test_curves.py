@@ -8,8 +8,11 @@ from matplotlib.image import imread
 from respike.cli.curves import draw_confusion, draw_curves
 from respike.zoo.history import EpochRecord
 
+BAND, DEEPEST = "#f6d9d2", "#cae11f"
 
-def _records(*, is_validated: bool) -> list[EpochRecord]:
+
+def _records(*, is_validated: bool, rates: tuple[float, ...] = ()) -> list[EpochRecord]:
+    names = [f"snn.stages.{place}.blocks.0.lif1" for place in range(len(rates))]
     return [
         EpochRecord(
             epoch=epoch,
@@ -19,6 +22,7 @@ def _records(*, is_validated: bool) -> list[EpochRecord]:
             seconds=1.0,
             clips_per_second=1.0,
             validation={"top1": 0.15 * epoch, "loss": 2.5 / epoch} if is_validated else {},
+            firing_rates=dict(zip(names, rates, strict=True)),
         )
         for epoch in (1, 2, 3)
     ]
@@ -35,6 +39,26 @@ def test_curves_show_training_and_validation_where_there_is_one(tmp_path: Path, 
     draw_curves(_records(is_validated=is_validated), tmp_path / "curves.png")
     assert _count(tmp_path / "curves.png", "#3b6ea5") > 200
     assert (_count(tmp_path / "curves.png", "#c8553d") > 200) is is_validated
+
+
+@pytest.mark.parametrize("rates", [(), (0.0, 0.3), (0.3, 1.0), (0.2,) * 60])
+def test_curves_show_the_firing_rate_of_each_spiking_layer_where_there_are_such(
+    tmp_path: Path, rates: tuple[float, ...]
+) -> None:
+    draw_curves(_records(is_validated=True, rates=rates), tmp_path / "curves.png")
+    assert (_count(tmp_path / "curves.png", BAND) > 5000) is bool(rates)
+    assert (_count(tmp_path / "curves.png", DEEPEST) > 200) is bool(rates)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_dead_or_saturated_layer_lies_in_a_band(tmp_path: Path, rate: float) -> None:
+    lines = {}
+    for name, shown in (("sound", 0.3), ("silent", rate)):
+        path = tmp_path / f"{name}.png"
+        draw_curves(_records(is_validated=False, rates=(0.3, shown)), path)
+        lines[name] = _count(path, BAND)
+    # its line covers some of the band
+    assert lines["silent"] < lines["sound"] - 200
 
 
 def test_confusion_darkens_where_the_clips_are(tmp_path: Path) -> None:

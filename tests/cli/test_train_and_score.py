@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +22,7 @@ from respike.zoo.scoring import score
 from respike.zoo.seen import find_seen
 
 from tests.conftest import listing_of
-from tests.processes import call_respike, start_together
+from tests.processes import ROOT, call_respike, start_together
 
 TRAIN = ["train", "--model", "respike_tiny", "--epochs", "1", "--image-size", "32", "--device", "cpu"]
 RUN = "runs/respike_tiny-folder"
@@ -210,6 +213,46 @@ def score_held_out(run: Path, num_clips: int) -> dict[str, float]:
     return score(model, loader, num_classes=2).to_flat()
 
 
+def _launch(*options: str, out: str) -> subprocess.CompletedProcess[str]:
+    """`accelerate launch` of a training, two processes of it asked for."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", *options, "-m", "respike"]
+    unset = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    return subprocess.run(
+        [*launch, *TRAIN, "--batch-size", "4", "--out", out],
+        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+def _num_batches(num_processes: int) -> int:
+    part = open_shards("shards/only", "train").hold_out(0.1)[0]
+    return len(make_loader(part, batch_size=4, training=True, image_size=32, world_size=num_processes))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_accelerate_starts_two_processes_that_train_one_network(shell: Shell) -> None:
+    # told of GPUs it starts as many as it was asked for; on which device they train is ours to say
+    done = _launch("--multi_gpu", "--num_machines", "1", "--main_process_port", "0", out="both")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count(f"train: 0 of {_num_batches(2)} batches") == 1
+    held_out = open_shards("shards/only", "train").hold_out(0.1)[1]
+    checked = score_held_out(Path("both"), len(held_out))
+    assert load_checkpoint(Path("both"))[1].scores["loss"] == pytest.approx(checked["loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_accelerate_that_starts_one_process_of_two_is_warned_of(shell: Shell) -> None:
+    done = _launch("--cpu", out="alone")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"train: 0 of {_num_batches(1)} batches" in done.stderr
+    assert "warning: `accelerate launch` was asked for several processes" in done.stderr
+
+
 def test_more_processes_than_clips_say_so_once(shell: Shell) -> None:
     arguments = [*TRAIN, "--batch-size", "500", "--out", "both"]
     processes = start_together(call_respike, str(shell.folder), arguments)
@@ -234,6 +277,9 @@ def test_sigterm_saves_and_says_how_to_go_on(shell: Shell) -> None:
     assert process.exitcode == 143, said
     assert "terminated: training stopped in epoch" in said
     assert "respike train --resume --out cut" in said
+    listed = shell("runs", "--root", "cut")
+    assert listed.code == 0
+    assert "/2 stopped" in listed.out
     # as many threads as before: sums may round otherwise on another number
     for command in (["train", "--resume", "--out", "cut", "--quiet"], [*arguments, "whole"]):
         (process,) = start_together(call_respike, str(shell.folder), command, num_processes=1)
@@ -297,13 +343,19 @@ def test_a_network_that_knows_the_test_videos_is_refused_unless_forced(shell: Sh
 
 def test_runs_are_listed_and_compared(shell: Shell) -> None:
     assert shell(*TRAIN, "--lr", "0.004", "--out", "runs/other", "--quiet").code == 0
-    (first, second) = json.loads(shell("runs", "--json").out)
+    Path("runs/broken").mkdir()
+    Path("runs/broken/config.json").write_text("{")
+    Path("runs/broken/history.jsonl").write_text("")
+    listed = shell("runs", "--json")
+    (first, second) = json.loads(listed.out)
+    assert "left out: cannot read runs/broken/config.json" in listed.err
     assert (first["folder"], first["status"], first["num_epochs"]) == ("runs/other", "done", 1)
     assert second["best"]["firing_rates"]
     table = shell("runs", "runs/other", RUN).out
     assert "learning_rate" in table
     assert "0.004" in table
     assert "weight_decay" not in table
+    assert "are the same" in shell("runs", RUN, RUN).out
     assert shell("runs", "nowhere").code == 1
 
 

@@ -12,7 +12,8 @@ import torch
 from respike.errors import CheckpointError
 from respike.files import sha256_of_bytes
 from respike.sample import DataSpec
-from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, save_checkpoint, seal_spec
+from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, save_checkpoint
+from respike.zoo.checkpoint_spec import seal_spec
 from respike.zoo.models import ModelOptions, create_model
 from safetensors.torch import load_file, save, save_file
 

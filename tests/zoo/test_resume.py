@@ -191,6 +191,16 @@ def test_a_damaged_snapshot_is_told_and_the_one_before_it_used(undisturbed, tmp_
     assert weights_of(tmp_path) == weights_of(undisturbed)
 
 
+def test_a_snapshot_of_another_torch_is_gone_on_with_and_told(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.0.0")
+    _cut_short(tmp_path)
+    monkeypatch.undo()
+    notes = Notes()
+    assert len(run(tmp_path, progress=notes).history) == CONFIG.epochs
+    assert len(notes.warned) == 1
+    assert "saved with torch 2.0.0, this is" in notes.warned[0]
+
+
 def test_nothing_but_damaged_snapshots_is_an_error_and_nothing_is_lost(tmp_path) -> None:
     paths = _cut_short(tmp_path)
     for path in paths:
@@ -233,6 +243,9 @@ def test_a_run_is_not_resumed_with_other_settings(undisturbed, tmp_path, changes
     with pytest.raises(MismatchError) as caught:
         run(undisturbed if is_done else tmp_path, config=dataclasses.replace(CONFIG, **changes))
     assert all(name in caught.value.problem for name in changes)
+    # and what it says of itself stays, so that it can still be resumed as it was begun
+    facts = json.loads(((undisturbed if is_done else tmp_path) / "config.json").read_text())
+    assert facts["training"] == CONFIG.to_json()
 
 
 @pytest.mark.parametrize("is_done", [True, False])

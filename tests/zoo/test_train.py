@@ -89,7 +89,10 @@ def test_the_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
         "last.safetensors",
         "tensorboard",
     }
-    assert json.loads((result.out / "config.json").read_text()) == CONFIG.to_json()
+    facts = json.loads((result.out / "config.json").read_text())
+    assert facts["training"] == CONFIG.to_json()
+    assert facts["model"]["name"] == "respike_tiny"
+    assert facts["data"] == make_data_spec().to_json()
     assert any(path.name.startswith("events.out") for path in (result.out / "tensorboard").iterdir())
     assert read_history(result.out) == result.history
     assert [record.epoch for record in result.history] == [1, 2]
