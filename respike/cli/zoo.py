@@ -161,10 +161,13 @@ def publish(
 
     It can be uploaded as it is, or with --to. Others then name its address where a checkpoint is asked for.
     """
+    from respike.addresses import check_address
     from respike.cli import render
     from respike.zoo.publish import publish as write_folder
     from respike.zoo.upload import upload
 
+    if address is not None:
+        check_address(address)
     out = out or Path("published") / name
     card = write_folder(
         checkpoint,

@@ -2,9 +2,9 @@
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit, urlunsplit
 
-from respike.errors import DownloadError
+from respike.addresses import check_address, protocol_of, without_password
+from respike.errors import DownloadError, RespikeError
 
 _HUB = re.compile(
     r"hf://(?:(?P<type>dataset|space|model)s/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)"
@@ -25,14 +25,18 @@ class Place:
 
 
 def locate(address: str) -> Place:
-    """Read `https://…`, `hf://owner/repo[@revision]/file`, `s3://…` or whatever fsspec reads, `file:…` or a path.
+    """Read `https://…`, `hf://owner/repo[@revision]/file`, an address in another store that `respike.addresses` opens,
+    or a path.
 
-    Raises DownloadError where a hub address is malformed.
+    Raises DownloadError where a hub address is malformed, or the protocol is none that respike opens.
     """
-    scheme = address.partition("://")[0].lower() if "://" in address else ""
-    if scheme == "hf":
+    try:
+        check_address(address)
+    except RespikeError as error:
+        raise DownloadError(error.problem, error.hint) from error
+    if protocol_of(address) == "hf":
         return _locate_on_hub(address)
-    return Place(url=address, told=_without_password(address), is_web=scheme in ("http", "https"))
+    return Place(url=address, told=without_password(address), is_web=protocol_of(address) in ("http", "https"))
 
 
 def by_hand(place: Place) -> str:
@@ -56,13 +60,3 @@ def _locate_on_hub(address: str) -> Place:
         match["repo"], match["file"], repo_type=match["type"] or "model", revision=match["revision"] or "main"
     )
     return Place(url=url, told=url, is_web=True, token=get_token())
-
-
-def _without_password(address: str) -> str:
-    if "@" not in address:
-        return address
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return address
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import fsspec
 from huggingface_hub import HfApi
 
+from respike.addresses import open_address
 from respike.errors import RespikeError, SettingError
 from respike.zoo.cards import CARD_NAME, WeightCard, read_card
 from respike.zoo.publish import PUBLISHED_NAMES
@@ -49,7 +49,7 @@ def _upload_to_hub(folder: Path, card: WeightCard, address: str) -> None:
 
 
 def _upload_to_store(folder: Path, address: str) -> None:
-    store, base = fsspec.core.url_to_fs(address.rstrip("/"))
+    store, base = open_address(address.rstrip("/"))
     store.makedirs(base, exist_ok=True)
     for name in PUBLISHED_NAMES:
         store.put_file(str(folder / name), f"{base}/{name}")

@@ -86,6 +86,15 @@ def test_publish_writes_the_folder_and_uploads_it(call, place):
     assert call("zoo", "show", "memory://zoo/mine").code == 0
 
 
+def test_an_address_that_is_not_opened_is_refused_before_anything_is_written(call, place):
+    save_small(place / "run")
+    named = ["--name", "respike_tiny.mine", "--licence", "MIT"]
+    answer = call("zoo", "publish", "run", *named, "--to", "github://owner/repo")
+    assert (answer.code, answer.out) == (1, "")
+    assert "allowed are a path and https://" in answer.err
+    assert not (place / "published").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

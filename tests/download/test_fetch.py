@@ -573,7 +573,7 @@ def test_a_store_that_breaks_is_taken_up_where_it_broke(get, monkeypatch):
     ("address", "said"),
     [
         ("memory://no/such", "there is no memory://no/such"),
-        ("nonsense://x", "cannot be read"),
+        ("nonsense://x", "is no address that respike opens; allowed are"),
         ("/", "is a folder"),
     ],
 )

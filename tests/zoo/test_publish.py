@@ -115,7 +115,7 @@ def test_a_hub_that_refuses_is_one_line(tmp_path, monkeypatch):
 
 def test_an_address_that_cannot_be_written_is_one_line(tmp_path):
     publish_small(tmp_path)
-    with pytest.raises(RespikeError, match=r"cannot publish respike_tiny[.]test at nowhere://x"):
+    with pytest.raises(RespikeError, match=r"nowhere.*is no address that respike opens"):
         upload(tmp_path / "published", "nowhere://x")
 
 
