@@ -20,6 +20,7 @@ import urllib3
 
 import respike
 from respike.download.address import Place, by_hand
+from respike.download.hub import refusal, seconds_until_reset
 from respike.download.incoming import BrokenTransferError, Incoming, StaleError
 from respike.download.settings import FetchSettings
 from respike.errors import DownloadError
@@ -146,6 +147,8 @@ def _refusal(response: "_Response", place: Place, settings: FetchSettings) -> Ex
                 "run the same command again after that; what was received is kept",
             )
         return BrokenTransferError(f"the server answers {told}", wait_seconds=wait_seconds)
+    if found := refusal(response.headers):
+        return DownloadError(f"{place.told}: the server answers {told}: {found[0]}", found[1])
     if status in _NEEDS_PERMISSION:
         hint = "if it is private or gated, accept its terms and log in (`hf auth login`); otherwise " + _look(place)
         return DownloadError(f"{place.told}: the server answers {told}", hint)
@@ -155,7 +158,7 @@ def _refusal(response: "_Response", place: Place, settings: FetchSettings) -> Ex
 def _retry_after(response: "_Response") -> float | None:
     value = response.headers.get("Retry-After")
     if value is None:
-        return None
+        return seconds_until_reset(response.headers)
     try:
         return float(urllib3.Retry().parse_retry_after(value))
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
