@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from respike.addresses import open_address
-from respike.download.address import Place, by_hand
+from respike.download.address import Place
 from respike.download.incoming import BrokenTransferError, Incoming, StaleError
 from respike.errors import DownloadError, RespikeError
 
@@ -57,7 +57,7 @@ def _chunks(file: IO[bytes], place: Place) -> Iterator[bytes]:
 def _judge(error: Exception, place: Place) -> Exception:
     """What to raise: stores have errors of their own, of which only a few are known to be final."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return DownloadError(f"there is no {place.told}", f"see whether the address still holds; {by_hand(place)}")
+        return DownloadError(f"there is no {place.told}", "see whether the address still holds")
     if isinstance(error, PermissionError):
         return DownloadError(f"{place.told} may not be read: {error}", "check the credentials for it")
     if isinstance(error, ValueError):
