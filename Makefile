@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-all test-oldest lint types check bench docs dist clean
+.PHONY: help install install-dev demo test test-all test-oldest test-oldest-export lint types check bench docs dist clean
 # where `make test-oldest` keeps the oldest releases of every dependency that pyproject.toml allows
 OLDEST := .venv-oldest
 
 help: ## what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "respike needs Python 3.11 or later; try make PYTHON=python3.12")'
@@ -49,6 +49,13 @@ test-oldest: install-dev ## the tests on the oldest releases that pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(OLDEST) -r $(OLDEST)/oldest.txt pytest pytest-timeout pytest-xdist spikingjelly
 	PYTHONPATH=. $(OLDEST)/bin/python -m pytest -n $(TEST_WORKERS) -m 'not slow'
 
+test-oldest-export: install-dev ## the tests of export on the oldest releases that its extra allows
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv venv --quiet --allow-existing --python 3.11 $(OLDEST)-export
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --resolution lowest-direct --extra export pyproject.toml -o $(OLDEST)-export/oldest.txt
+	$(BIN)/uv pip install --quiet --python $(OLDEST)-export -r $(OLDEST)-export/oldest.txt pytest pytest-timeout pytest-xdist
+	PYTHONPATH=. $(OLDEST)-export/bin/python -m pytest -n $(TEST_WORKERS) -m 'not slow' tests/zoo/export tests/cli/test_export.py
+
 lint: install-dev ## ruff: style, docstrings, common errors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -68,4 +75,4 @@ dist: install-dev ## wheel and sdist under dist/
 	$(BIN)/python -m build
 
 clean: ## remove the environment and what was built; data, shards and runs stay
-	rm -rf $(VENV) $(OLDEST) site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(OLDEST) $(OLDEST)-export site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

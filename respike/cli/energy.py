@@ -13,7 +13,7 @@ from respike.cli.accounting import Account, make_account
 Examples:
   respike energy runs/respike_r18-ucf101-split1 --data shards/ucf101-split1
   respike energy respike_r18
-  respike energy respike_r18 --compare r3d_18 --compare swin3d_t --png energy.png
+  respike energy respike_r18 --compare r3d_18,swin3d_t --png energy.png
 """
 )
 @click.argument("network", metavar="MODEL_OR_CHECKPOINT")
@@ -24,7 +24,11 @@ Examples:
 @click.option("--clip-length", type=click.IntRange(min=2), help="Frames a clip, of the demo video.  [default: 16]")
 @click.option("--image-size", type=click.IntRange(min=32), help="Pixels a side.  [default: the training's, else 224]")
 @click.option(
-    "--compare", metavar="NAME", multiple=True, help="A torchvision video network, or none.  [default: its 3D ResNets]"
+    "--compare",
+    metavar="NAME[,NAME]",
+    multiple=True,
+    callback=lambda _, __, given: tuple(name.strip() for each in given for name in each.split(",")),
+    help="torchvision's video networks, or none; also more than once.  [default: its 3D ResNets]",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw the comparison.")

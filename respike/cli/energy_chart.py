@@ -35,7 +35,8 @@ def draw_energy(account: "Account", path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1e3 * longest * 1.2)
     axes.set_xlabel("millijoules a clip (45 nm: 4.6 pJ a multiply-accumulate, 0.9 pJ an accumulate)")
-    axes.set_title(f"one clip of {account.num_frames} frames; rates of {account.clips}", fontsize=10, parse_math=False)
+    told = f"one clip of {account.num_frames} frames; rates of {account.clips}; ×: as many times {rows[0][0]}"
+    axes.set_title(told, fontsize=10, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=5)
     save_figure(figure, path)

@@ -191,10 +191,11 @@ def _report(prediction: VideoPrediction, *, as_json: bool) -> None:
     if as_json:
         render.print_json(told)
         return
-    decode, network = (told["latency"][f"{part}_ms_per_clip"] for part in ("decode", "network"))
+    latency = told["latency"]
     render.print_line(
         f"{prediction.video}: {prediction.num_clips:,} clips, {render.format_seconds(prediction.video_seconds)}; "
-        f"a clip takes {decode:.1f} ms to decode, {network:.1f} ms in the network"
+        f"a clip takes {latency['decode_ms_per_clip']:.1f} ms to decode and {latency['network_ms_per_clip']:.1f} ms in "
+        f"the network; the first answer came after {latency['first_answer_ms'] / 1000:.1f} s"
     )
     rows = [(guess.class_name, render.format_share(guess.probability)) for guess in prediction.guesses]
     render.print_table(("class", "probability"), rows)

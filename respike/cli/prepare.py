@@ -36,7 +36,7 @@ Examples:
 @click.option(
     "--out",
     metavar="PATH|ADDRESS",
-    help="Where shards go: a folder, or s3://… and what else fsspec writes.  [default: shards/DATASET[-splitN]]",
+    help="Where shards go: a folder, or an address such as s3://….  [default: shards/DATASET[-splitN]]",
 )
 @click.option(
     "--list", "list_path", type=click.Path(path_type=Path), help="folder: CSV or JSONL of path,label[,subset]."

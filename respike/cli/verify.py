@@ -37,9 +37,9 @@ def command(
 
     Names each file that is damaged, missing or not of the set, a line each, and exits 1 if there is one.
     """
+    from respike.addresses import is_address
     from respike.cli import render
     from respike.data import verify as core
-    from respike.data.remote.addresses import is_address
 
     if is_address(out):
         raise RespikeError(

@@ -115,12 +115,16 @@ def download(names: tuple[str, ...], offline: bool, quiet: bool, as_json: bool) 
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @_json
 def verify(names: tuple[str, ...], as_json: bool) -> None:
-    """Check the weights that are here, all or those NAMEd, byte by byte; exit 1 where any are damaged."""
+    """Check the weights that are here, all or those NAMEd, byte by byte; exit 1 where any are damaged.
+
+    All are those that come with respike and those that were fetched, by name or by address.
+    """
     from respike.cli import render
     from respike.zoo.cards import read_cards
+    from respike.zoo.catalog import fetched_cards
     from respike.zoo.catalog import verify as verify_weights
 
-    cards = [_card(name, offline=True) for name in names] or list(read_cards().values())
+    cards = [_card(name, offline=True) for name in names] or [*read_cards().values(), *fetched_cards()]
     findings = [verify_weights(card) for card in cards]
     if as_json:
         render.print_json([_finding_json(finding) for finding in findings])
@@ -161,10 +165,13 @@ def publish(
 
     It can be uploaded as it is, or with --to. Others then name its address where a checkpoint is asked for.
     """
+    from respike.addresses import check_address
     from respike.cli import render
     from respike.zoo.publish import publish as write_folder
     from respike.zoo.upload import upload
 
+    if address is not None:
+        check_address(address)
     out = out or Path("published") / name
     card = write_folder(
         checkpoint,
@@ -184,8 +191,8 @@ def publish(
         render.print_json({"out": str(out), "to": address, "card": card.to_json()})
         return
     render.print_line(f"{out}: {card.num_bytes / 1e6:.1f} MB, SHA-256 {card.files[0].sha256}")
-    if address is not None:
-        render.print_line(f"next: respike zoo show {address}")
+    told = f"respike zoo show {address}" if address else "upload that folder, or run this again with --to ADDRESS"
+    render.print_line(f"next: {told}")
 
 
 def _card(name: str, *, offline: bool) -> "WeightCard":

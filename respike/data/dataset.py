@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from respike.addresses import is_address
 from respike.data.format import read_sample
 from respike.data.index import DatasetIndex, read_index
-from respike.data.remote.addresses import is_address
 from respike.data.remote.shard_cache import ShardCache
 from respike.data.shards import ShardReader
 from respike.errors import RespikeError, ShardError

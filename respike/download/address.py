@@ -1,14 +1,10 @@
 """Addresses: what a user writes → where to ask, and the token that may be shown there and nowhere else."""
 
-import re
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit, urlunsplit
 
-from respike.errors import DownloadError
-
-_HUB = re.compile(
-    r"hf://(?:(?P<type>dataset|space|model)s/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)"
-)
+from respike.addresses import check_address, protocol_of, without_password
+from respike.download.hub import locate_on_hub
+from respike.errors import DownloadError, RespikeError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +21,19 @@ class Place:
 
 
 def locate(address: str) -> Place:
-    """Read `https://…`, `hf://owner/repo[@revision]/file`, `s3://…` or whatever fsspec reads, `file:…` or a path.
+    """Read `https://…`, `hf://owner/repo[@revision]/file`, an address in another store that `respike.addresses` opens,
+    or a path.
 
-    Raises DownloadError where a hub address is malformed.
+    Raises DownloadError where a hub address is malformed, or the protocol is none that respike opens.
     """
-    scheme = address.partition("://")[0].lower() if "://" in address else ""
-    if scheme == "hf":
-        return _locate_on_hub(address)
-    return Place(url=address, told=_without_password(address), is_web=scheme in ("http", "https"))
+    try:
+        check_address(address)
+    except RespikeError as error:
+        raise DownloadError(error.problem, error.hint) from error
+    if protocol_of(address) == "hf":
+        url, token = locate_on_hub(address)
+        return Place(url=url, told=url, is_web=True, token=token)
+    return Place(url=address, told=without_password(address), is_web=protocol_of(address) in ("http", "https"))
 
 
 def by_hand(place: Place) -> str:
@@ -40,29 +41,3 @@ def by_hand(place: Place) -> str:
     if place.is_web:
         return f"curl -L -O '{place.told}'"
     return f"copy {place.told}"
-
-
-def _locate_on_hub(address: str) -> Place:
-    match = _HUB.fullmatch(address)
-    if match is None:
-        raise DownloadError(
-            f"{address!r} names no file on the hub",
-            "write hf://owner/repo/file, hf://owner/repo@revision/file or hf://datasets/owner/repo/file",
-        )
-    # imported late: most downloads need no hub
-    from huggingface_hub import get_token, hf_hub_url
-
-    url = hf_hub_url(
-        match["repo"], match["file"], repo_type=match["type"] or "model", revision=match["revision"] or "main"
-    )
-    return Place(url=url, told=url, is_web=True, token=get_token())
-
-
-def _without_password(address: str) -> str:
-    if "@" not in address:
-        return address
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return address
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -32,7 +32,7 @@ def fetch(
 ) -> Path:
     """Fetch the file at `address`, or at one of its `mirrors`, to `target`, and return `target`.
 
-    `address` is `https://…`, `hf://owner/repo/file`, `s3://…` or whatever fsspec reads, `file:…` or a path. Nothing
+    `address` is `https://…`, `hf://owner/repo/file`, a store that `respike.addresses` opens, or a path. Nothing
     stands at `target` before all bytes are there and fit `sha256` (64 hex digits) and `num_bytes`, where given; what a
     stopped download received is kept beside it and continued. Its SHA-256 is kept in `TARGET.sha256`, so that a later
     change is seen. A file that is there is checked and used, without any network; two processes that fetch one file

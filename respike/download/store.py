@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-import fsspec
-
-from respike.download.address import Place, by_hand
+from respike.addresses import open_address
+from respike.download.address import Place
 from respike.download.incoming import BrokenTransferError, Incoming, StaleError
-from respike.errors import DownloadError
+from respike.errors import DownloadError, RespikeError
 
 _CHUNK_BYTES = 1 << 20
 
@@ -37,12 +36,11 @@ def open_store(place: Place, offset: int, version: str | None) -> Iterator[Incom
 
 def _find(place: Place) -> tuple[Any, str]:
     try:
-        file_system, path = fsspec.core.url_to_fs(place.url)
-    except ImportError as error:
-        raise DownloadError(f"{place.told} needs a package that is not installed: {error}", "install it") from error
+        return open_address(place.url)
+    except RespikeError as error:
+        raise DownloadError(error.problem, error.hint) from error
     except Exception as error:
         raise _judge(error, place) from error
-    return file_system, path
 
 
 def _chunks(file: IO[bytes], place: Place) -> Iterator[bytes]:
@@ -59,7 +57,7 @@ def _chunks(file: IO[bytes], place: Place) -> Iterator[bytes]:
 def _judge(error: Exception, place: Place) -> Exception:
     """What to raise: stores have errors of their own, of which only a few are known to be final."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return DownloadError(f"there is no {place.told}", f"see whether the address still holds; {by_hand(place)}")
+        return DownloadError(f"there is no {place.told}", "see whether the address still holds")
     if isinstance(error, PermissionError):
         return DownloadError(f"{place.told} may not be read: {error}", "check the credentials for it")
     if isinstance(error, ValueError):

@@ -19,7 +19,8 @@ import requests
 import urllib3
 
 import respike
-from respike.download.address import Place, by_hand
+from respike.download.address import Place
+from respike.download.hub import refusal, seconds_until_reset
 from respike.download.incoming import BrokenTransferError, Incoming, StaleError
 from respike.download.settings import FetchSettings
 from respike.errors import DownloadError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     _Response: TypeAlias = Response
 
 _CHUNK_BYTES = 1 << 20
+_LOOK = "see whether the address still holds"
 _MOST_REDIRECTS = 10
 _TRY_AGAIN = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 _NEEDS_PERMISSION = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
@@ -52,7 +54,7 @@ def open_web(
             _refuse_downgrade(response, place)
             incoming = _read_head(response, place, offset, version, settings)
             if not takes_pages and response.headers.get("Content-Type", "").lower().startswith("text/html"):
-                raise DownloadError(f"{place.told} answers with a web page, not a file", _look(place))
+                raise DownloadError(f"{place.told} answers with a web page, not a file", _LOOK)
             yield incoming
 
 
@@ -81,7 +83,7 @@ def _ask(
     try:
         return session.get(place.url, headers=headers, auth=auth, stream=True, timeout=timeout)
     except requests.TooManyRedirects as error:
-        raise DownloadError(f"{place.told} redirects without end", _look(place)) from error
+        raise DownloadError(f"{place.told} redirects without end", _LOOK) from error
     except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
         raise DownloadError(
             f"{place.told} leads to an address that is not http or https: {_short(error)}", "nothing was fetched"
@@ -91,7 +93,7 @@ def _ask(
             raise BrokenTransferError(_short(error)) from error
         raise DownloadError(
             f"{place.told}: the server's certificate cannot be verified",
-            f"set REQUESTS_CA_BUNDLE to a file that holds its chain, or fetch it by hand: {by_hand(place)}",
+            "set REQUESTS_CA_BUNDLE to a file that holds its chain",
         ) from error
     except requests.RequestException as error:
         raise BrokenTransferError(_short(error), is_offline=_is_offline(error)) from error
@@ -146,16 +148,18 @@ def _refusal(response: "_Response", place: Place, settings: FetchSettings) -> Ex
                 "run the same command again after that; what was received is kept",
             )
         return BrokenTransferError(f"the server answers {told}", wait_seconds=wait_seconds)
+    if found := refusal(response.headers):
+        return DownloadError(f"{place.told}: the server answers {told}: {found[0]}", found[1])
     if status in _NEEDS_PERMISSION:
-        hint = "if it is private or gated, accept its terms and log in (`hf auth login`); otherwise " + _look(place)
+        hint = "if it is private or gated, accept its terms and log in (`hf auth login`); otherwise " + _LOOK
         return DownloadError(f"{place.told}: the server answers {told}", hint)
-    return DownloadError(f"{place.told}: the server answers {told}", _look(place))
+    return DownloadError(f"{place.told}: the server answers {told}", _LOOK)
 
 
 def _retry_after(response: "_Response") -> float | None:
     value = response.headers.get("Retry-After")
     if value is None:
-        return None
+        return seconds_until_reset(response.headers)
     try:
         return float(urllib3.Retry().parse_retry_after(value))
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
@@ -219,7 +223,3 @@ def _short(error: BaseException) -> str:
     if isinstance(root, OSError) and root.strerror:
         return root.strerror
     return str(root)[:200] or type(root).__name__
-
-
-def _look(place: Place) -> str:
-    return f"see whether the address still holds; by hand: {by_hand(place)}"

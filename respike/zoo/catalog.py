@@ -68,6 +68,15 @@ def read_published(address: str, *, offline: bool | None = None, progress: Progr
     return WeightCard(**{**vars(card), "sources": (address,)})
 
 
+def fetched_cards() -> list[WeightCard]:
+    """The cards of published folders whose weights were fetched by their addresses, by name.
+
+    Raises CheckpointError where one cannot be read.
+    """
+    cards = [read_card(path) for path in cache_folder().glob(f"address-*/{CARD_NAME}")]
+    return sorted(cards, key=lambda card: card.name)
+
+
 def download(card: WeightCard, *, offline: bool | None = None, progress: Progress = SILENCE) -> Path:
     """Return the `.safetensors` of a card, from the package, from where it was fetched to before, or fetched now.
 

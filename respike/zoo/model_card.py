@@ -97,7 +97,7 @@ model = create_model("{card.architecture}", pretrained="{address}").eval()
 
 ## Scores
 
-{table if scores else "None were measured."}
+{table if scores else f"None were measured.{chr(10)}"}
 ## Training
 
 ```bash

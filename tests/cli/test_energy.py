@@ -82,3 +82,9 @@ def test_settings_of_the_demo_video_are_refused_beside_shards(call, small_run: P
     answer = call("energy", small_run, "--data", small_shards, "--stride", "2")
     assert answer.code == 1
     assert "--stride" in answer.err
+
+
+def test_networks_to_compare_with_may_be_parted_by_commas(call):
+    told = json.loads(call("energy", "respike_tiny", "--compare", "r3d_18, mc3_18", "--json").out)
+    names = [f"{name} at {size}²" for name in ("r3d_18", "mc3_18") for size in (112, 224)]
+    assert [row["name"] for row in told["compared"]][3:] == names

@@ -1,6 +1,7 @@
 """`respike zoo`: what is listed, shown, fetched, checked and published; JSON for scripts, one line for what fails."""
 
 import json
+from pathlib import Path
 
 import pytest
 from respike.data.demo import DemoSettings, write_demo
@@ -74,6 +75,25 @@ def test_verify_is_quiet_on_whole_weights_and_exits_1_on_damaged_ones(call, monk
     assert "SHA-256" in finding["problem"]
 
 
+def test_verify_looks_at_what_was_fetched_by_its_address_too(call, place):
+    save_small(place / "run")
+    named = ["--name", "respike_tiny.mine", "--licence", "MIT"]
+    assert "--to ADDRESS" in call("zoo", "publish", "run", *named).out
+    path = Path(call("zoo", "download", f"file://{place}/published/respike_tiny.mine").out.strip())
+    assert json.loads(call("zoo", "verify", "--json").out)[-1] == {
+        "name": "respike_tiny.mine",
+        "state": "here",
+        "folder": str(path.parent),
+        "problem": "",
+    }
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    answer = call("zoo", "verify")
+    assert answer.code == 1
+    assert "respike_tiny.mine    damaged" in answer.out
+
+
 def test_publish_writes_the_folder_and_uploads_it(call, place):
     save_small(place / "run")
     (place / "scores.json").write_text(json.dumps(SCORES))
@@ -84,6 +104,15 @@ def test_publish_writes_the_folder_and_uploads_it(call, place):
     assert told["out"] == "published/respike_tiny.mine"
     assert told["card"]["scores"][0]["command"] == "respike score respike_tiny.mine"
     assert call("zoo", "show", "memory://zoo/mine").code == 0
+
+
+def test_an_address_that_is_not_opened_is_refused_before_anything_is_written(call, place):
+    save_small(place / "run")
+    named = ["--name", "respike_tiny.mine", "--licence", "MIT"]
+    answer = call("zoo", "publish", "run", *named, "--to", "github://owner/repo")
+    assert (answer.code, answer.out) == (1, "")
+    assert "allowed are a path and https://" in answer.err
+    assert not (place / "published").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """FaultyFileSystem: a store for fsspec that fails as its folder's `faults.json` says, in every process that uses it."""
 
 import json
+import os
 from pathlib import Path
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from respike.addresses import PROTOCOLS_VARIABLE
 
 _COUNT, _FAULTS = ".writes", ".faults.json"
 
@@ -86,6 +88,7 @@ def faults_of(path):
 def make_store(root: Path, **faults: int) -> str:
     """Make a store in the folder `root`, or change its faults; return the address of the set in it."""
     fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
+    os.environ[PROTOCOLS_VARIABLE] = "faulty"
     root.mkdir(exist_ok=True)
     (root / _FAULTS).write_text(json.dumps(faults))
     (root / _COUNT).unlink(missing_ok=True)

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from respike.errors import SettingError
+from respike.addresses import THIS_MACHINE, check_address, protocol_of
+from respike.errors import RespikeError, SettingError
 
 ENVIRONMENT_VARIABLE = "RESPIKE_SOURCES"
 _FORM = "docs/datasets.md shows the form"
@@ -19,7 +20,10 @@ ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One published file; `published.toml` says what each field means. Raises SettingError on paths out of the root."""
+    """One published file; `published.toml` says what each field means.
+
+    Raises SettingError on paths out of the root and on addresses that respike does not open.
+    """
 
     name: str
     addresses: tuple[str, ...]
@@ -38,6 +42,11 @@ class Source:
                 raise SettingError(f"{field} = {value!r} leads out of its folder", "give a plain relative path")
         if not self.addresses:
             raise SettingError(f"{self.name} has no addresses", "give one or more")
+        for address in self.addresses:
+            try:
+                check_address(address)
+            except RespikeError as error:
+                raise SettingError(f"{self.name}: {error.problem}", error.hint) from error
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", self.sha256):
             raise SettingError(f"the sha256 of {self.name} is {self.sha256!r}", "give 64 hex digits, or leave it out")
 
@@ -49,15 +58,17 @@ class Source:
     def listed(self, text: str) -> list["Source"]:
         """The archives that a list of addresses names; each becomes a folder in `to`.
 
-        Relative ones count from the list's own address. Raises SettingError on one that leads from the web to this
-        machine, and on two of one name.
+        Relative ones count from the list's own address. Raises SettingError on one that leads from elsewhere to this
+        machine or from the web to anything but the web, and on two of one name.
         """
         sources: dict[str, Source] = {}
         base = self.addresses[0]
         for line in text.split():
-            address = urljoin(base, line)
-            if urlsplit(base).scheme in ("http", "https") and urlsplit(address).scheme not in ("http", "https"):
+            address = _join(base, line)
+            if _is_web(base) and not _is_web(address):
                 raise SettingError(f"{self.name} names {line!r}, which is not on the web", "look at the list")
+            if _is_here(address) and not _is_here(base):
+                raise SettingError(f"{self.name} names {line!r}, which is on this machine", "look at the list")
             name = PurePosixPath(urlsplit(address).path).name
             if not is_archive(name) or name in sources:
                 raise SettingError(f"{self.name} names {line!r}, no archive or one named before", "look at the list")
@@ -65,6 +76,23 @@ class Source:
         if not sources:
             raise SettingError(f"{self.name} names no archive", "look at the list")
         return list(sources.values())
+
+
+def _is_web(address: str) -> bool:
+    return protocol_of(address) in ("http", "https")
+
+
+def _is_here(address: str) -> bool:
+    return protocol_of(address) in ("", *THIS_MACHINE)
+
+
+def _join(base: str, line: str) -> str:
+    """`urljoin`, which for `s3://` and its like takes a relative address as it stands, a path of this machine."""
+    protocol = protocol_of(base)
+    if not protocol or protocol_of(line):
+        return urljoin(base, line)
+    rest = base.partition("://")[2]
+    return f"{protocol}://" + urljoin(f"http://{rest}", line).removeprefix("http://")
 
 
 def is_archive(name: str) -> bool:

@@ -9,12 +9,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from respike.addresses import is_address
 from respike.data import index
 from respike.data.building.plan import STATE_FOLDER, Part, ShardTask
 from respike.data.building.work import mark_name
 from respike.data.output.remote_lock import RemoteLock, refuse_if_held, remote_lock
 from respike.data.output.state import CARD_NAME, LOCK_NAME, OURS, PART_LOCK, OutputState
-from respike.data.remote.addresses import is_address
 from respike.data.remote.storage import RemoteFolder
 from respike.data.settings import PrepareSettings
 from respike.errors import RespikeError

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from respike.data.remote.addresses import open_address
+from respike.addresses import open_address
 from respike.errors import RespikeError
 
 Answer = TypeVar("Answer")

@@ -40,11 +40,13 @@ def export_onnx(model: ReSpike, batch: Batch, path: Path, *, facts: Mapping[str,
     output `logits` float32 `[B, K]`; B is free, all else as in `batch`. `facts` are written into the file's metadata
     as JSON, each under `respike.NAME`.
 
-    Raises RespikeError where a package of `respike[export]` is missing, the answers differ, or the disk refuses.
+    Raises RespikeError where a package of `respike[export]` is missing or too old, PyTorch cannot convert the network,
+    the answers differ, or the disk refuses.
     """
     runtime = require("onnxruntime")
-    for module in ("onnx", "onnxscript"):
-        require(module)
+    # torch 2.6 fails on batch norm; onnxscript 0.6 on the functions that torch 2.7 and 2.8 leave in
+    for module, least in {"onnx": "1.17", "onnxscript": "0.7", "torch": "2.7"}.items():
+        require(module, least)
     traceable = TraceableNetwork(model, batch.color)
     content = _convert(traceable, batch, {"color": batch.color} | dict(facts or {}))
     check = _compare(runtime, content, model, batch)
@@ -57,23 +59,38 @@ def _convert(traceable: TraceableNetwork, batch: Batch, facts: Mapping[str, Any]
     # two clips, since the exporter takes a dimension of 1 for a constant
     clips = tuple(tensor.cpu()[[0, 0]] for tensor in (batch.keys, batch.residuals))
     free = torch.export.Dim("batch", min=1)
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            traceable,
-            clips,
-            dynamo=True,
-            dynamic_shapes={"keys": {0: free}, "residuals": {0: free}},
-            input_names=["keys", "residuals"],
-            output_names=["logits"],
-            opset_version=OPSET,
-            verbose=False,
-        )
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                traceable,
+                clips,
+                dynamo=True,
+                dynamic_shapes={"keys": {0: free}, "residuals": {0: free}},
+                input_names=["keys", "residuals"],
+                output_names=["logits"],
+                opset_version=OPSET,
+                verbose=False,
+            )
+    # two packages that move on by themselves, whose errors share no better ancestor
+    except Exception as error:
+        raise RespikeError(
+            f"torch {torch.__version__} and onnxscript {require('onnxscript').__version__} cannot convert the network: "
+            f"{_innermost(error)}",
+            "nothing was written: try their newest releases",
+        ) from error
     assert program is not None
     proto: Any = program.model_proto
     for name, value in facts.items():
         proto.metadata_props.add(key=f"respike.{name}", value=json.dumps(value))
     content: bytes = proto.SerializeToString()
     return content
+
+
+def _innermost(error: BaseException) -> str:
+    """What went wrong in the end, on one line."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 @contextmanager

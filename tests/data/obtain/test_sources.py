@@ -86,3 +86,15 @@ def test_a_list_names_archives_each_with_a_folder_of_its_own():
 def test_a_list_that_names_anything_else_is_refused(line):
     with pytest.raises(SettingError):
         LIST.listed(line)
+
+
+@pytest.mark.parametrize("base", ["hf://datasets/owner/repo/list.txt", "s3://bucket/sets/list.txt"])
+def test_a_list_in_a_store_counts_from_its_own_address_and_never_leads_to_this_machine(base):
+    listed = Source(name="list.txt", addresses=(base,), to="train", is_list=True).listed
+    folder = base.rpartition("/")[0]
+    assert [source.addresses for source in listed("a.tar b/c.zip")] == [(f"{folder}/a.tar",), (f"{folder}/b/c.zip",)]
+    for line in ("file:///etc/x.tar", "local:///etc/x.tar", "memory://x.tar"):
+        with pytest.raises(SettingError, match="which is on this machine"):
+            listed(line)
+    with pytest.raises(SettingError, match="no address that respike opens; allowed are"):
+        listed("github://owner:repo@main/x.tar")

@@ -150,6 +150,6 @@ def test_the_checksum_that_a_store_tells_is_understood(facts, md5):
     assert storage._md5_of(facts) == md5
 
 
-def test_an_address_whose_package_is_missing_says_so():
-    with pytest.raises(RespikeError, match="cannot be opened"):
+def test_an_unknown_protocol_is_no_address():
+    with pytest.raises(RespikeError, match="no address that respike opens"):
         RemoteFolder("no-such-protocol://bucket/set")

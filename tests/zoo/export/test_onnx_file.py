@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from respike.errors import RespikeError
 from respike.zoo.export import export_onnx, onnx_file, packages
+from torch.torch_version import TorchVersion
 
 from tests.zoo.export.networks import clips, settled
 
@@ -66,6 +68,42 @@ def test_a_file_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatc
     with pytest.raises(RespikeError, match="ONNX Runtime and PyTorch differ by"):
         export_onnx(settled("ann", clips(2)), clips(1), tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_cannot_be_converted_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def failing(*_: object, **__: object):
+        try:
+            raise AttributeError("'tuple' object\nhas no attribute 'dtype'")
+        except AttributeError as error:
+            raise RuntimeError("Failed to convert the exported program\n\nNext steps: …") from error
+
+    monkeypatch.setattr(torch.onnx, "export", failing)
+    with pytest.raises(RespikeError, match="cannot convert the network: AttributeError: 'tuple' object has") as refused:
+        export_onnx(settled("ann", clips(2)), clips(1), tmp_path / "net.onnx")
+    assert f"torch {torch.__version__} and onnxscript" in refused.value.problem
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "told"),
+    [
+        ("torch", "2.6.0+cu124", r"needs torch 2\.7 or later, installed is 2\.6\.0\+cu124"),
+        ("onnxscript", "0.6.2", r"needs onnxscript 0\.7 or later, installed is 0\.6\.2"),
+        ("onnx", "1.9.0", r"needs onnx 1\.17 or later, installed is 1\.9\.0"),
+    ],
+)
+def test_a_package_that_is_too_old_is_named_before_anything_is_tried(
+    module: str, old: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import_module = packages.importlib.import_module
+    aged = SimpleNamespace(__version__=TorchVersion(old))
+    monkeypatch.setattr(
+        packages.importlib, "import_module", lambda name: aged if name == module else import_module(name)
+    )
+    with pytest.raises(RespikeError, match=told) as refused:
+        export_onnx(settled("ann", clips(2)), clips(1), tmp_path / "net.onnx")
+    assert "pip install 'respike[export]'" in refused.value.hint
 
 
 def test_a_missing_package_names_the_command_that_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
