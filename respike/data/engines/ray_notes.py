@@ -1,9 +1,11 @@
 """The notes of Ray tasks on their way to the driver: a task's mail, the actor that keeps it, the driver who fetches it.
 
-Notes only show how far the work is: all of them may be lost, with the actor or its node, and the work goes on.
+A task sends its notes while it works and returns them all with its result; the driver hears each once and in order.
+Mail only shows how far the work is: all of it may be lost, with the actor or its node, and the work goes on.
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -20,40 +22,37 @@ class _TallyHandle(Protocol):
 
 
 class Mail:
-    """A task's end of the tally: gathers notes and sends them about once a second, waiting for no answer."""
+    """A task's end of the tally: keeps `notes` and sends the new ones about once a second, waiting for no answer."""
 
-    def __init__(self, tally: _TallyHandle, worker: int) -> None:
-        self._tally, self._worker = tally, worker
-        self._notes: list[object] = []
+    def __init__(self, tally: _TallyHandle, ticket: int) -> None:
+        self._tally, self._ticket = tally, ticket
+        self.notes: list[object] = []
+        self._num_sent = 0
         self._sent = time.monotonic()
 
     def add(self, note: object) -> None:
-        """Take a note, and send all if the last mail is long enough ago."""
-        self._notes.append(note)
-        if time.monotonic() - self._sent >= _NOTE_SECONDS:
-            self.send()
-
-    def send(self) -> None:
-        """Send what has gathered."""
-        if self._notes:
-            # a dead tally must not take the work with it
-            with suppress(Exception):
-                self._tally.add.remote(self._worker, self._notes)
-        self._notes, self._sent = [], time.monotonic()
+        """Take a note, and send what is new if the last mail is long enough ago."""
+        self.notes.append(note)
+        if time.monotonic() - self._sent < _NOTE_SECONDS:
+            return
+        # a dead tally must not take the work with it
+        with suppress(Exception):
+            self._tally.add.remote(self._ticket, self._num_sent, self.notes[self._num_sent :])
+        self._num_sent, self._sent = len(self.notes), time.monotonic()
 
 
 class _Tally:
-    """The actor that keeps the notes of all tasks until the driver fetches them."""
+    """The actor that keeps the mail of all tasks until the driver fetches it."""
 
     def __init__(self) -> None:
-        self._notes: list[tuple[int, object]] = []
+        self._mail: list[tuple[int, int, list[object]]] = []
 
-    def add(self, worker: int, notes: list[object]) -> None:
-        self._notes += [(worker, note) for note in notes]
+    def add(self, ticket: int, first: int, notes: list[object]) -> None:
+        self._mail.append((ticket, first, notes))
 
-    def take(self) -> list[tuple[int, object]]:
-        notes, self._notes = self._notes, []
-        return notes
+    def take(self) -> list[tuple[int, int, list[object]]]:
+        mail, self._mail = self._mail, []
+        return mail
 
 
 class Listener:
@@ -67,19 +66,36 @@ class Listener:
         # beside the driver: it should outlive any other node; and a new one takes its place if it dies all the same
         self.actor = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=home)(_Tally).remote()
         self._asked = self.actor.take.remote()
+        # of the tasks under way: their place, and how many of their notes have been heard
+        self._open: dict[int, tuple[int, int]] = {}
 
-    def pass_on(self, *, last: bool = False) -> None:
-        """Hand over what has come in since; the `last` time, wait a moment for what is on its way."""
-        for _ in range(2 if last else 1):
-            ready, _rest = self._ray.wait([self._asked], timeout=1.0 if last else 0)
-            if not ready:
-                return
-            notes: list[tuple[int, object]] = []
-            with suppress(self._ray.exceptions.RayError):
-                notes = self._ray.get(self._asked)
-            self._asked = self.actor.take.remote()
-            for worker, note in notes:
-                self._watch(worker, note)
+    def begin(self, ticket: int, place: int) -> None:
+        """Listen to the task `ticket`, which works at `place`."""
+        self._open[ticket] = (place, 0)
+
+    def end(self, ticket: int, notes: Sequence[object] = ()) -> None:
+        """Hand over those of all `notes` of a task that have not been heard; what is still on its way is not."""
+        self._hear(ticket, 0, notes)
+        del self._open[ticket]
+
+    def pass_on(self) -> None:
+        """Hand over what has come in since."""
+        ready, _ = self._ray.wait([self._asked], timeout=0)
+        if not ready:
+            return
+        mail: list[tuple[int, int, list[object]]] = []
+        with suppress(self._ray.exceptions.RayError):
+            mail = self._ray.get(self._asked)
+        self._asked = self.actor.take.remote()
+        for ticket, first, notes in mail:
+            if ticket in self._open:
+                self._hear(ticket, first, notes)
+
+    def _hear(self, ticket: int, first: int, notes: Sequence[object]) -> None:
+        place, num_heard = self._open[ticket]
+        for note in notes[max(0, num_heard - first) :]:
+            self._watch(place, note)
+        self._open[ticket] = (place, max(num_heard, first + len(notes)))
 
     def close(self) -> None:
         """End the tally."""
