@@ -26,14 +26,26 @@ def run(
     items: Sequence[Item],
     num_workers: int | None,
     watch: Watch,
-    *,
-    spare: Spare | None = None,
 ) -> Iterator[tuple[int, Result]]:
     """Do the job on every item and yield (its index, the result) as each is done.
 
     The promises are those of `base.Engine`; without `num_workers` there is one a core. Every item runs in a process of
-    its own kind, with one worker too, so that nothing an item does can take the caller along. With `spare` a process
-    that is left over is kept for the next run.
+    its own kind, with one worker too, so that nothing an item does can take the caller along.
+    """
+    return (done for done in run_in_steps(job, items, num_workers, watch) if done is not None)
+
+
+def run_in_steps(
+    job: Job[Item, Result],
+    items: Sequence[Item],
+    num_workers: int | None,
+    watch: Watch,
+    *,
+    spare: Spare | None = None,
+) -> Iterator[tuple[int, Result] | None]:
+    """The same as `run`, but give control back now and then: None says that nothing more is done yet.
+
+    With `spare` a process that is left over is kept for the next run.
     """
     crew = _Crew(job, items, spare)
     try:
@@ -74,7 +86,7 @@ class _Crew(Generic[Item, Result]):
         # items at which a worker died share no worker, so that the next death is certainly theirs
         self._alone: set[int] = set()
 
-    def work(self, num_workers: int, watch: Watch) -> Iterator[tuple[int, Result]]:
+    def work(self, num_workers: int, watch: Watch) -> Iterator[tuple[int, Result] | None]:
         self.workers = [_Worker(number) for number in range(num_workers)]
         for worker in self.workers:
             self._employ(worker)
@@ -87,6 +99,7 @@ class _Crew(Generic[Item, Result]):
             # time in which this process itself stood still (Ctrl-Z, a slow caller) is not held against the workers
             self._judge_silence(min(now - checked, 2 * _POLL_SECONDS))
             checked = now
+            yield None
 
     def dismiss(self) -> None:
         for worker in self.workers:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from respike.data.engines import ray as engine
-from respike.data.engines.base import Job
+from respike.data.engines.base import Death, Job
 from respike.errors import RespikeError
 
 from tests.data.engines import test_local as work
@@ -38,6 +38,14 @@ def lose_the_task_once(folder, report):
 def lose_the_task(number, report):
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
+
+
+def lose_the_task_at_five(item, report):
+    """Kill the Ray worker at the item of number 5, unless told not to."""
+    if item.number == 5 and not item.harmless:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    return item.deaths
 
 
 def work_slowly(number, report):
@@ -108,12 +116,11 @@ class TestOnOneNode:
         with pytest.raises(RespikeError, match="died 3 times at 41: it was lost"):
             run(lose_the_task, [41])
 
-    def test_a_dead_tally_costs_notes_and_nothing_else(self):
-        started = engine.run(Job(function=work.square), range(6), 1, lambda worker, note: None)
-        first = next(started)
-        (actor,) = [state for state in started.gi_frame.f_locals.items() if state[0] == "listener"]
-        ray.kill(actor[1].actor)
-        assert len(dict([first, *started])) == 6
+    def test_items_that_were_lost_together_are_tried_alone_and_only_one_of_them_is_blamed(self):
+        items = [work.Item(number) for number in range(20)]
+        done = run(lose_the_task_at_five, items, 1, recover=work.skip_harm)
+        assert {number: deaths for number, deaths in done.items() if deaths} == {5: (Death(note=None, exit_code=None),)}
+        assert len(done) == 20
 
     def test_leaving_early_stops_what_is_under_way(self):
         results = engine.run(Job(function=work.beat), [0.01, 30.0], 2, lambda worker, note: None)

@@ -22,7 +22,8 @@ def spare():
 
 
 def worker_of_a_run(spare):
-    ((_, pid),) = local.run(Job(function=process_id), [1], 1, lambda worker, note: None, spare=spare)
+    steps = local.run_in_steps(Job(function=process_id), [1], 1, lambda worker, note: None, spare=spare)
+    ((_, pid),) = filter(None, steps)
     return pid
 
 
