@@ -10,7 +10,7 @@ from respike import faults
 from respike.data.building.guilt import DEFAULT_VIDEO_TIMEOUT_SECONDS, refuse_guilty
 from respike.data.decode import Decoding, check_header, probe
 from respike.data.engines import local
-from respike.data.engines.base import Death, Report, try_again
+from respike.data.engines.base import Death, Job, Report, try_again
 from respike.data.index import SkippedVideo, jsonl
 from respike.errors import UnreadableVideoError
 from respike.files import write_atomically
@@ -127,9 +127,8 @@ def _look(
                 begun.add(note)
                 task.advance(1)
 
-        for _, unreadable in local.run(
-            check_videos, tasks, num_workers, watch, recover=after_deaths, deadline_seconds=deadline_seconds
-        ):
+        job = Job(function=check_videos, recover=after_deaths, deadline_seconds=deadline_seconds)
+        for _, unreadable in local.run(job, tasks, num_workers, watch):
             found += unreadable
             task.advance(0, unreadable=len(found))
     return found

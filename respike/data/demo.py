@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from respike.data.demo_scene import MOTIONS, PROPS, SIZE, draw_scene
 from respike.data.engines import local
-from respike.data.engines.base import Report
+from respike.data.engines.base import Job, Report
 from respike.data.video_writer import write_video
 from respike.errors import SettingError
 from respike.files import canonical_json, write_atomically
@@ -73,7 +73,7 @@ def write_demo(root: Path, settings: DemoSettings, *, num_workers: int = 1, prog
         for stale in folder.glob("*.mp4"):
             stale.unlink()
     with progress.task("make videos", total=len(tasks), unit="videos") as task:
-        for _ in local.run(_write, tasks, num_workers, lambda worker, note: task.advance()):
+        for _ in local.run(Job(function=_write), tasks, num_workers, lambda worker, note: task.advance()):
             pass
     write_atomically(done, wanted)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from respike.data.building.build import after_deaths
 from respike.data.building.guilt import DEFAULT_VIDEO_TIMEOUT_SECONDS
-from respike.data.building.plan import Part, ShardTask, plan_shards
+from respike.data.building.plan import Mark, Part, ShardTask, plan_shards
 from respike.data.building.tally import Speed, Tally
 from respike.data.building.work import make_shard
 from respike.data.engines import inline, local
-from respike.data.engines.base import Engine
+from respike.data.engines.base import Engine, Job
 from respike.data.index import SkippedVideo
-from respike.data.output.finish import Mark, PrepareSummary, summarise, write_index
+from respike.data.output.finish import PrepareSummary, summarise, write_index
 from respike.data.output.remote_output import open_output
 from respike.data.output.state import OutputState
 from respike.data.settings import PrepareSettings
@@ -30,7 +30,7 @@ __all__ = ["Part", "PrepareSettings", "PrepareSummary", "SkippedVideo", "join_pa
 Existing = Literal["resume", "retry-skipped", "overwrite"]
 """What becomes of what an earlier run left: finished shards are kept; the same, but what was skipped is tried again;
 all is made anew."""
-_Marks = dict[str, dict[str, Any]]
+_Marks = dict[str, Mark]
 
 
 def prepare(
@@ -72,9 +72,10 @@ def prepare(
             own = tasks if part is None else part.of(tasks)
             kept, open_tasks = _sort_out(own, state, retry=retry, progress=progress)
             work = partial(make_shard, state.remote)
+            job: Job[ShardTask, Mark] = Job(function=work, recover=after_deaths, deadline_seconds=video_timeout_seconds)
             if state.remote is not None and state.remote.in_this_process:
                 engine = inline.run
-            built, speed = _build(open_tasks, partial(engine, work), num_workers, video_timeout_seconds, progress)
+            built, speed = _build(engine, job, open_tasks, num_workers, progress)
             marks = [(kept | built)[task.name] for task in own]
             if part is None:
                 _finish(state, marks)
@@ -163,23 +164,18 @@ def _sort_out(
     return kept, sorted(open_tasks, key=lambda task: -task.num_source_bytes)
 
 
-def _is_new(mark: dict[str, Any], task: ShardTask) -> bool:
+def _is_new(mark: Mark, task: ShardTask) -> bool:
     return mark["shard"] is not None and (task.previous is None or mark["shard"] != task.previous["shard"])
 
 
 def _build(
-    tasks: list[ShardTask],
-    run: Callable[..., Iterator[tuple[int, dict[str, Any]]]],
-    num_workers: int | None,
-    timeout_seconds: float | None,
-    progress: Progress,
+    engine: Engine, job: Job[ShardTask, Mark], tasks: list[ShardTask], num_workers: int | None, progress: Progress
 ) -> tuple[_Marks, Speed]:
     marks: _Marks = {}
     num_videos = sum(len(task.videos) for task in tasks)
     with progress.task("prepare", total=num_videos, unit="videos") as shown:
         tally = Tally(shown)
-        results = run(tasks, num_workers, tally.hear, recover=after_deaths, deadline_seconds=timeout_seconds)
-        for number, mark in results:
+        for number, mark in engine(job, tasks, num_workers, tally.hear):
             task = tasks[number]
             marks[task.name] = mark
             tally.finish_shard(task.name, len(task.videos), len(mark["skipped"]))

@@ -1,7 +1,6 @@
 """Shards: one tar of samples, written whole or not at all, and read by position."""
 
 import hashlib
-import io
 import mmap
 import tarfile
 from collections.abc import Mapping
@@ -26,8 +25,8 @@ class ShardWriter:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._hashing = _HashingFile(file)
-        self._tar = tarfile.TarFile(fileobj=self._hashing, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[arg-type]
+        self._digest = hashlib.sha256()
+        self._offset = 0
         self.num_samples = 0
 
     def add(self, key: str, members: Mapping[str, bytes]) -> None:
@@ -36,44 +35,32 @@ class ShardWriter:
             header = tarfile.TarInfo(f"{key}.{name}")
             header.size = len(content)
             header.mode = 0o644
-            self._tar.addfile(header, io.BytesIO(content))
-        # the tar would keep every header that it ever wrote
-        self._tar.members = []  # type: ignore[attr-defined]
+            self._write(header.tobuf(tarfile.USTAR_FORMAT))
+            self._write(content)
+            self._write(bytes(-len(content) % tarfile.BLOCKSIZE))
         self.num_samples += 1
 
     def mark(self) -> WriterMark:
         """The place where the next sample goes, to come back to it."""
-        return WriterMark(self.num_samples, self._tar.offset, self._hashing.digest.copy())
+        return WriterMark(self.num_samples, self._offset, self._digest.copy())
 
     def rollback(self, mark: WriterMark) -> None:
         """Take back all that was added after `mark`, as if it had never been."""
         self._file.seek(mark.offset)
         self._file.truncate()
-        self._tar.offset = self._hashing.num_bytes = mark.offset
-        self._hashing.digest = mark.digest.copy()
-        self.num_samples = mark.num_samples
+        self.num_samples, self._offset, self._digest = mark.num_samples, mark.offset, mark.digest.copy()
 
     def close(self) -> tuple[int, str]:
         """End the tar; return its size in bytes and its SHA-256."""
-        self._tar.close()
-        return self._hashing.num_bytes, self._hashing.digest.hexdigest()
+        end = 2 * tarfile.BLOCKSIZE
+        self._write(bytes(end + -(self._offset + end) % tarfile.RECORDSIZE))
+        return self._offset, self._digest.hexdigest()
 
-
-class _HashingFile:
-    """A file that hashes what passes through, so that a shard is not read again for its checksum."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-        self.num_bytes = 0
-
-    def write(self, content: bytes) -> int:
-        self.digest.update(content)
-        self.num_bytes += len(content)
-        return self._file.write(content)
-
-    def tell(self) -> int:
-        return self.num_bytes
+    def _write(self, content: bytes) -> None:
+        # hashed on the way, so that a shard is not read again for its checksum
+        self._digest.update(content)
+        self._offset += len(content)
+        self._file.write(content)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from respike.data import index as index_files
 from respike.data.building.plan import STATE_FOLDER
 from respike.data.engines import local
-from respike.data.engines.base import Watch
+from respike.data.engines.base import Job, Watch
 from respike.data.index import INDEX_NAME, SKIPPED_NAME, VIDEOS_NAME, DatasetIndex, VideoRow
 from respike.data.output.state import CARD_NAME, OutputState
 from respike.data.verify_shard import ShardCheck, check_shard
@@ -231,7 +231,7 @@ def _check_shards(
 def _run(tasks: list[ShardCheck], num_workers: int, watch: Watch) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Check the shards: in processes, or in this one if that is all there is to be."""
     if num_workers > 1:
-        yield from local.run(check_shard, tasks, num_workers, watch)
+        yield from local.run(Job(function=check_shard), tasks, num_workers, watch)
         return
     for number, task in enumerate(tasks):
         yield number, check_shard(task, partial(watch, 0))

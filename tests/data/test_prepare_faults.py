@@ -623,7 +623,7 @@ from tests.conftest import listing_of
 out = Path(sys.argv[2])
 (out / ".respike/done").mkdir(parents=True)
 (task,) = plan_shards(listing_of(Path(sys.argv[1])), out, PrepareSettings())
-build_shard(task, lambda note: None)
+build_shard(task, lambda note: None).settle()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, task.path.stat().st_size)
 """
         answer = subprocess.run(

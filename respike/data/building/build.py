@@ -5,17 +5,18 @@ This is what a worker runs. It loads no torch.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from respike import faults
 from respike.data.building.guilt import refuse_guilty
 from respike.data.building.notes import Beat, VideoNote
-from respike.data.building.plan import ShardTask
+from respike.data.building.plan import Mark, ShardTask
 from respike.data.encode import ClipSink, EncodedClip, EncodedVideo, encode_video
-from respike.data.engines.base import MAX_ATTEMPTS, Death, Report
+from respike.data.engines.base import MAX_ATTEMPTS, Death, Report, Settling
 from respike.data.index import SkippedVideo
 from respike.data.shards import ShardWriter
 from respike.errors import RespikeError, UnreadableVideoError
@@ -23,21 +24,22 @@ from respike.files import atomic_writer, seal, write_atomically, write_error
 from respike.sample import VideoRef
 
 
-def build_shard(task: ShardTask, report: Report) -> dict[str, Any]:
-    """Write a shard and its finished-mark; return the mark. `report` hears a VideoNote at each video and in between.
+def build_shard(task: ShardTask, report: Report) -> Settling[Mark]:
+    """Write a shard; once settled it has its name and its finished-mark. `report` hears how it goes, as VideoNotes.
 
     A shard of which no video could be read is not written; its mark is. Where `task.previous` is an
     earlier mark, nothing but the mark is written unless a video that was skipped then can be read now.
     """
     report(VideoNote(kind="begin", shard=task.name))
     if task.previous is not None and (unchanged := _try_again(task, task.previous, report)) is not None:
-        return unchanged
+        return Settling(lambda: unchanged)
     videos: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
     # the mark before the shard: it must never promise another shard than the one that stands
     task.mark_path.unlink(missing_ok=True)
     task.path.unlink(missing_ok=True)
-    with atomic_writer(task.path, keep=lambda: bool(videos)) as file:
+    with ExitStack() as unfinished:
+        file = unfinished.enter_context(atomic_writer(task.path, keep=lambda: bool(videos)))
         writer = ShardWriter(file)
         sink = _ShardSink(writer, task.path)
         for video in task.videos:
@@ -50,17 +52,23 @@ def build_shard(task: ShardTask, report: Report) -> dict[str, Any]:
                 videos.append(_video_row(video, task.name, sink.keep(), encoded))
         report(VideoNote(kind="write", shard=task.name))
         num_bytes, sha256 = writer.close()
-    shard = {"name": task.name, "subset": task.subset, "num_samples": writer.num_samples}
-    mark: dict[str, Any] = {
-        "members": task.members,
-        "fingerprint": task.fingerprint,
-        "keep_partial": task.settings.keep_partial,
-        "shard": shard | {"num_bytes": num_bytes, "sha256": sha256} if videos else None,
-        "videos": videos,
-        "skipped": skipped,
-        "num_events": sink.num_events,
-        "num_event_samples": sink.num_event_samples,
-    }
+        shard = {"name": task.name, "subset": task.subset, "num_samples": writer.num_samples}
+        mark: Mark = {
+            "members": task.members,
+            "fingerprint": task.fingerprint,
+            "keep_partial": task.settings.keep_partial,
+            "shard": shard | {"num_bytes": num_bytes, "sha256": sha256} if videos else None,
+            "videos": videos,
+            "skipped": skipped,
+            "num_events": sink.num_events,
+            "num_event_samples": sink.num_event_samples,
+        }
+        return Settling(partial(_finish, unfinished.pop_all(), task, mark))
+
+
+def _finish(unfinished: ExitStack, task: ShardTask, mark: Mark) -> Mark:
+    """Wait for the disk: most of it is spent here, and no processor is needed for it."""
+    unfinished.close()
     # the mark after the shard: it promises that the shard stands
     write_atomically(task.mark_path, seal(mark))
     return mark
@@ -85,7 +93,7 @@ def _video_of(death: Death) -> str | None:
     return note.video if isinstance(note, VideoNote) and note.kind == "video" else None
 
 
-def _try_again(task: ShardTask, previous: Mapping[str, Any], report: Report) -> dict[str, Any] | None:
+def _try_again(task: ShardTask, previous: Mapping[str, Any], report: Report) -> Mark | None:
     """Read the videos that failed before; return the mark with what is wrong with them now, None once one is fine."""
     failed = {row["video"] for row in previous["skipped"]}
     skipped = []

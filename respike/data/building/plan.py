@@ -17,6 +17,9 @@ from respike.sample import VideoListing, VideoRef
 
 STATE_FOLDER = ".respike"
 
+Mark = dict[str, Any]
+"""What is known of a shard that is finished: of what it was made, what it holds, what was skipped."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:

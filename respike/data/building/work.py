@@ -3,21 +3,21 @@
 import os
 import socket
 import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from respike.data.building.build import build_shard
-from respike.data.building.notes import VideoNote
-from respike.data.building.plan import STATE_FOLDER, ShardTask
-from respike.data.engines.base import Report
+from respike.data.building.plan import STATE_FOLDER, Mark, ShardTask
+from respike.data.engines.base import Report, Settling
 from respike.data.remote.storage import RemoteFolder
 from respike.errors import RespikeError
 from respike.files import seal
 
 
-def make_shard(remote: RemoteFolder | None, task: ShardTask, report: Report) -> dict[str, Any]:
-    """Build a shard where the task says, or build it on this machine and deliver it to `remote`; return its mark.
+def make_shard(remote: RemoteFolder | None, task: ShardTask, report: Report) -> Settling[Mark]:
+    """Build a shard where the task says, or on this machine to be delivered to `remote`; once settled it stands there.
 
     Raises RespikeError where this machine sees none of the videos that were seen when they were listed, or not the
     output folder: on a cluster that is a file system which one node lacks, and must not make its videos count as
@@ -33,8 +33,11 @@ def make_shard(remote: RemoteFolder | None, task: ShardTask, report: Report) -> 
         return build_shard(task, report)
     # on the machine that asked, its own scratch folder, which it clears whatever becomes of this process
     near = task.path.parent if task.path.parent.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="respike-", dir=near) as scratch:
-        return _build_and_deliver(remote, task, Path(scratch), report)
+    with ExitStack() as unfinished:
+        scratch = Path(unfinished.enter_context(tempfile.TemporaryDirectory(prefix="respike-", dir=near)))
+        here = replace(task, path=scratch / task.name, mark_path=scratch / "mark.json")
+        built = build_shard(here, report)
+        return Settling(partial(_deliver, remote, here, built, unfinished.pop_all()))
 
 
 def mark_name(shard: str) -> str:
@@ -42,19 +45,18 @@ def mark_name(shard: str) -> str:
     return f"{STATE_FOLDER}/done/{shard}.json"
 
 
-def _build_and_deliver(remote: RemoteFolder, task: ShardTask, scratch: Path, report: Report) -> dict[str, Any]:
-    local = replace(task, path=scratch / task.name, mark_path=scratch / "mark.json")
-    mark = build_shard(local, report)
-    # however long the network takes
-    report(VideoNote(kind="write", shard=task.name))
-    if local.path.exists():
-        remote.remove(mark_name(task.name))
-        remote.upload(local.path, task.name)
-    elif mark["shard"] is None:
-        remote.remove(task.name)
-    # the mark after the shard: it promises that the shard stands there
-    remote.write(mark_name(task.name), seal(mark))
-    return mark
+def _deliver(remote: RemoteFolder, here: ShardTask, built: Settling[Mark], scratch: ExitStack) -> Mark:
+    """Bring a shard from the scratch folder to `remote`, however long the network takes."""
+    with scratch:
+        mark = built.settle()
+        if here.path.exists():
+            remote.remove(mark_name(here.name))
+            remote.upload(here.path, here.name)
+        elif mark["shard"] is None:
+            remote.remove(here.name)
+        # the mark after the shard: it promises that the shard stands there
+        remote.write(mark_name(here.name), seal(mark))
+        return mark
 
 
 def _check_sight(task: ShardTask) -> None:

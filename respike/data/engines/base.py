@@ -3,19 +3,19 @@
 An engine calls `function(item, report)` on every item, somewhere, and yields each result with its item's index. While
 it works, the function says how far it is by `report(note)`, a note being anything small that pickles; notes are what an
 engine knows of the work's progress, and a worker that sends none for too long is taken for one that hangs. After a note
-whose attribute `untimed` is true the next one may take for ever.
+whose attribute `untimed` is true the next one may take for ever. A function whose last part only waits, for a disk or a
+network, returns a `Settling`: the worker begins its next item meanwhile.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from respike.errors import RespikeError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Report = Callable[[object], None]
-Function = Callable[[Item, Report], Result]
 Watch = Callable[[int, object], None]
 """What the caller hears while the work goes on: the number of the worker, from 0, and its note."""
 
@@ -49,28 +49,6 @@ Recover = Callable[[Item, Sequence[Death]], Item]
 return the item to try next, or raise RespikeError to end the run. A pure function that pickles."""
 
 
-class Engine(Protocol):
-    """A way to run a function over items: local processes, a cluster."""
-
-    def __call__(
-        self,
-        function: "Function[Item, Result]",
-        items: Sequence[Item],
-        num_workers: int | None,
-        watch: Watch,
-        *,
-        recover: "Recover[Item] | None" = None,
-        deadline_seconds: float | None = None,
-    ) -> "Iterator[tuple[int, Result]]":
-        """Call `function(item, report)` on every item and yield (its index, the result) as each is done.
-
-        `num_workers` is the most that work at once; None leaves it to the engine.
-        `function`, items and results must pickle; an item is a unit that may be begun again from its start. A worker
-        that dies, or that sends no note for `deadline_seconds` (None: for ever) and is killed for it, is replaced;
-        `recover` (None: `try_again`) says what is tried next. An exception from `function` ends the run.
-        """
-
-
 def try_again(item: Item, deaths: Sequence[Death]) -> Item:
     """Try the same item again; raise RespikeError that names it after `MAX_ATTEMPTS` deaths."""
     if len(deaths) >= MAX_ATTEMPTS:
@@ -79,3 +57,41 @@ def try_again(item: Item, deaths: Sequence[Death]) -> Item:
             "give each worker more memory, or run with fewer --workers",
         )
     return item
+
+
+@dataclass(frozen=True)
+class Settling(Generic[Result]):
+    """A result that is there but for waiting: `settle` does that and returns it.
+
+    It sends no notes and may run in a thread of its own beside the function at the next item. A worker that dies
+    before it has returned begins the item again.
+    """
+
+    settle: Callable[[], Result]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Generic[Item, Result]):
+    """What is done with every item, and what becomes of those at which workers die. It pickles.
+
+    `function(item, report)` returns the result, or a Settling of it. A worker that sends no note for
+    `deadline_seconds` (None: for ever) is killed; `recover` says what is tried after a death.
+    """
+
+    function: Callable[[Item, Report], Result | Settling[Result]]
+    recover: Recover[Item] = try_again
+    deadline_seconds: float | None = None
+
+
+class Engine(Protocol):
+    """A way to do a job on items: local processes, a cluster."""
+
+    def __call__(
+        self, job: Job[Item, Result], items: Sequence[Item], num_workers: int | None, watch: Watch
+    ) -> Iterator[tuple[int, Result]]:
+        """Do the job on every item and yield (its index, the result) as each is done.
+
+        `num_workers` is the most that work at once; None leaves it to the engine. Items and results must pickle; an
+        item is a unit that may be begun again from its start. A worker that dies or is killed is replaced. An
+        exception from the job's function ends the run.
+        """

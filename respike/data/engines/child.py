@@ -1,5 +1,7 @@
 """A worker process of the local engine: it takes items from its parent, one at a time, and sends notes and results.
 
+While a result settles the next item is worked on; one settles at a time.
+
 It is started as a program of its own and not by `multiprocessing`, which would run the caller's main script again, and
 it talks over a socket of its own: a worker killed in mid-sentence can neither block nor garble another.
 """
@@ -19,16 +21,20 @@ from typing import Any
 
 import psutil
 
+from respike.data.engines.base import Settling
 from respike.memory import KEEP_MEMORY
 
-NOTE, RESULT, ERROR = "note", "result", "error"
+# what a child says: how far it is; that it can take the next item, and how many bytes it occupies; a result, which
+# comes after that; why there is none
+NOTE, FREE, RESULT, ERROR = "note", "free", "result", "error"
 _PATIENCE_SECONDS = 5.0
 
 
 class Child:
-    """The parent's end of one worker process."""
+    """The parent's end of one worker process; `num_given` counts the items that it was handed."""
 
     def __init__(self) -> None:
+        self.num_given = 0
         ours, theirs = socket.socketpair()
         code = f"from {__name__} import serve; serve({theirs.fileno()})"
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
@@ -51,6 +57,7 @@ class Child:
 
     def give(self, function: Callable[..., Any], item: object) -> None:
         """Hand over an item. A child that has died already is noticed by the next `receive`."""
+        self.num_given += 1
         with contextlib.suppress(OSError):
             self.connection.send((function, item))
 
@@ -90,20 +97,52 @@ def _has_descriptor(stream: Any) -> bool:
 
 def serve(descriptor: int) -> None:
     """Work for the parent at the other end of the socket until it hangs up; then end at once, in mid-work too."""
-    connection = Connection(descriptor)
+    voice = _Voice(Connection(descriptor))
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, inbox), daemon=True).start()
+    threading.Thread(target=_listen, args=(voice.connection, inbox), daemon=True).start()
     process = psutil.Process()
+    settling: threading.Thread | None = None
     while True:
         content = inbox.get()
         try:
             # from our own parent, over a socket that nobody else has
             function, item = ForkingPickler.loads(content)
-            result = function(item, lambda note: connection.send((NOTE, note)))
-            answer = bytes(ForkingPickler.dumps((RESULT, (result, process.memory_info().rss))))
+            result = function(item, lambda note: voice.say(NOTE, note))
         except Exception as error:
-            answer = _pickle_error(error)
-        connection.send_bytes(answer)
+            voice.tell(error)
+            continue
+        if settling is not None:
+            settling.join()
+        voice.say(FREE, process.memory_info().rss)
+        settling = threading.Thread(target=_settle, args=(voice, result), daemon=True)
+        settling.start()
+
+
+def _settle(voice: "_Voice", result: object) -> None:
+    try:
+        voice.say(RESULT, result.settle() if isinstance(result, Settling) else result)
+    except Exception as error:
+        voice.tell(error)
+
+
+class _Voice:
+    """The child's end of the socket, for the thread that works and the one that settles."""
+
+    def __init__(self, connection: "Connection[Any, Any]") -> None:
+        self.connection = connection
+        self._lock = threading.Lock()
+
+    def say(self, kind: str, content: object) -> None:
+        """Send a message. Raises what pickling raises, before anything is sent."""
+        self._send(bytes(ForkingPickler.dumps((kind, content))))
+
+    def tell(self, error: Exception) -> None:
+        """Send an error, in another form if it cannot travel in its own."""
+        self._send(_pickle_error(error))
+
+    def _send(self, message: bytes) -> None:
+        with self._lock:
+            self.connection.send_bytes(message)
 
 
 def _listen(connection: "Connection[Any, Any]", inbox: "queue.SimpleQueue[bytes]") -> None:

@@ -1,132 +1,164 @@
-"""The Ray engine: a function over items on the nodes of a Ray cluster, or on a Ray instance of this machine.
+"""The Ray engine: a job on items on the nodes of a Ray cluster, or on a Ray instance of this machine.
 
-Each item is one Ray task, and the task runs it in a watched process of its node, by the local engine: so deaths,
-silence and leaks are dealt with there, in the same way as on one machine, and Ray is left with nodes that come and go.
-Items and results travel through Ray and must be small; whatever is large, `function` reads and writes itself.
+A Ray task takes a few items and does them in a watched process of its node, by the local engine: so deaths, silence and
+leaks are dealt with there, in the same way as on one machine, and Ray is left with nodes that come and go. Ray runs one
+task after another in a worker of its own, which hands its process on from task to task.
+Items, notes and results travel through Ray and must be small; whatever is large, the function reads and writes itself.
 """
 
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from respike.data.engines import local
-from respike.data.engines.base import Death, Function, Item, Recover, Result, Watch, try_again
+from respike.data.engines.base import Death, Item, Job, Result, Watch
 from respike.data.engines.ray_cluster import connected, first_line, import_ray
-from respike.data.engines.ray_notes import Listener, Mail
+from respike.data.engines.spare import Spare
 from respike.errors import RespikeError
 
+# a task's next item is begun while the last result settles, so a few together; few, for they are lost together
+_MAX_ITEMS_A_TASK = 4
+# towards the end tasks become small, so that no worker is left alone with several items
+_TASKS_A_WORKER = 4
 _POLL_SECONDS = 0.25
+# a thousand workers that each sent every note would drown the driver
+_NOTE_SECONDS = 1.0
 
 
 def run(
-    function: "Function[Item, Result]",
-    items: Sequence[Item],
-    num_workers: int | None,
-    watch: Watch,
-    *,
-    recover: "Recover[Item] | None" = None,
-    deadline_seconds: float | None = None,
-    address: str | None = None,
+    job: Job[Item, Result], items: Sequence[Item], num_workers: int | None, watch: Watch, *, address: str | None = None
 ) -> Iterator[tuple[int, Result]]:
-    """Call `function(item, report)` on every item and yield (its index, the result) as each is done.
+    """Do the job on every item and yield (its index, the result) as each is done.
 
     The promises are those of `base.Engine`. `address` is the cluster's, HOST:PORT (None: the variable RAY_ADDRESS, else
     a Ray instance of this machine that starts and ends with the run). At most `num_workers` tasks are in flight (None:
-    as many as the cluster has processors for). A node that is lost counts as a death at each item it was at. Notes come
-    up to a second late, and those of a lost node may not come at all.
+    as many as the cluster has processors for). A node that is lost counts as a death at the item it was at. Notes come
+    up to a second late, and the last ones of a lost node not at all.
 
     Raises RespikeError where ray is not installed or no cluster answers.
     """
     ray = import_ray()
     with connected(ray, address, num_workers):
-        listener = Listener(ray, watch)
-        work = _Work(function, recover or try_again, deadline_seconds, listener.actor)
-        flight = _Flight(ray, work, items, listener)
+        flight = _Flight(ray, job, items, watch)
         try:
-            yield from flight.run(num_workers or max(1, len(items)))
+            yield from flight.run(num_workers)
         finally:
             flight.cancel()
-            listener.close()
 
 
-class _Work:
-    """What a task does with an item. It is put into the cluster once and not sent with every item."""
-
-    def __init__(
-        self, function: "Function[Any, Any]", recover: "Recover[Any]", deadline_seconds: float | None, tally: Any
-    ) -> None:
-        self.function, self.recover, self.deadline_seconds, self.tally = function, recover, deadline_seconds, tally
-
-    def __call__(self, item: Any, worker: int) -> Any:
-        mail = Mail(self.tally, worker)
-        try:
-            done = local.run(
-                self.function,
-                [item],
-                1,
-                lambda _, note: mail.add(note),
-                recover=self.recover,
-                deadline_seconds=self.deadline_seconds,
-            )
-            return next(result for _, result in done)
-        finally:
-            mail.send()
+# of the Ray worker that this module is loaded in; at the end of a run nothing else tells it that no task will come
+_spare = Spare(idle_seconds=5.0)
 
 
-def _task(work: _Work, item: Any, worker: int) -> Any:
-    return work(item, worker)
+def _task(job: Job[Any, Any], items: Sequence[Any]) -> Iterator[tuple[list[object], tuple[int, Any] | None]]:
+    """Do a job on items; yield notes about once a second, and with them whatever is done, as (place in items, result).
+
+    This is what a Ray worker runs.
+    """
+    notes: list[object] = []
+    told = time.monotonic()
+    for done in local.run_in_steps(job, items, 1, lambda _, note: notes.append(note), spare=_spare):
+        if done is not None or (notes and time.monotonic() - told > _NOTE_SECONDS):
+            yield list(notes), done
+            notes.clear()
+            told = time.monotonic()
+
+
+@dataclass
+class _Flown:
+    """A task under way: the place that it takes, and its items that are not done."""
+
+    place: int
+    indices: list[int]
+    undone: set[int]
 
 
 class _Flight:
     """The tasks that are under way, and how often each item was lost."""
 
-    def __init__(self, ray: Any, work: _Work, items: Sequence[Any], listener: "Listener") -> None:
-        self._ray, self._recover, self._items, self._listener = ray, work.recover, items, listener
+    def __init__(self, ray: Any, job: Job[Any, Any], items: Sequence[Any], watch: Watch) -> None:
+        self._ray, self._items, self._watch, self._recover = ray, items, watch, job.recover
         # deaths are counted here and not by Ray, so that the item can be named
-        self._task = ray.remote(max_retries=0, num_cpus=1)(_task)
-        self._work = ray.put(work)
+        self._task = ray.remote(max_retries=0, num_cpus=1, num_returns="streaming")(_task)
+        # once into the cluster and not with every task
+        self._job = ray.put(job)
         self._deaths: dict[int, list[Death]] = {}
-        self._pending: dict[Any, tuple[int, int]] = {}
+        self._waiting = deque(enumerate(items))
+        self._pending: dict[Any, _Flown] = {}
 
-    def run(self, most: int) -> Iterator[tuple[int, Any]]:
-        waiting = list(enumerate(self._items))[::-1]
-        places = list(range(most))[::-1]
-        while waiting or self._pending:
-            while waiting and places:
-                self._start(*waiting.pop(), places.pop())
-            with _signals_come_through():
-                done, _ = self._ray.wait(list(self._pending), timeout=_POLL_SECONDS)
-            self._listener.pass_on()
-            for reference in done:
-                index, place = self._pending.pop(reference)
-                places.append(place)
-                try:
-                    result = self._result(reference, index)
-                except _LostError as loss:
-                    deaths = self._deaths.setdefault(index, [])
-                    deaths.append(Death(note=None, exit_code=None))
-                    try:
-                        waiting.append((index, self._recover(self._items[index], tuple(deaths))))
-                    except RespikeError as error:
-                        raise error from loss
-                else:
-                    yield index, result
-        self._listener.pass_on(last=True)
+    def run(self, num_workers: int | None) -> Iterator[tuple[int, Any]]:
+        places = list(range(num_workers or max(1, len(self._items))))[::-1]
+        width = num_workers or int(self._ray.cluster_resources().get("CPU", 1))
+        while self._waiting or self._pending:
+            while self._waiting and places:
+                self._start(places.pop(), width)
+            for stream in self._wait():
+                yield from self._hear(stream, places)
 
     def cancel(self) -> None:
-        for reference in self._pending:
+        for stream in self._pending:
             # by force: a task in the midst of its work would not hear anything gentler
             with suppress(Exception):
-                self._ray.cancel(reference, force=True)
+                self._ray.cancel(stream, force=True)
 
-    def _start(self, index: int, item: Any, place: int) -> None:
-        self._pending[self._task.remote(self._work, item, place)] = (index, place)
+    def _start(self, place: int, width: int) -> None:
+        most = max(1, min(_MAX_ITEMS_A_TASK, len(self._waiting) // (_TASKS_A_WORKER * width)))
+        taken = [self._waiting.popleft()]
+        # what was lost once goes alone, so that the next loss is certainly its own
+        while len(taken) < most and not {taken[0][0], self._waiting[0][0]} & self._deaths.keys():
+            taken.append(self._waiting.popleft())
+        indices = [index for index, _ in taken]
+        stream = self._task.remote(self._job, [item for _, item in taken])
+        self._pending[stream] = _Flown(place, indices, set(indices))
 
-    def _result(self, reference: Any, index: int) -> Any:
-        errors = self._ray.exceptions
-        item = f"{self._items[index]!s:.80}"
+    def _wait(self) -> list[Any]:
+        """The tasks that have something to say."""
+        streams = list(self._pending)
+        with _signals_come_through():
+            self._ray.wait(streams, timeout=_POLL_SECONDS)
+            ready, _ = self._ray.wait(streams, num_returns=len(streams), timeout=0)
+        return list(ready)
+
+    def _hear(self, stream: Any, places: list[int]) -> Iterator[tuple[int, Any]]:
+        flown = self._pending[stream]
         try:
-            return self._ray.get(reference)
+            notes, done = self._get(next(stream), flown)
+        except StopIteration:
+            self._land(stream, places)
+        except _LostError as loss:
+            self._land(stream, places)
+            self._try_again(flown, loss)
+        else:
+            for note in notes:
+                self._watch(flown.place, note)
+            if done is not None:
+                index = flown.indices[done[0]]
+                flown.undone.remove(index)
+                yield index, done[1]
+
+    def _land(self, stream: Any, places: list[int]) -> None:
+        places.append(self._pending.pop(stream).place)
+
+    def _try_again(self, flown: _Flown, loss: "_LostError") -> None:
+        """Put what a lost task had not done first in the queue again."""
+        for index in sorted(flown.undone, reverse=True):
+            deaths = self._deaths.setdefault(index, [])
+            if len(flown.undone) == 1:
+                deaths.append(Death(note=None, exit_code=None))
+            try:
+                item = self._recover(self._items[index], tuple(deaths)) if deaths else self._items[index]
+            except RespikeError as error:
+                raise error from loss
+            self._waiting.appendleft((index, item))
+
+    def _get(self, reference: Any, flown: _Flown) -> tuple[list[object], tuple[int, Any] | None]:
+        errors = self._ray.exceptions
+        item = f"{self._items[min(flown.undone, default=0)]!s:.80}"
+        try:
+            message: tuple[list[object], tuple[int, Any] | None] = self._ray.get(reference)
         except errors.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, ImportError):
@@ -139,6 +171,7 @@ class _Flight:
             raise RespikeError(f"Ray cannot run {item}: {first_line(error)}", "see what `ray status` says") from error
         except errors.RayError as error:
             raise _LostError(first_line(error)) from error
+        return message
 
 
 @contextmanager

@@ -18,7 +18,6 @@ def import_ray() -> Any:
     """Return the module `ray`. Raises RespikeError with the way to install it where there is none."""
     try:
         import ray
-        import ray.util.scheduling_strategies
     except ImportError as error:
         raise RespikeError(
             f"--engine ray needs ray, which cannot be imported ({error})", "pip install 'respike[ray]'"

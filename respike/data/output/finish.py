@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from respike.data import index
-from respike.data.building.plan import Part
+from respike.data.building.plan import Mark, Part
 from respike.data.building.tally import Speed
 from respike.data.format import FORMAT_VERSION
 from respike.data.output import card
 from respike.data.output.state import CARD_NAME, write_if_changed
 from respike.files import seal
-
-Mark = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from respike.data.engines import local
-from respike.data.engines.base import Death
+from respike.data.engines.base import Death, Job, Settling
 from respike.errors import RespikeError
 
 
@@ -85,14 +85,68 @@ def grow(number, report):
     return os.getpid()
 
 
+BEGUN = set()
+
+
+def settle_when_the_next_has_begun(number, report):
+    BEGUN.add(number)
+
+    def settle():
+        deadline = time.monotonic() + (10 if number < 2 else 0)
+        while number + 1 not in BEGUN and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return number + 1 in BEGUN
+
+    return Settling(settle)
+
+
+def settle_one_at_a_time(number, report):
+    def settle():
+        BEGUN.add(number)
+        time.sleep(0.1)
+        both = len(BEGUN)
+        BEGUN.remove(number)
+        return both
+
+    return Settling(settle)
+
+
+def fail_to_settle(number, report):
+    def settle():
+        raise RespikeError("the disk is full", "buy another")
+
+    return Settling(settle)
+
+
+def kill_while_the_first_settles(item, report):
+    """Two items: the first settles for a second, the second kills the process unless told otherwise."""
+    folder, number = item.number
+    report(number)
+    with (folder / "attempts").open("a") as file:
+        file.write(f"{number}")
+    if number == 1 and not item.harmless:
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Settling(lambda: time.sleep(1.0 if number == 0 else 0.0) or item.deaths)
+
+
+def work_in_silence_while_the_first_settles(number, report):
+    report(number)
+    if number == 1:
+        time.sleep(2.5)
+    return Settling(lambda: time.sleep(3.0 if number == 0 else 0.0))
+
+
 def run(function, items, num_workers=2, watch=lambda worker, note: None, **options):
-    return dict(local.run(function, items, num_workers, watch, **options))
+    return dict(local.run(Job(function=function, **options), items, num_workers, watch))
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 9])
 def test_every_item_is_done_once_and_every_note_is_heard(num_workers):
     notes = []
-    done = list(local.run(square, range(7), num_workers, lambda worker, note: notes.append((worker, note))))
+    done = list(
+        local.run(Job(function=square), range(7), num_workers, lambda worker, note: notes.append((worker, note)))
+    )
     assert sorted(done) == [(number, number * number) for number in range(7)]
     assert sorted(note for _, note in notes) == list(range(7))
     assert {worker for worker, _ in notes} <= set(range(num_workers))
@@ -141,7 +195,7 @@ def test_a_worker_that_speaks_is_not_called_hung():
 
 def test_a_slow_caller_is_not_held_against_the_workers():
     results = []
-    for _, result in local.run(beat, [0.1, 0.1, 3.0], 2, lambda worker, note: None, deadline_seconds=1.0):
+    for _, result in local.run(Job(function=beat, deadline_seconds=1.0), [0.1, 0.1, 3.0], 2, lambda *note: None):
         time.sleep(2)
         results.append(result)
     assert results == ["done"] * 3
@@ -157,9 +211,35 @@ def test_a_worker_that_grew_is_replaced(monkeypatch):
     assert len(set(run(process_id, range(4), 1).values())) == 4
 
 
+def test_the_next_item_is_begun_while_a_result_settles():
+    # the last one has none to wait for
+    assert run(settle_when_the_next_has_begun, range(3), 1) == {0: True, 1: True, 2: False}
+
+
+def test_one_result_settles_at_a_time():
+    assert run(settle_one_at_a_time, range(4), 1) == dict.fromkeys(range(4), 1)
+
+
+def test_an_error_in_settling_comes_home():
+    with pytest.raises(RespikeError, match="the disk is full"):
+        run(fail_to_settle, [1, 2])
+
+
+def test_a_death_that_may_be_of_either_of_two_items_is_held_against_none(tmp_path):
+    items = [Item((tmp_path, number)) for number in range(2)]
+    done = run(kill_while_the_first_settles, items, 1, recover=skip_harm)
+    # once together, where nobody can tell; then the first alone, and the second alone, which settles the question
+    assert (tmp_path / "attempts").read_text() == "01011"
+    assert done == {0: (), 1: (Death(note=1, exit_code=-signal.SIGKILL),)}
+
+
+def test_silence_while_another_item_settles_is_not_called_hung():
+    assert run(work_in_silence_while_the_first_settles, [0, 1], 1, deadline_seconds=1.0) == {0: None, 1: None}
+
+
 def test_stopping_half_way_leaves_no_process_behind():
     pids = []
-    for _ in local.run(beat, [0.1, 60.0, 60.0], 3, lambda worker, note: None):
+    for _ in local.run(Job(function=beat), [0.1, 60.0, 60.0], 3, lambda worker, note: None):
         pids = [child.pid for child in psutil.Process().children() if "engines.child" in " ".join(child.cmdline())]
         break
     assert pids
@@ -168,8 +248,9 @@ def test_stopping_half_way_leaves_no_process_behind():
 
 def test_a_killed_parent_takes_its_workers_along(tmp_path):
     script = (
-        "import sys\nfrom respike.data.engines import local\nfrom tests.data.engines.test_local import beat\n"
-        "for _ in local.run(beat, [0.01, 60.0], 2, lambda worker, note: None): print('going', flush=True)"
+        "import sys\nfrom respike.data.engines import local\nfrom respike.data.engines.base import Job\n"
+        "from tests.data.engines.test_local import beat\n"
+        "for _ in local.run(Job(function=beat), [0.01, 60.0], 2, lambda worker, note: None): print('going', flush=True)"
     )
     root = Path(__file__).parents[3]
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=root) as parent:
@@ -187,8 +268,9 @@ def test_a_killed_parent_takes_its_workers_along(tmp_path):
 def test_a_script_without_a_main_guard_may_run_it(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
-        "from respike.data.engines import local\nfrom tests.data.engines.test_local import square\n"
-        "print(dict(local.run(square, [3], 1, lambda worker, note: None)))"
+        "from respike.data.engines import local\nfrom respike.data.engines.base import Job\n"
+        "from tests.data.engines.test_local import square\n"
+        "print(dict(local.run(Job(function=square), [3], 1, lambda worker, note: None)))"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     answer = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environment, check=True)

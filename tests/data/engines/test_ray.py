@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from respike.data.engines import ray as engine
+from respike.data.engines.base import Death, Job
 from respike.errors import RespikeError
 
 from tests.data.engines import test_local as work
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def run(function, items, num_workers=2, watch=lambda worker, note: None, **options):
-    return dict(engine.run(function, items, num_workers, watch, **options))
+    return dict(engine.run(Job(function=function, **options), items, num_workers, watch))
 
 
 def lose_the_task_once(folder, report):
@@ -37,6 +38,14 @@ def lose_the_task_once(folder, report):
 def lose_the_task(number, report):
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
+
+
+def lose_the_task_at_five(item, report):
+    """Kill the Ray worker at the item of number 5, unless told not to."""
+    if item.number == 5 and not item.harmless:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    return item.deaths
 
 
 def work_slowly(number, report):
@@ -73,7 +82,9 @@ class TestOnOneNode:
 
     def test_every_item_is_done_once_and_every_note_is_heard(self):
         notes = []
-        done = list(engine.run(work.square, range(7), 2, lambda worker, note: notes.append((worker, note))))
+        done = list(
+            engine.run(Job(function=work.square), range(7), 2, lambda worker, note: notes.append((worker, note)))
+        )
         assert sorted(done) == [(number, number * number) for number in range(7)]
         assert sorted(note for _, note in notes) == list(range(7))
         assert {worker for worker, _ in notes} <= {0, 1}
@@ -95,6 +106,9 @@ class TestOnOneNode:
         assert done[0] == ()
         assert [(death.hung, death.note) for death in done[1]] == [(True, ("at", 1))]
 
+    def test_one_process_serves_many_items(self):
+        assert len(set(run(work.process_id, range(5), 1).values())) == 1
+
     def test_a_lost_ray_worker_is_tried_again(self, tmp_path):
         assert run(lose_the_task_once, [tmp_path]) == {0: "done"}
 
@@ -102,15 +116,14 @@ class TestOnOneNode:
         with pytest.raises(RespikeError, match="died 3 times at 41: it was lost"):
             run(lose_the_task, [41])
 
-    def test_a_dead_tally_costs_notes_and_nothing_else(self):
-        started = engine.run(work.square, range(6), 1, lambda worker, note: None)
-        first = next(started)
-        (actor,) = [state for state in started.gi_frame.f_locals.items() if state[0] == "listener"]
-        ray.kill(actor[1].actor)
-        assert len(dict([first, *started])) == 6
+    def test_items_that_were_lost_together_are_tried_alone_and_only_one_of_them_is_blamed(self):
+        items = [work.Item(number) for number in range(20)]
+        done = run(lose_the_task_at_five, items, 1, recover=work.skip_harm)
+        assert {number: deaths for number, deaths in done.items() if deaths} == {5: (Death(note=None, exit_code=None),)}
+        assert len(done) == 20
 
     def test_leaving_early_stops_what_is_under_way(self):
-        results = engine.run(work.beat, [0.01, 30.0], 2, lambda worker, note: None)
+        results = engine.run(Job(function=work.beat), [0.01, 30.0], 2, lambda worker, note: None)
         next(results)
         before = time.monotonic()
         results.close()
@@ -163,8 +176,10 @@ def test_an_address_of_another_kind_is_refused(address):
 def in_process_of_its_own(address):
     """Connect where no Ray instance of this test module stands."""
     code = (
-        "from respike.data.engines import ray as engine\nfrom respike.errors import RespikeError\n"
-        "try: list(engine.run(print, [1], 1, print, address=%r))\nexcept RespikeError as error: print(error)"
+        "from respike.data.engines import ray as engine\nfrom respike.data.engines.base import Job\n"
+        "from respike.errors import RespikeError\n"
+        "try: list(engine.run(Job(function=print), [1], 1, print, address=%r))\n"
+        "except RespikeError as error: print(error)"
     )
     answer = subprocess.run([sys.executable, "-c", code % address], capture_output=True, text=True, check=True)
     raise RespikeError(answer.stdout.strip())
@@ -184,7 +199,9 @@ def test_a_node_that_is_lost_costs_only_time():
     second = cluster.add_node(num_cpus=1, object_store_memory=128 << 20)
     cluster.wait_for_nodes()
     try:
-        results = engine.run(work_slowly, range(30), 2, lambda worker, note: None, address=cluster.address)
+        results = engine.run(
+            Job(function=work_slowly), range(30), 2, lambda worker, note: None, address=cluster.address
+        )
         done = [next(results)]
         while len({node for _, node in done}) < 2:
             done.append(next(results))
