@@ -95,4 +95,4 @@ def test_nothing_is_written_but_the_report_that_was_asked_for(listing, root, tmp
     write_report(report, tmp_path / "faults.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "faults.jsonl").read_text().splitlines()]
     assert [row["video"] for row in rows] == [fault.video for fault in report.faults]
-    assert all(set(row) == {"video", "stage", "reason"} for row in rows)
+    assert all(set(row) == {"video", "subset", "stage", "reason"} for row in rows)
