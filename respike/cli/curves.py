@@ -87,6 +87,9 @@ def _draw(axes: Axes, title: str, training: _Points, validation: _Points | None 
     _draw_line(axes, training, color=_TRAIN_COLOR, label="training")
     if validation:
         _draw_line(axes, validation, color=_VALIDATION_COLOR, label="validation")
+    # the margin above is a share of what is shown, from 0
+    axes.update_datalim([(1, 0)])
+    axes.autoscale_view(scalex=False)
     # after all lines: it holds the other end still
     axes.set_ylim(bottom=0)
 

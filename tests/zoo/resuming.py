@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,13 @@ def diverge_in_one(out: str) -> None:
     if os.environ["RANK"] == "1":
         model.register_forward_pre_hook(lambda _, inputs: (inputs[0].float() * float("nan"), *inputs[1:]))
     _noting_errors(Path(out), model=model)
+
+
+def fill_the_disk(out: str) -> None:
+    """A training whose first process is not let write a file as large as a snapshot."""
+    if os.environ["RANK"] == "0":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    _noting_errors(Path(out))
 
 
 def freeze_first(out: str) -> None:

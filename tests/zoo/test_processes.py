@@ -1,5 +1,6 @@
 """Training on two processes: the same step as one, one folder, one end for all."""
 
+import re
 import time
 from pathlib import Path
 
@@ -78,3 +79,10 @@ def test_no_number_for_a_loss_ends_all_processes_alike(tmp_path: Path) -> None:
     errors = [(tmp_path / f"error-{rank}.txt").read_text() for rank in range(2)]
     assert errors[0] == errors[1]
     assert "nan" in errors[0]
+
+
+def test_a_disk_that_the_first_process_finds_full_ends_all_alike(tmp_path: Path) -> None:
+    assert _join(start_together(resuming.fill_the_disk, str(tmp_path))) == [1, 1]
+    errors = [(tmp_path / f"error-{rank}.txt").read_text() for rank in range(2)]
+    assert errors[0] == errors[1]
+    assert re.search(r"cannot write .*\.safetensors: File too large", errors[0])
