@@ -35,7 +35,7 @@ Examples:
 @click.option("--split", type=int, help="Which official split.  [default: 1 where there are splits]")
 @options.follow_symlinks
 @click.option("--full", is_flag=True, help="Decode every video whole instead of opening it: finds what is cut within.")
-@click.option("--report", type=click.Path(path_type=Path), help="Write what is wrong as JSONL of video, stage, reason.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write what is wrong as JSONL of video, subset, …")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
 @click.option("--strict", is_flag=True, help="Exit 1 if a video is missing or cannot be read.")
 @click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")
