@@ -74,7 +74,7 @@ def test_links_out_of_the_root_are_followed_unless_asked_not_to(here, call):
     Path("data/folder/jump/broken.mp4").unlink()
     assert json.loads(call("check", "folder", "--workers", 1, "--json").out)["missing"] == 0
     answer = call("check", "folder", "--workers", 1, "--no-follow-symlinks")
-    assert "warning: 1 videos are links out of data/folder and count as missing: jump/link.mp4" in answer.err
+    assert "warning: 1 video is a link out of data/folder and counts as missing: jump/link.mp4" in answer.err
     assert "missing     1\n" in answer.out
     assert answer.out.splitlines()[-1] == "next: respike prepare folder --no-follow-symlinks"
     assert json.loads(call("prepare", "folder", "--workers", 1, "--json", "--out", "a").out)["skipped"] == 0
