@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-# the endings after which a plural takes a further syllable
-_HISSING = ("s", "x", "ch", "sh")
+# the endings after which a plural takes a further syllable, and a noun whose own sounds otherwise
+_HISSING, _HARD = ("s", "x", "ch", "sh"), ("epoch",)
 
 
 def counted(number: int, noun: str) -> str:
@@ -23,7 +23,7 @@ def agree(number: int, one: str, many: str) -> str:
 
 def plural(noun: str) -> str:
     """The plural of a noun that forms it by the rule: `videos`, `classes`, `batches`."""
-    return f"{noun}es" if noun.endswith(_HISSING) else f"{noun}s"
+    return f"{noun}es" if noun.endswith(_HISSING) and not noun.endswith(_HARD) else f"{noun}s"
 
 
 def singular(nouns: str) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.wording import counted
+
 if TYPE_CHECKING:
     from respike.cli.ablating import AblateOutcome, AblateRequest
 
@@ -155,6 +157,6 @@ def _tell(request: "AblateRequest", outcome: "AblateOutcome", *, quiet: bool, as
         from respike.cli.ablation_report import COLUMNS, TABLE_NAME, table_rows
 
         render.print_table(
-            COLUMNS, table_rows(outcome.summaries), title=f"{len(outcome.results)} cells of {request.source}"
+            COLUMNS, table_rows(outcome.summaries), title=f"{counted(len(outcome.results), 'cell')} of {request.source}"
         )
         render.print_line(f"look at {request.out}: {TABLE_NAME}, results.jsonl and two pictures")

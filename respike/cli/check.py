@@ -10,6 +10,7 @@ import click
 
 from respike.cli import options
 from respike.errors import RespikeError
+from respike.wording import agree, counted
 
 if TYPE_CHECKING:
     from respike.data.check import CheckReport
@@ -81,7 +82,8 @@ def command(
         _print(found, full=full, report=report, arguments=arguments)
     if strict and found.faults:
         raise RespikeError(
-            f"{found.missing:,} of {found.listed:,} videos are missing and {found.unreadable:,} cannot be read, "
+            f"of {counted(found.listed, 'video')} {found.missing:,} {agree(found.missing, 'is', 'are')} missing and "
+            f"{found.unreadable:,} cannot be read, "
             "and --strict was given",
             f"they are named in {report}" if report else "name them with --report FILE",
         )
@@ -119,7 +121,7 @@ def _print(found: "CheckReport", *, full: bool, report: Path | None, arguments: 
     whole = "decode whole" if full else "open; --full decodes them"
     render.print_facts(
         {
-            "listed": f"{found.listed:,} videos in {len(found.classes):,} classes",
+            "listed": f"{counted(found.listed, 'video')} in {counted(len(found.classes), 'class')}",
             "present": f"{found.present:,}, of which {found.present - found.unreadable:,} {whole}",
             "missing": f"{found.missing:,}",
             "unreadable": f"{found.unreadable:,}",
@@ -131,8 +133,8 @@ def _print(found: "CheckReport", *, full: bool, report: Path | None, arguments: 
     if worst:
         rows = [(count.name, *(f"{n:,}" for n in (count.listed, count.missing, count.unreadable))) for count in worst]
         render.print_table(("class", "listed", "missing", "unreadable"), rows[:_SHOWN_CLASSES])
-        if len(rows) > _SHOWN_CLASSES:
-            render.print_line(f"and {len(rows) - _SHOWN_CLASSES:,} more classes that lack videos")
+        if (num_more := len(rows) - _SHOWN_CLASSES) > 0:
+            render.print_line(f"and {counted(num_more, 'more class')} with videos missing or unreadable")
     for fault in found.faults[:_SHOWN_VIDEOS]:
         render.print_line(f"{fault.video}: {fault.stage}: {fault.reason}")
     if (num_more := len(found.faults) - _SHOWN_VIDEOS) > 0:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.wording import counted
+
 if TYPE_CHECKING:
     from respike.data import ShardDataset
     from respike.data.demo import DemoSettings
@@ -152,7 +154,8 @@ def _train_and_score(
     # a demo cut down to a few videos may have less than a batch
     config = dataclasses.replace(config, batch_size=min(config.batch_size, len(train)))
     loader = make_train_loader(train, config, num_workers=0)
-    progress.say(f"{_BRANCH_TITLES[branches]}: {len(train):,} clips to train on, {config.epochs} epochs")
+    title, epochs = _BRANCH_TITLES[branches], counted(config.epochs, "epoch")
+    progress.say(f"{title}: {counted(len(train), 'clip')} to train on, {epochs}")
     result = fit(model, loader, config, out=run, data=train.spec, progress=progress)
     held_out = make_loader(test, batch_size=32, training=False, image_size=config.image_size)
     scores = score(

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from respike.cli.accounting import Account, make_account
+from respike.wording import agree
 
 
 @click.command(
@@ -62,7 +63,7 @@ def _print(account: Account) -> None:
     report = account.report
     render.print_line(
         f"{account.title}: one clip of {account.num_frames} frames at {account.image_size}², {account.num_keys} of "
-        f"them key frames; firing rates of {account.clips}"
+        f"them {agree(account.num_keys, 'a key frame', 'key frames')}; firing rates of {account.clips}"
     )
     render.print_table(
         ("layer", "input rate", "MACs", "accumulates", "energy"),

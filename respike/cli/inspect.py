@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from respike.errors import ShardError
+from respike.wording import counted
 
 if TYPE_CHECKING:
     from respike.data import ShardDataset
@@ -137,15 +138,16 @@ def _print(facts: dict[str, Any]) -> None:
 
     settings, videos, counts = facts["settings"], facts["videos"], facts["clips_a_class"]
     split = f", split {facts['split']}" if facts["split"] is not None else ""
+    frames = counted(settings["clip_length"], "frame")
     parts = {name: render.format_bytes(size) for name, size in facts["sizes"].items()}
     clip, frame = (render.format_bytes(facts[name]) for name in ("bytes_per_clip", "bytes_per_frame"))
     render.print_facts(
         {
             "data set": f"{facts['dataset']}{split}; scores are made on {facts['evaluation_subset']}",
             "videos": f"{videos['written']:,} written, {videos['skipped']:,} skipped of {videos['listed']:,}",
-            "classes": f"{facts['num_classes']:,}, of {counts['min']:,} to {counts['max']:,} clips, "
+            "classes": f"{facts['num_classes']:,}, of {counts['min']:,} to {counted(counts['max'], 'clip')}, "
             f"median {counts['median']:,}",
-            "clips": f"{facts['num_clips']:,} of {settings['clip_length']} frames, stride {settings['stride']}, "
+            "clips": f"{facts['num_clips']:,} of {frames}, stride {settings['stride']}, "
             f"{settings['sampling']} sampling",
             "events": f"{render.format_share(facts['event_density'])} of the samples are not zero; "
             f"threshold {settings['threshold']}, {settings['color']}",

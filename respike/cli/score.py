@@ -9,6 +9,7 @@ import click
 
 from respike.cli.score_report import report, report_set
 from respike.errors import MismatchError
+from respike.wording import counted
 
 if TYPE_CHECKING:
     from respike.cli.scoring import Scored, ScoreRequest
@@ -140,7 +141,8 @@ def _check_usage(
         raise click.UsageError("Missing argument 'CHECKPOINT': name a run's folder, or predictions with --from")
     num_scored = len(sources or checkpoints)
     if kept and len(kept) != num_scored:
-        raise click.UsageError(f"--predictions was given {len(kept)} times for {num_scored} checkpoints")
+        times, num_checkpoints = counted(len(kept), "time"), counted(num_scored, "checkpoint")
+        raise click.UsageError(f"--predictions was given {times} for {num_checkpoints}")
     if confusion is not None and num_scored > 1:
         raise click.UsageError("--confusion draws one checkpoint's: score them one by one")
     for path in [*kept, *([confusion] if confusion else [])]:
