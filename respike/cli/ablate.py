@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli.outputs import OutputFolder
 from respike.wording import counted
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ Examples:
 @click.argument("source")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the videos lie.  [default: data/SOURCE]")
 @click.option("--split", type=int, help="Which official split.  [default: 1 where there are splits]")
-@click.option("--out", type=click.Path(path_type=Path), help="Where all goes.  [default: ablations/SOURCE]")
+@click.option("--out", type=OutputFolder(), metavar="DIR", help="Where all goes.  [default: ablations/SOURCE]")
 @click.option("--stride", "strides", type=int, multiple=True, default=(4,), show_default="4", help="Frames a group.")
 @click.option(
     "--threshold",

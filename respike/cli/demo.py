@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli.outputs import OutputFolder
 from respike.wording import counted
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ Examples:
   respike demo --out /tmp/demo --json
 """
 )
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Where all goes.")
+@click.option(
+    "--out", type=OutputFolder(), metavar="DIR", default=Path("demo"), show_default=True, help="Where all goes."
+)
 @click.option("--ablate", is_flag=True, help="Train each branch alone as well, on the same budget.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training clips.  [default: the demo's own]")
 @click.option("--videos", type=click.IntRange(min=1), help="Videos a class, to train; half as many test.  [default: 8]")

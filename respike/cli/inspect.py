@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli.outputs import OutputFile
 from respike.errors import ShardError
 from respike.wording import counted
 
@@ -27,8 +28,8 @@ Examples:
 """
 )
 @click.argument("shards")
-@click.option("--png", type=click.Path(path_type=Path), help="Write a contact sheet of key frames and events.")
-@click.option("--html", type=click.Path(path_type=Path), help="Write numbers and contact sheet as one page.")
+@click.option("--png", type=OutputFile(), metavar="FILE", help="Write a contact sheet of key frames and events.")
+@click.option("--html", type=OutputFile(), metavar="FILE", help="Write numbers and contact sheet as one page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 def command(shards: str, png: Path | None, html: Path | None, as_json: bool) -> None:
     """Show what the SHARDS folder holds: videos, clips, classes, events, sizes, and how they look.

@@ -76,7 +76,8 @@ def prepare(
             job: Job[ShardTask, Mark] = Job(function=work, recover=after_deaths, deadline_seconds=video_timeout_seconds)
             if state.remote is not None and state.remote.in_this_process:
                 engine = inline.run
-            built, speed = _build(engine, job, open_tasks, num_workers, progress)
+            with state.tidy([task.name for task in own]):
+                built, speed = _build(engine, job, open_tasks, num_workers, progress)
             marks = [(kept | built)[task.name] for task in own]
             if part is None:
                 _finish(state, marks)

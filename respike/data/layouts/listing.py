@@ -40,11 +40,7 @@ def make_listing(
     if fence is not None:
         videos, outside = keep_within(videos, fence)
         if outside:
-            links = agree(len(outside), "is a link out of", "are links out of")
-            count = agree(len(outside), "counts", "count")
-            told.append(
-                f"{counted(len(outside), 'video')} {links} {fence} and {count} as missing: {name_some(outside)}"
-            )
+            told.append(_tell_outside(outside, fence))
     present = {video.label for video in videos if video.path is not None}
     if not present:
         seen = "; ".join([f"the first is {videos[0].video_id}", *misnamed])
@@ -63,6 +59,11 @@ def make_listing(
         videos=tuple(videos),
         warnings=tuple(told),
     )
+
+
+def _tell_outside(names: Sequence[str], fence: Path) -> str:
+    links, count = agree(len(names), "is a link", "are links"), agree(len(names), "counts", "count")
+    return f"{counted(len(names), 'video')} {links} out of {fence} and {count} as missing: {name_some(names)}"
 
 
 def keep_within(videos: Iterable[VideoRef], fence: Path) -> tuple[list[VideoRef], list[str]]:
