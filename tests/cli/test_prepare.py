@@ -175,7 +175,7 @@ def test_a_damaged_video_is_kept_in_part_where_that_is_wished(here, call):
     assert json.loads(call("prepare", "folder", "--workers", 1, "--json").out)["skipped"] == 2
     answer = call("prepare", "folder", "--workers", 1, "--keep-partial", "--retry-skipped")
     assert "13 written, 1 skipped of 14" in answer.out
-    assert "1 damaged videos kept up to the damage" in answer.out
+    assert "1 damaged video kept up to the damage" in answer.out
 
 
 def test_many_skipped_videos_are_counted_not_listed(here, call):
