@@ -18,6 +18,7 @@ from respike.data.engines import inline, local
 from respike.data.engines.base import Engine, Job
 from respike.data.index import SkippedVideo
 from respike.data.output.finish import PrepareSummary, summarise, write_index
+from respike.data.output.leftovers import cleared
 from respike.data.output.remote_output import open_output
 from respike.data.output.state import OutputState
 from respike.data.settings import PrepareSettings
@@ -76,7 +77,7 @@ def prepare(
             job: Job[ShardTask, Mark] = Job(function=work, recover=after_deaths, deadline_seconds=video_timeout_seconds)
             if state.remote is not None and state.remote.in_this_process:
                 engine = inline.run
-            with state.tidy([task.name for task in own]):
+            with cleared((state.out, state.folder / "done"), {task.name for task in own}):
                 built, speed = _build(engine, job, open_tasks, num_workers, progress)
             marks = [(kept | built)[task.name] for task in own]
             if part is None:

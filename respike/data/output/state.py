@@ -26,8 +26,6 @@ OURS = re.compile(
 _MARK_FIELDS = {"members", "fingerprint", "keep_partial", "shard", "videos", "skipped"}
 _MARK_FIELDS |= {"num_events", "num_event_samples"}
 LOCK_NAME = "lock"
-# what `files.atomic_writer` makes beside a shard or its mark
-_TEMPORARY = re.compile(r"\.(.+\.tar)(?:\.json)?\.[0-9a-f]{8}\.tmp")
 PART_LOCK = re.compile(r"part-(\d+)-of-(\d+)\.lock")
 
 
@@ -213,25 +211,6 @@ class OutputState:
         for folder in (self.out, self.folder, self.folder / "done"):
             for leftover in folder.glob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
-
-    @contextmanager
-    def tidy(self, names: Collection[str]) -> Iterator[None]:
-        """Leave no temporary file of the shards `names` behind the block, nor let it meet one that was left.
-
-        A worker that is killed leaves its own; a run that is stopped time and again would fill the disk with them.
-        """
-        self._drop_temporaries(names)
-        try:
-            yield
-        finally:
-            self._drop_temporaries(names)
-
-    def _drop_temporaries(self, names: Collection[str]) -> None:
-        for folder in (self.out, self.folder / "done"):
-            for path in folder.glob(".*.tmp"):
-                match = _TEMPORARY.fullmatch(path.name)
-                if match and match[1] in names:
-                    path.unlink(missing_ok=True)
 
     def log(self, record: dict[str, Any]) -> None:
         """Add a line to the log of runs; unlike all else it may speak of times and hosts."""
