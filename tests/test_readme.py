@@ -14,7 +14,7 @@ from tests.conftest import listing_of
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-TEXTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 _LINE = re.compile(r"^(?:\$ |[A-Z_]+=\S+ |torchrun .*-m )*respike ")
 
 

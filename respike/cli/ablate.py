@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli.outputs import OutputFolder
+from respike.wording import counted
+
 if TYPE_CHECKING:
     from respike.cli.ablating import AblateOutcome, AblateRequest
 
@@ -55,7 +58,7 @@ Examples:
 @click.argument("source")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the videos lie.  [default: data/SOURCE]")
 @click.option("--split", type=int, help="Which official split.  [default: 1 where there are splits]")
-@click.option("--out", type=click.Path(path_type=Path), help="Where all goes.  [default: ablations/SOURCE]")
+@click.option("--out", type=OutputFolder(), metavar="DIR", help="Where all goes.  [default: ablations/SOURCE]")
 @click.option("--stride", "strides", type=int, multiple=True, default=(4,), show_default="4", help="Frames a group.")
 @click.option(
     "--threshold",
@@ -155,6 +158,6 @@ def _tell(request: "AblateRequest", outcome: "AblateOutcome", *, quiet: bool, as
         from respike.cli.ablation_report import COLUMNS, TABLE_NAME, table_rows
 
         render.print_table(
-            COLUMNS, table_rows(outcome.summaries), title=f"{len(outcome.results)} cells of {request.source}"
+            COLUMNS, table_rows(outcome.summaries), title=f"{counted(len(outcome.results), 'cell')} of {request.source}"
         )
         render.print_line(f"look at {request.out}: {TABLE_NAME}, results.jsonl and two pictures")

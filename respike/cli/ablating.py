@@ -1,5 +1,6 @@
 """Ablating: a grid over raw videos → one set of shards a setting, one run a cell, results as they come."""
 
+import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -141,9 +142,17 @@ def _facts(request: AblateRequest) -> dict[str, Any]:
 
 
 def _list_videos(request: AblateRequest, layout: "Layout", progress: "Progress") -> "VideoListing":
-    from respike.data.layouts import ListingRequest
+    from respike.data.layouts import LAYOUTS, ListingRequest
 
     root = _root(request)
+    if layout.name == "folder" and not root.is_dir():
+        # a data set's name that is mistyped lands here, too
+        near = difflib.get_close_matches(request.source, LAYOUTS.names(), n=1)
+        asked = f"did you mean {near[0]!r}? " if near else ""
+        raise RespikeError(
+            f"{request.source} is no data set, and there is no folder {root}",
+            f"{asked}give a folder of <class>/<video>, or choose from {', '.join(LAYOUTS.names())}",
+        )
     if layout.name == "demo" and request.root is None:
         from respike.data.demo import DemoSettings, write_demo
 

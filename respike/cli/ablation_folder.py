@@ -39,7 +39,7 @@ class AblationFolder:
         known = TrainConfig().to_json() | _read_json(path, "give another --out")
         if differing := [name for name, value in facts.items() if known.get(name) != value]:
             raise MismatchError(
-                f"{self._out} holds an ablation with another {', '.join(differing)}",
+                f"{self._out} holds an ablation made otherwise: it differs in {', '.join(differing)}",
                 "give another --out, or the same again",
             )
 

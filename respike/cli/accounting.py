@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from respike.cli.networks import Network, open_network, settings_of
 from respike.errors import SettingError
+from respike.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +45,7 @@ class Account:
         if "ANN" in (branches := report.by_branch()):
             macs, _, joules = branches["ANN"]
             scale = self.num_frames / self.num_keys
-            rows.append((f"ANN alone, {self.num_keys} key frames {size}", macs, 0.0, joules))
+            rows.append((f"ANN alone, {counted(self.num_keys, 'key frame')} {size}", macs, 0.0, joules))
             rows.append((f"ANN alone, all {self.num_frames} frames {size}", macs * scale, 0.0, joules * scale))
         rows += [(f"{other.name} at {other.image_size}²", other.macs, 0.0, other.joules) for other in self.baselines]
         return rows
@@ -122,7 +123,7 @@ def _demo_batches(settings: "PrepareSettings", image_size: int) -> "tuple[str, I
     from respike.cli.clips import batches_of, demo_clips
 
     clips = demo_clips(settings, image_size=image_size)
-    return f"{len(clips)} clips of a demo video", batches_of(clips, image_size)
+    return f"{counted(len(clips), 'clip')} of a demo video", batches_of(clips, image_size)
 
 
 def _shard_batches(
@@ -136,7 +137,7 @@ def _shard_batches(
     settings = chosen.spec.settings
     batches = make_loader(chosen, batch_size=min(8, len(chosen)), training=False, image_size=image_size)
     shape = (int(settings["clip_length"]), int(settings["stride"]))
-    return f"{len(chosen)} clips of {subset} of {data}", batches, shape
+    return f"{counted(len(chosen), 'clip')} of {subset} of {data}", batches, shape
 
 
 def _count_baselines(names: tuple[str, ...], num_frames: int) -> "tuple[BaselineEnergy, ...]":

@@ -1,7 +1,6 @@
 """`respike check`: raw videos looked through before anything is written."""
 
 import os
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from respike.cli import options
+from respike.cli.outputs import OutputFile
 from respike.errors import RespikeError
+from respike.wording import agree, counted
 
 if TYPE_CHECKING:
     from respike.data.check import CheckReport
@@ -27,25 +28,15 @@ Examples:
   respike check folder --root videos --list labels.csv --full --strict
 """
 )
-@click.argument("dataset", type=options.DatasetChoice(), metavar="DATASET")
-@click.option("--root", type=click.Path(path_type=Path), help="Where the videos lie.  [default: data/DATASET]")
-@click.option(
-    "--list", "list_path", type=click.Path(path_type=Path), help="folder: CSV or JSONL of path,label[,subset]."
-)
-@click.option("--split", type=int, help="Which official split.  [default: 1 where there are splits]")
-@options.follow_symlinks
+@options.video_choice
 @click.option("--full", is_flag=True, help="Decode every video whole instead of opening it: finds what is cut within.")
-@click.option("--report", type=click.Path(path_type=Path), help="Write what is wrong as JSONL of video, subset, …")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
+@click.option("--report", type=OutputFile(), metavar="FILE", help="Write what is wrong as JSONL of video, subset, …")
+@options.workers
 @click.option("--strict", is_flag=True, help="Exit 1 if a video is missing or cannot be read.")
-@click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")
-@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@options.quiet
+@options.as_json
 def command(
-    dataset: str,
-    root: Path | None,
-    list_path: Path | None,
-    split: int | None,
-    follow_symlinks: bool,
+    videos: options.VideoChoice,
     full: bool,
     report: Path | None,
     workers: int | None,
@@ -60,15 +51,9 @@ def command(
     """
     from respike.cli import render
     from respike.data import check as core
-    from respike.data.layouts import LAYOUTS, ListingRequest
 
-    if list_path is not None and dataset != "folder":
-        raise click.UsageError(f"--list goes with `folder`; {dataset} has lists of its own")
-    request = ListingRequest(
-        root=root or Path("data") / dataset, split=split, list_path=list_path, follow_symlinks=follow_symlinks
-    )
     progress = render.make_progress(quiet=quiet, json=as_json)
-    listing = LAYOUTS.get(dataset).list_videos(request)
+    listing = videos.layout.list_videos(videos.request())
     for warning in listing.warnings:
         progress.warn(warning)
     found = core.check(listing, full=full, num_workers=workers or os.cpu_count() or 1, progress=progress)
@@ -77,11 +62,11 @@ def command(
     if as_json:
         render.print_json(gather_facts(listing, found, full=full, report=report))
     elif not quiet:
-        arguments = _arguments(dataset, root, list_path, split, follow_symlinks)
-        _print(found, full=full, report=report, arguments=arguments)
+        _print(found, full=full, report=report, arguments=videos.to_arguments())
     if strict and found.faults:
         raise RespikeError(
-            f"{found.missing:,} of {found.listed:,} videos are missing and {found.unreadable:,} cannot be read, "
+            f"of {counted(found.listed, 'video')} {found.missing:,} {agree(found.missing, 'is', 'are')} missing and "
+            f"{found.unreadable:,} cannot be read, "
             "and --strict was given",
             f"they are named in {report}" if report else "name them with --report FILE",
         )
@@ -104,22 +89,13 @@ def gather_facts(listing: "VideoListing", found: "CheckReport", *, full: bool, r
     }
 
 
-def _arguments(
-    dataset: str, root: Path | None, list_path: Path | None, split: int | None, follow_symlinks: bool
-) -> str:
-    """The arguments that name the same videos to `respike prepare`."""
-    given = {"--root": root, "--list": list_path, "--split": split}
-    parts = [part for name, value in given.items() if value is not None for part in (name, str(value))]
-    return shlex.join([dataset, *parts, *([] if follow_symlinks else ["--no-follow-symlinks"])])
-
-
 def _print(found: "CheckReport", *, full: bool, report: Path | None, arguments: str) -> None:
     from respike.cli import render
 
     whole = "decode whole" if full else "open; --full decodes them"
     render.print_facts(
         {
-            "listed": f"{found.listed:,} videos in {len(found.classes):,} classes",
+            "listed": f"{counted(found.listed, 'video')} in {counted(len(found.classes), 'class')}",
             "present": f"{found.present:,}, of which {found.present - found.unreadable:,} {whole}",
             "missing": f"{found.missing:,}",
             "unreadable": f"{found.unreadable:,}",
@@ -131,8 +107,8 @@ def _print(found: "CheckReport", *, full: bool, report: Path | None, arguments: 
     if worst:
         rows = [(count.name, *(f"{n:,}" for n in (count.listed, count.missing, count.unreadable))) for count in worst]
         render.print_table(("class", "listed", "missing", "unreadable"), rows[:_SHOWN_CLASSES])
-        if len(rows) > _SHOWN_CLASSES:
-            render.print_line(f"and {len(rows) - _SHOWN_CLASSES:,} more classes that lack videos")
+        if (num_more := len(rows) - _SHOWN_CLASSES) > 0:
+            render.print_line(f"and {counted(num_more, 'more class')} with videos missing or unreadable")
     for fault in found.faults[:_SHOWN_VIDEOS]:
         render.print_line(f"{fault.video}: {fault.stage}: {fault.reason}")
     if (num_more := len(found.faults) - _SHOWN_VIDEOS) > 0:

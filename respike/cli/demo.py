@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli.outputs import OutputFolder
+from respike.wording import counted
+
 if TYPE_CHECKING:
     from respike.data import ShardDataset
     from respike.data.demo import DemoSettings
@@ -42,7 +45,9 @@ Examples:
   respike demo --out /tmp/demo --json
 """
 )
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Where all goes.")
+@click.option(
+    "--out", type=OutputFolder(), metavar="DIR", default=Path("demo"), show_default=True, help="Where all goes."
+)
 @click.option("--ablate", is_flag=True, help="Train each branch alone as well, on the same budget.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training clips.  [default: the demo's own]")
 @click.option("--videos", type=click.IntRange(min=1), help="Videos a class, to train; half as many test.  [default: 8]")
@@ -152,7 +157,8 @@ def _train_and_score(
     # a demo cut down to a few videos may have less than a batch
     config = dataclasses.replace(config, batch_size=min(config.batch_size, len(train)))
     loader = make_train_loader(train, config, num_workers=0)
-    progress.say(f"{_BRANCH_TITLES[branches]}: {len(train):,} clips to train on, {config.epochs} epochs")
+    title, epochs = _BRANCH_TITLES[branches], counted(config.epochs, "epoch")
+    progress.say(f"{title}: {counted(len(train), 'clip')} to train on, {epochs}")
     result = fit(model, loader, config, out=run, data=train.spec, progress=progress)
     held_out = make_loader(test, batch_size=32, training=False, image_size=config.image_size)
     scores = score(

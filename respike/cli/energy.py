@@ -6,6 +6,8 @@ from typing import Any
 import click
 
 from respike.cli.accounting import Account, make_account
+from respike.cli.outputs import OutputFile
+from respike.wording import agree
 
 
 @click.command(
@@ -31,7 +33,7 @@ Examples:
     help="torchvision's video networks, or none; also more than once.  [default: its 3D ResNets]",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@click.option("--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw the comparison.")
+@click.option("--png", type=OutputFile(), metavar="FILE", help="Draw the comparison.")
 @click.option("--json", "as_json", is_flag=True, help="Print the account as JSON: counts of one clip, joules.")
 def command(network: str, png: Path | None, as_json: bool, **options: Any) -> None:
     """Count what MODEL_OR_CHECKPOINT computes for one clip, and its energy in 45 nm CMOS.
@@ -62,7 +64,7 @@ def _print(account: Account) -> None:
     report = account.report
     render.print_line(
         f"{account.title}: one clip of {account.num_frames} frames at {account.image_size}², {account.num_keys} of "
-        f"them key frames; firing rates of {account.clips}"
+        f"them {agree(account.num_keys, 'a key frame', 'key frames')}; firing rates of {account.clips}"
     )
     render.print_table(
         ("layer", "input rate", "MACs", "accumulates", "energy"),

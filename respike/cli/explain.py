@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from respike.cli.networks import open_checkpoint, settings_of
+from respike.cli.outputs import OutputFolder
 from respike.errors import SettingError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ Examples:
 )
 @click.argument("checkpoint")
 @click.argument("source", metavar="CLIP_OR_VIDEO", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where the pictures go.")
+@click.option("--out", type=OutputFolder(), required=True, metavar="DIR", help="Where the pictures go.")
 @click.option("--clip", "number", type=click.IntRange(min=0), default=0, show_default=True, help="Which clip, from 0.")
 @click.option(
     "--frame", type=click.IntRange(min=0), help="Frame of the clip, from 0.  [default: the strongest events']"

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli.outputs import OutputFile
 from respike.errors import ShardError
+from respike.wording import counted
 
 if TYPE_CHECKING:
     from respike.data import ShardDataset
@@ -26,8 +28,8 @@ Examples:
 """
 )
 @click.argument("shards")
-@click.option("--png", type=click.Path(path_type=Path), help="Write a contact sheet of key frames and events.")
-@click.option("--html", type=click.Path(path_type=Path), help="Write numbers and contact sheet as one page.")
+@click.option("--png", type=OutputFile(), metavar="FILE", help="Write a contact sheet of key frames and events.")
+@click.option("--html", type=OutputFile(), metavar="FILE", help="Write numbers and contact sheet as one page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 def command(shards: str, png: Path | None, html: Path | None, as_json: bool) -> None:
     """Show what the SHARDS folder holds: videos, clips, classes, events, sizes, and how they look.
@@ -137,15 +139,16 @@ def _print(facts: dict[str, Any]) -> None:
 
     settings, videos, counts = facts["settings"], facts["videos"], facts["clips_a_class"]
     split = f", split {facts['split']}" if facts["split"] is not None else ""
+    frames = counted(settings["clip_length"], "frame")
     parts = {name: render.format_bytes(size) for name, size in facts["sizes"].items()}
     clip, frame = (render.format_bytes(facts[name]) for name in ("bytes_per_clip", "bytes_per_frame"))
     render.print_facts(
         {
             "data set": f"{facts['dataset']}{split}; scores are made on {facts['evaluation_subset']}",
             "videos": f"{videos['written']:,} written, {videos['skipped']:,} skipped of {videos['listed']:,}",
-            "classes": f"{facts['num_classes']:,}, of {counts['min']:,} to {counts['max']:,} clips, "
+            "classes": f"{facts['num_classes']:,}, of {counts['min']:,} to {counted(counts['max'], 'clip')}, "
             f"median {counts['median']:,}",
-            "clips": f"{facts['num_clips']:,} of {settings['clip_length']} frames, stride {settings['stride']}, "
+            "clips": f"{facts['num_clips']:,} of {frames}, stride {settings['stride']}, "
             f"{settings['sampling']} sampling",
             "events": f"{render.format_share(facts['event_density'])} of the samples are not zero; "
             f"threshold {settings['threshold']}, {settings['color']}",

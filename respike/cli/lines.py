@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from respike.progress import Task
+from respike.wording import singular
 
 # a line every few seconds: enough for a log, few enough to read
 SECONDS_BETWEEN_LINES = 5.0
@@ -48,8 +49,7 @@ def format_rate(per_second: float, unit: str) -> str:
         return f"{format_bytes(per_second)}/s"
     if per_second >= 1 or per_second <= 0:
         return f"{per_second:.1f} {unit}/s"
-    one = "batch" if unit == "batches" else unit.removesuffix("s")
-    return f"{1 / per_second:.1f} s/{one}"
+    return f"{1 / per_second:.1f} s/{singular(unit)}"
 
 
 def format_facts(facts: Mapping[str, str | float]) -> str:
@@ -156,7 +156,10 @@ class _TaskLine:
 
     def _count(self) -> str:
         count = format_count(self._done, self._total, self._unit)
-        return count if self._unit == "bytes" else f"{count} {self._unit}"
+        if self._unit == "bytes":
+            return count
+        last = self._done if self._total is None else self._total
+        return f"{count} {singular(self._unit) if last == 1 else self._unit}"
 
     def _tell(self, seconds: float, *, is_final: bool) -> None:
         rate = self._done / max(1e-3, seconds)

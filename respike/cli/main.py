@@ -40,7 +40,9 @@ COMMANDS = {
 # what stopping a command half-way leaves behind
 _AFTER_STOP = {
     "prepare": ": finished shards are kept, run the same command to go on",
+    "demo": ": finished videos and shards are kept, run the same command to go on; training begins anew",
     "ablate": ": finished cells are kept, run the same command to go on",
+    "download": ": what was received is kept, run the same command to go on",
 }
 FAILED, INTERRUPTED, READER_GONE, TERMINATED = 1, 130, 141, 143
 
@@ -159,7 +161,8 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _stopped(how: str, arguments: Sequence[str]) -> str:
-    return how + (_AFTER_STOP.get(arguments[0], "") if arguments else "")
+    command = "download" if list(arguments[:2]) == ["zoo", "download"] else next(iter(arguments), "")
+    return how + _AFTER_STOP.get(command, "")
 
 
 def _refuse(error: click.ClickException, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from respike.cli.networks import open_checkpoint, settings_of
+from respike.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,9 +192,9 @@ def _report(prediction: VideoPrediction, *, as_json: bool) -> None:
     if as_json:
         render.print_json(told)
         return
-    latency = told["latency"]
+    latency, num_clips = told["latency"], counted(prediction.num_clips, "clip")
     render.print_line(
-        f"{prediction.video}: {prediction.num_clips:,} clips, {render.format_seconds(prediction.video_seconds)}; "
+        f"{prediction.video}: {num_clips}, {render.format_seconds(prediction.video_seconds)}; "
         f"a clip takes {latency['decode_ms_per_clip']:.1f} ms to decode and {latency['network_ms_per_clip']:.1f} ms in "
         f"the network; the first answer came after {latency['first_answer_ms'] / 1000:.1f} s"
     )

@@ -1,20 +1,16 @@
 """`respike prepare`: raw videos → shards."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from respike.cli import options
-from respike.cli.choices import check_fit, choose_engine, choose_existing
+from respike.cli.choices import DownloadChoice, ExistingChoice, choose_engine, choose_settings
 from respike.cli.prepared import gather_facts, report
 
 if TYPE_CHECKING:
-    from respike.color import Color
     from respike.data.building.plan import Part
-    from respike.data.layouts import Layout, ListingRequest
-    from respike.data.sampling import Sampling
-    from respike.progress import Progress
 
 
 @click.command(
@@ -31,15 +27,11 @@ Examples:
   respike prepare kinetics400 --part 3/16   # 16 jobs, then `respike index shards/kinetics400`
 """
 )
-@click.argument("dataset", type=options.DatasetChoice(), metavar="DATASET")
-@click.option("--root", type=click.Path(path_type=Path), help="Where the videos lie.  [default: data/DATASET]")
+@options.video_choice
 @click.option(
     "--out",
     metavar="PATH|ADDRESS",
     help="Where shards go: a folder, or an address such as s3://….  [default: shards/DATASET[-splitN]]",
-)
-@click.option(
-    "--list", "list_path", type=click.Path(path_type=Path), help="folder: CSV or JSONL of path,label[,subset]."
 )
 @click.option("--stride", default=4, show_default=True, help="Frames a group: one key frame, the rest residuals.")
 @click.option("--clip-length", default=16, show_default=True, help="Frames a clip.")
@@ -48,7 +40,6 @@ Examples:
 @click.option("--clips-per-video", type=int, help="uniform: clips drawn from a training video.  [default: 4]")
 @click.option("--eval-clips", type=int, help="uniform: clips stored of a video to evaluate.  [default: 1]")
 @click.option("--frame-stride", default=1, show_default=True, help="Take every n-th frame of the video.")
-@click.option("--split", type=int, help="Which official split.  [default: 1 where there are splits]")
 @click.option("--short-side", default=256, show_default=True, help="Most pixels of the short side; never scaled up.")
 @click.option(
     "--threshold",
@@ -66,9 +57,13 @@ Examples:
 )
 @click.option("--key-quality", default=90, show_default=True, help="JPEG quality of key frames, 1 to 100.")
 @click.option("--videos-per-shard", default=64, show_default=True, help="Listed videos a shard.")
-@click.option("--resume", is_flag=True, help="Keep finished shards and go on; this is what happens anyway.")
-@click.option("--retry-skipped", is_flag=True, help="The same, and try again what was skipped before.")
-@click.option("--overwrite", is_flag=True, help="Delete what respike wrote to OUT and make it anew.")
+@options.packed(
+    "before",
+    ExistingChoice,
+    click.option("--resume", is_flag=True, help="Keep finished shards and go on; this is what happens anyway."),
+    click.option("--retry-skipped", is_flag=True, help="The same, and try again what was skipped before."),
+    click.option("--overwrite", is_flag=True, help="Delete what respike wrote to OUT and make it anew."),
+)
 @click.option("--keep-partial", is_flag=True, help="Keep the part of a damaged video that comes before the damage.")
 @click.option(
     "--video-timeout",
@@ -84,8 +79,7 @@ Examples:
     callback=options.parse_part,
     help="Make every N-th shard, from the K-th; `respike index OUT` joins the parts.",
 )
-@options.follow_symlinks
-@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
+@options.workers
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
@@ -99,51 +93,33 @@ Examples:
     help="Head of the Ray cluster.  [default: $RAY_ADDRESS, else a Ray instance of this machine]",
 )
 @click.option("--seed", default=0, show_default=True, help="Order of videos in shards, training draws, splits.")
-@click.option("--download", is_flag=True, help="Fetch and unpack what is missing under the root.")
-@click.option(
-    "--sources", type=click.Path(path_type=Path), help="--download: TOML of addresses other than the published."
+@options.packed(
+    "fetching",
+    DownloadChoice,
+    click.option("--download", is_flag=True, help="Fetch and unpack what is missing under the root."),
+    click.option(
+        "--sources", type=click.Path(path_type=Path), help="--download: TOML of addresses other than the published."
+    ),
+    click.option("--drop-archives", is_flag=True, help="--download: remove each archive once it is unpacked."),
+    click.option("--offline", is_flag=True, help="--download: ask no network, use archives that are there."),
 )
-@click.option("--drop-archives", is_flag=True, help="--download: remove each archive once it is unpacked.")
-@click.option("--offline", is_flag=True, help="--download: ask no network, use archives that are there.")
 @click.option("--strict", is_flag=True, help="Exit 1 if a video had to be skipped.")
-@click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")
-@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@options.quiet
+@options.as_json
 def command(
-    dataset: str,
-    root: Path | None,
+    videos: options.VideoChoice,
     out: str | None,
-    list_path: Path | None,
-    stride: int,
-    clip_length: int,
-    sampling: "Sampling | None",
-    clip_step: int | None,
-    clips_per_video: int | None,
-    eval_clips: int | None,
-    frame_stride: int,
-    split: int | None,
-    short_side: int,
-    threshold: int,
-    color: "Color",
-    key_quality: int,
-    videos_per_shard: int,
-    resume: bool,
-    retry_skipped: bool,
-    overwrite: bool,
-    keep_partial: bool,
+    before: ExistingChoice,
     video_timeout: float,
     part: "Part | None",
-    follow_symlinks: bool,
     workers: int | None,
     engine: str,
     ray_address: str | None,
-    seed: int,
-    download: bool,
-    sources: Path | None,
-    drop_archives: bool,
-    offline: bool,
+    fetching: DownloadChoice,
     strict: bool,
     quiet: bool,
     as_json: bool,
+    **settings: Any,
 ) -> None:
     """Turn raw videos into shards of key frames and residual events.
 
@@ -154,56 +130,18 @@ def command(
     skipped.jsonl. Run the same command again to go on where a run was stopped: finished shards are kept.
     """
     from respike.cli import render
-    from respike.data.layouts import LAYOUTS, ListingRequest
-    from respike.data.prepare import PrepareSettings, prepare
+    from respike.data.prepare import prepare
 
-    existing = choose_existing(resume=resume, retry_skipped=retry_skipped, overwrite=overwrite, part=part)
-    layout = LAYOUTS.get(dataset)
-    sampling = sampling or layout.default_sampling
-    check_fit(
-        layout,
-        sampling,
-        split=split,
-        list_path=list_path,
-        clip_step=clip_step,
-        clips_per_video=clips_per_video,
-        eval_clips=eval_clips,
-    )
-    settings = PrepareSettings(
-        stride=stride,
-        clip_length=clip_length,
-        sampling=sampling,
-        clip_step=clip_step,
-        clips_per_video=PrepareSettings.clips_per_video if clips_per_video is None else clips_per_video,
-        eval_clips=PrepareSettings.eval_clips if eval_clips is None else eval_clips,
-        frame_stride=frame_stride,
-        short_side=short_side,
-        threshold=threshold,
-        color=color,
-        key_quality=key_quality,
-        videos_per_shard=videos_per_shard,
-        seed=seed,
-        keep_partial=keep_partial,
-    )
-    if split is None and layout.splits:
-        split = layout.splits[0]
-    request = ListingRequest(
-        root=root or Path("data") / dataset,
-        split=split,
-        seed=seed,
-        list_path=list_path,
-        follow_symlinks=follow_symlinks,
-    )
+    existing = before.choose(part)
+    chosen = choose_settings(videos, settings)
+    request = videos.request(seed=chosen.seed)
     progress = render.make_progress(quiet=quiet, json=as_json)
-    if download:
-        _download(layout, request, sources, progress, drop_archives=drop_archives, offline=offline)
-    elif sources or drop_archives or offline:
-        raise click.UsageError("--sources, --drop-archives and --offline go with --download")
-    listing = layout.list_videos(request)
+    fetching.fetch(videos.layout, request, progress)
+    listing = videos.layout.list_videos(request)
     summary = prepare(
         listing,
-        out or _default_out(dataset, split),
-        settings,
+        out or _default_out(videos.dataset, request.split),
+        chosen,
         num_workers=workers,
         strict=strict,
         existing=existing,
@@ -220,24 +158,3 @@ def command(
 
 def _default_out(dataset: str, split: int | None) -> Path:
     return Path("shards") / (dataset if split is None else f"{dataset}-split{split}")
-
-
-def _download(
-    layout: "Layout",
-    request: "ListingRequest",
-    sources: Path | None,
-    progress: "Progress",
-    *,
-    drop_archives: bool,
-    offline: bool,
-) -> None:
-    """Fetch and unpack what the data set lacks."""
-    from respike.data.obtain import ObtainSettings, obtain, read_sources
-
-    obtain(
-        request.root,
-        read_sources(layout.name, sources),
-        lambda: layout.list_videos(request),
-        ObtainSettings(drop_archives=drop_archives, offline=offline),
-        progress=progress,
-    )

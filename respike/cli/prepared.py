@@ -4,6 +4,8 @@ import shlex
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from respike.wording import counted
+
 if TYPE_CHECKING:
     from respike.data.prepare import PrepareSummary
 
@@ -42,7 +44,7 @@ def report(summary: "PrepareSummary") -> None:
 
     facts = {
         "videos": f"{summary.written:,} written, {summary.skipped:,} skipped of {summary.listed:,}",
-        "clips": f"{summary.num_clips:,} in {summary.num_shards:,} shards",
+        "clips": f"{summary.num_clips:,} in {counted(summary.num_shards, 'shard')}",
         "size": f"{render.format_bytes(summary.num_bytes)}, "
         f"{render.format_bytes(summary.num_bytes / max(1, summary.num_clips))} a clip",
         "events": f"{render.format_share(summary.event_density)} of the stored samples are not zero",
@@ -51,7 +53,7 @@ def report(summary: "PrepareSummary") -> None:
     if summary.part is not None:
         facts = {"part": str(summary.part)} | facts
     if summary.num_partial:
-        facts["partial"] = f"{summary.num_partial:,} damaged videos kept up to the damage"
+        facts["partial"] = f"{counted(summary.num_partial, 'damaged video')} kept up to the damage"
     speed = summary.speed
     if speed.num_frames:
         facts["speed"] = (

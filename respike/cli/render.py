@@ -218,7 +218,7 @@ class _Display(RichProgress):
             for number in sorted(workers)[:_MOST_WORKERS]:
                 yield _dim(f"  worker {number + 1}: {workers[number]}")
             if len(workers) > _MOST_WORKERS:
-                yield _dim(f"  and {len(workers) - _MOST_WORKERS} more workers")
+                yield _dim(f"  and {len(workers) - _MOST_WORKERS} more")
 
 
 def _dim(text: str) -> Text:

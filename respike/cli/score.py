@@ -1,14 +1,15 @@
 """`respike score`: checkpoints and shards they have not seen → accuracies, or the same from saved predictions."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from respike.cli.outputs import OutputFile
 from respike.cli.score_report import report, report_set
 from respike.errors import MismatchError
+from respike.wording import counted
 
 if TYPE_CHECKING:
     from respike.cli.scoring import Scored, ScoreRequest
@@ -58,11 +59,11 @@ Examples:
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: 0 on a CPU, else up to 8]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--per-class", is_flag=True, help="Print each class's share, the weakest first.")
-@click.option("--confusion", type=click.Path(path_type=Path), metavar="FILE", help="Draw the confusion matrix (PNG).")
+@click.option("--confusion", type=OutputFile(), metavar="FILE", help="Draw the confusion matrix (PNG).")
 @click.option(
     "--predictions",
     "kept",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     multiple=True,
     metavar="FILE",
     help="Keep every view's probabilities (safetensors); with several checkpoints once each.",
@@ -140,13 +141,10 @@ def _check_usage(
         raise click.UsageError("Missing argument 'CHECKPOINT': name a run's folder, or predictions with --from")
     num_scored = len(sources or checkpoints)
     if kept and len(kept) != num_scored:
-        raise click.UsageError(f"--predictions was given {len(kept)} times for {num_scored} checkpoints")
+        times, num_checkpoints = counted(len(kept), "time"), counted(num_scored, "checkpoint")
+        raise click.UsageError(f"--predictions was given {times} for {num_checkpoints}")
     if confusion is not None and num_scored > 1:
         raise click.UsageError("--confusion draws one checkpoint's: score them one by one")
-    for path in [*kept, *([confusion] if confusion else [])]:
-        # found now, not after an hour of scoring
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise click.UsageError(f"cannot write {path}: give a file in a folder that can be written to")
 
 
 def _given_but_idle() -> list[str]:

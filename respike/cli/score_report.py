@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from respike.wording import counted
+
 if TYPE_CHECKING:
     from respike.cli.scoring import Scored
     from respike.zoo.metrics import Accuracy
@@ -85,7 +87,9 @@ def _data(provenance: "Provenance | None") -> str:
 def _facts(provenance: "Provenance", scores: "Scores") -> dict[str, str]:
     settings = provenance.settings
     names = ("sampling", "clip_length", "stride", "frame_stride", "threshold", "color")
-    asked = "all stored clips" if provenance.clips_asked is None else f"at most {provenance.clips_asked} clips"
+    asked = "all stored clips"
+    if provenance.clips_asked is not None:
+        asked = f"at most {counted(provenance.clips_asked, 'clip')}"
     crops = "centre crop" if provenance.crops == 1 else f"{provenance.crops} crops"
     return {
         "views": f"{scores.num_views:,}: {asked} of a video, {crops} of {provenance.image_size} pixels",

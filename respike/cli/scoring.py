@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from respike.cli.defaults import SHARDS_ROOT, choose_num_workers, find_data
 from respike.errors import MismatchError, RespikeError, ShardError
+from respike.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,8 @@ def match_data(given: Sequence[str], checkpoints: Sequence[tuple[str, "Checkpoin
     """
     if given and len(given) not in (1, len(checkpoints)):
         raise RespikeError(
-            f"{len(given)} data sets for {len(checkpoints)} checkpoints", "give --data once, or once a checkpoint"
+            f"{counted(len(given), 'data set')} for {counted(len(checkpoints), 'checkpoint')}",
+            "give --data once, or once a checkpoint",
         )
     if given:
         return list(given) * (len(checkpoints) if len(given) == 1 else 1)

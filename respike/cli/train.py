@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli.outputs import OutputFolder
 from respike.cli.ranks import process_index
 from respike.zoo.train_config import AMPS, SCHEDULES, TrainConfig
 
@@ -73,7 +74,7 @@ Examples:
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: 0 on a CPU, else up to 8]")
 @click.option("--seed", type=int, help="[default: 0]")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/MODEL-DATASET, numbered if taken]"
+    "--out", type=OutputFolder(), metavar="DIR", help="Run folder.  [default: runs/MODEL-DATASET, numbered if taken]"
 )
 @click.option(
     "--init-backbone",

@@ -12,6 +12,7 @@ from respike.cli.loaders import make_train_loader, make_validation
 from respike.cli.ranks import as_told, find_launch_problem, num_processes, process_index, tells_plan_errors
 from respike.cli.stopping import ProcessError, StopSignals
 from respike.errors import DivergedError, MismatchError, RespikeError, StoppedError
+from respike.wording import counted
 from respike.zoo.recipe import Recipe
 from respike.zoo.train_config import TrainConfig
 
@@ -180,7 +181,7 @@ def _start_from(
     source, spec = load_checkpoint(init, progress=progress)
     tested = {row.video for row in shards.clips if row.subset == shards.spec.evaluation_subset}
     if known := find_overlap(spec, tested):
-        problem = f"{init} has learned from {len(known)} of the {len(tested)} videos that are to test on"
+        problem = f"{init} has learned from {len(known)} of the {counted(len(tested), 'video')} to test on"
         if not force:
             hint = "choose another split or another checkpoint, or go on with --force"
             raise MismatchError(f"{problem}, the first {known[0]}", hint)
@@ -204,7 +205,7 @@ def _train(plan: _Plan, signals: StopSignals, progress: "Progress") -> TrainOutc
         make_accelerator(config), lambda: choose_run_folder(plan.out, plan.begun.recipe.network, data)
     )
     num_train, num_held_out = len(plan.train_part), len(plan.held_out)
-    progress.say(f"{num_train:,} clips to train on, {num_held_out:,} held out to validate; run folder {out}")
+    progress.say(f"{counted(num_train, 'clip')} to train on, {num_held_out:,} held out to validate; run folder {out}")
     validate = make_validation(plan.held_out, config, plan.num_workers, signals) if num_held_out else None
     try:
         result = fit(

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from respike.errors import RespikeError
+from respike.wording import counted, name_some
 
 if TYPE_CHECKING:
     from respike.data.verify import VerifyReport
-
-_SHOWN_STRAYS = 5
 
 
 @click.command(
@@ -81,14 +80,13 @@ def _print(report: "VerifyReport", *, quick: bool, quiet: bool) -> None:
     if quiet:
         return
     if report.strays:
-        more = f" and {len(report.strays) - _SHOWN_STRAYS:,} more" if len(report.strays) > _SHOWN_STRAYS else ""
-        render.print_line(f"not of the set, and harmless: {', '.join(report.strays[:_SHOWN_STRAYS])}{more}")
+        render.print_line(f"not of the set, and harmless: {name_some(report.strays)}")
     for name in report.dropped:
         render.print_line(f"dropped {name}")
     if not report.faults:
         how = "hashed" if quick else "hashed and decoded"
         render.print_line(
-            f"whole: {report.num_clips:,} clips in {report.num_shards:,} shards, "
+            f"whole: {counted(report.num_clips, 'clip')} in {counted(report.num_shards, 'shard')}, "
             f"{render.format_bytes(report.num_bytes)}, {how} in {render.format_seconds(report.seconds)}"
         )
         render.print_line(f"next: respike inspect {shlex.quote(str(report.out))}")

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from respike.cli.outputs import OutputFolder
+
 if TYPE_CHECKING:
     from respike.zoo.cards import WeightCard
     from respike.zoo.catalog import Finding
@@ -145,7 +147,7 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--notes", default="", help="What a user should know.")
 @click.option("--scores", type=click.Path(path_type=Path), metavar="FILE", help="What `respike score --json` printed.")
 @click.option("--score-command", metavar="TEXT", help="What printed it.  [default: respike score NAME]")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder to write.  [default: published/NAME]")
+@click.option("--out", type=OutputFolder(), metavar="DIR", help="The folder to write.  [default: published/NAME]")
 @click.option("--to", "address", metavar="ADDRESS", help="Upload it: hf://owner/repo, s3://bucket/folder, …")
 @_json
 def publish(

@@ -16,6 +16,7 @@ from respike.errors import UnreadableVideoError
 from respike.files import write_atomically
 from respike.progress import SILENCE, Progress
 from respike.sample import VideoListing, VideoRef
+from respike.wording import name_some
 
 MISSING = "missing"
 # enough videos to be worth a task, few enough that every worker has some
@@ -61,7 +62,7 @@ class CheckTask:
     deaths: tuple[Death, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.videos[0].video_id} and {len(self.videos) - 1} more"
+        return name_some((video.video_id for video in self.videos), most=1)
 
 
 def check(

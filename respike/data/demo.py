@@ -20,7 +20,7 @@ from respike.errors import SettingError
 from respike.files import canonical_json, write_atomically
 from respike.progress import SILENCE, Progress
 
-_DONE = "demo.json"
+_DONE, _BEGUN = "demo.json", ".begun.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,24 +58,28 @@ def demo_classes() -> tuple[str, ...]:
 
 
 def write_demo(root: Path, settings: DemoSettings, *, num_workers: int = 1, progress: Progress = SILENCE) -> None:
-    """Write the videos as `root/{train,test}/<class>/NN.mp4`; nothing is done where the same stand already.
+    """Write the videos as `root/{train,test}/<class>/NN.mp4`; those of the same settings that stand there are kept.
 
     Frames depend on the settings alone, not on `num_workers`. Raises RespikeError where ffmpeg or the disk fails.
     """
-    done = root / _DONE
+    done, begun = root / _DONE, root / _BEGUN
     wanted = canonical_json(asdict(settings))
     if done.is_file() and done.read_text() == wanted:
         return
     tasks = _plan(root, settings)
     done.unlink(missing_ok=True)
+    is_same = begun.is_file() and begun.read_text() == wanted
     for folder in {task.path.parent for task in tasks}:
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob("*.mp4"):
+        for stale in folder.glob(".*.mp4" if is_same else "*.mp4"):
             stale.unlink()
+    write_atomically(begun, wanted)
+    tasks = [task for task in tasks if not task.path.exists()]
     with progress.task("make videos", total=len(tasks), unit="videos") as task:
         for _ in local.run(Job(function=_write), tasks, num_workers, lambda worker, note: task.advance()):
             pass
     write_atomically(done, wanted)
+    begun.unlink()
 
 
 def write_demo_video(path: Path, settings: DemoSettings) -> None:
@@ -108,7 +112,10 @@ def _plan(root: Path, settings: DemoSettings) -> list[_VideoTask]:
 
 
 def _write(task: _VideoTask, report: Report) -> None:
-    _encode(task.path, _frames(task), task.settings)
+    # renamed last: a half video must not look finished
+    unfinished = task.path.with_name(f".{task.path.name}")
+    _encode(unfinished, _frames(task), task.settings)
+    unfinished.replace(task.path)
     report("written")
 
 

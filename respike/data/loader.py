@@ -15,6 +15,7 @@ from respike.data.loader_settings import LoaderSettings
 from respike.errors import SettingError
 from respike.memory import keep_memory
 from respike.sample import Batch, EventClip
+from respike.wording import counted
 
 
 class ClipLoader:
@@ -109,7 +110,7 @@ def make_loader(
     )
     if training and len(dataset) < batch_size * world_size:
         raise SettingError(
-            f"there are {len(dataset)} clips to train on, one step takes {batch_size * world_size}",
+            f"the data has {counted(len(dataset), 'clip')} to train on, one step takes {batch_size * world_size}",
             f"choose a batch size of at most {len(dataset) // world_size}",
         )
     return ClipLoader(dataset, settings, num_workers)

@@ -18,12 +18,14 @@ from respike.data.engines import inline, local
 from respike.data.engines.base import Engine, Job
 from respike.data.index import SkippedVideo
 from respike.data.output.finish import PrepareSummary, summarise, write_index
+from respike.data.output.leftovers import cleared
 from respike.data.output.remote_output import open_output
 from respike.data.output.state import OutputState
 from respike.data.settings import PrepareSettings
 from respike.errors import RespikeError
 from respike.progress import SILENCE, Progress
 from respike.sample import VideoListing
+from respike.wording import agree, counted_of, name_some
 
 __all__ = ["Part", "PrepareSettings", "PrepareSummary", "SkippedVideo", "join_parts", "plan_shards", "prepare"]
 
@@ -75,7 +77,8 @@ def prepare(
             job: Job[ShardTask, Mark] = Job(function=work, recover=after_deaths, deadline_seconds=video_timeout_seconds)
             if state.remote is not None and state.remote.in_this_process:
                 engine = inline.run
-            built, speed = _build(engine, job, open_tasks, num_workers, progress)
+            with cleared((state.out, state.folder / "done"), {task.name for task in own}):
+                built, speed = _build(engine, job, open_tasks, num_workers, progress)
             marks = [(kept | built)[task.name] for task in own]
             if part is None:
                 _finish(state, marks)
@@ -108,10 +111,9 @@ def join_parts(out: Path | str) -> PrepareSummary:
                 shard["name"] for shard in shards if not _is_finished(marks[shard["name"]], shard["members"], settings)
             ]
             if missing:
-                more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
                 raise RespikeError(
-                    f"{len(missing):,} of {len(shards):,} shards of {out} are not finished: "
-                    f"{', '.join(missing[:3])}{more}",
+                    f"{counted_of(len(missing), len(shards), 'shard')} of {out} {agree(len(missing), 'is', 'are')} not "
+                    f"finished: {name_some(missing, most=3)}",
                     state.name_parts(missing, [shard["name"] for shard in shards]),
                 )
             finished = [mark for mark in marks.values() if mark is not None]
@@ -157,7 +159,7 @@ def _sort_out(
         else:
             kept[task.name] = mark
     if kept:
-        progress.say(f"{len(kept)} of {len(tasks)} shards are finished and kept")
+        progress.say(f"{counted_of(len(kept), len(tasks), 'shard')} {agree(len(kept), 'is', 'are')} finished and kept")
     # the old index promises shards that are about to change; without it no reader mixes old and new
     if open_tasks:
         state.drop_index()
@@ -208,8 +210,9 @@ def _judge(summary: PrepareSummary, strict: bool) -> None:
             f"all are named in {where}; look at --root first",
         )
     if strict and summary.skipped:
+        was = agree(summary.skipped, "was", "were")
         raise RespikeError(
-            f"{summary.skipped} of {summary.listed} videos were skipped, and --strict was given",
+            f"{counted_of(summary.skipped, summary.listed, 'video')} {was} skipped, and --strict was given",
             f"they are named in {where}{'' if summary.part is None else ' once the parts are joined'}; "
             "everything else is written",
         )

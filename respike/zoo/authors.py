@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from respike.errors import CheckpointError
+from respike.wording import counted
 from respike.zoo.nn.respike import ReSpike
 
 # ours → theirs, the first prefix that fits; then parts within it
@@ -73,10 +74,11 @@ def load_authors_state_dict(model: ReSpike, state_dict: Mapping[str, Tensor]) ->
     except KeyError as error:
         raise CheckpointError(f"the published network has no tensor like {error}", "take respike_r18 or _r50") from None
     if missing := [theirs for theirs in names.values() if theirs not in state_dict]:
-        raise CheckpointError(f"the state dict lacks {len(missing)} tensors, the first is {missing[0]}", _hint(model))
+        lacking = f"{counted(len(missing), 'tensor')}, the first is {missing[0]}"
+        raise CheckpointError(f"the state dict lacks {lacking}", _hint(model))
     if extra := sorted(state_dict.keys() - set(names.values())):
         raise CheckpointError(
-            f"the state dict has {len(extra)} tensors too many, the first is {extra[0]}", _hint(model)
+            f"the state dict has {counted(len(extra), 'tensor')} too many, the first is {extra[0]}", _hint(model)
         )
     for ours, theirs in names.items():
         if state_dict[theirs].shape != own[ours].shape:

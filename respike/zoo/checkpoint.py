@@ -16,6 +16,7 @@ from torch import Tensor
 from respike.errors import CheckpointError, RespikeError
 from respike.files import sha256_of_bytes, write_atomically
 from respike.progress import SILENCE, Progress
+from respike.wording import counted
 from respike.zoo.cards import WEIGHTS_NAME
 from respike.zoo.catalog import resolve_weights
 from respike.zoo.checkpoint_spec import HINT, CheckpointSpec, read_spec, seal_spec, waiting_spec
@@ -146,9 +147,10 @@ def _expected_tensors(config: ModelConfig) -> Mapping[str, Tensor]:
 def _read_tensors(weights: Any, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = set(weights.keys())
     if missing := sorted(expected.keys() - names):
-        raise CheckpointError(f"the weights lack {len(missing)} tensors, the first is {missing[0]}", HINT)
+        raise CheckpointError(f"the weights lack {counted(len(missing), 'tensor')}, the first is {missing[0]}", HINT)
     if extra := sorted(names - expected.keys()):
-        raise CheckpointError(f"the weights hold {len(extra)} tensors too many, the first is {extra[0]}", HINT)
+        num_extra = counted(len(extra), "tensor")
+        raise CheckpointError(f"the weights hold {num_extra} too many, the first is {extra[0]}", HINT)
     for name, tensor in expected.items():
         stored = weights.get_slice(name)
         got, needed = (stored.get_dtype(), list(stored.get_shape())), (_DTYPES[tensor.dtype], list(tensor.shape))

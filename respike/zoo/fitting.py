@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from respike.errors import MismatchError
 from respike.sample import DataSpec
+from respike.wording import agree, counted
 from respike.zoo.checkpoint_spec import CheckpointSpec
 from respike.zoo.seen import find_seen
 
@@ -31,7 +32,8 @@ def find_mismatches(spec: CheckpointSpec, data: DataSpec, test_videos: Iterable[
     reasons += _compare_classes(trained.classes, data.classes)
     num_tested = len(videos := set(test_videos))
     if seen := find_seen(spec.train_videos, videos):
-        reasons.append(f"{len(seen)} of the {num_tested} test videos were trained on, the first {seen[0]}")
+        was = agree(len(seen), "was", "were")
+        reasons.append(f"{len(seen)} of the {counted(num_tested, 'test video')} {was} trained on, the first {seen[0]}")
     return tuple(reasons)
 
 
@@ -39,7 +41,7 @@ def _compare_classes(trained: tuple[str, ...], given: tuple[str, ...]) -> list[s
     if trained == given:
         return []
     if len(trained) != len(given):
-        return [f"the checkpoint has {len(trained)} classes and the data {len(given)}"]
+        return [f"the checkpoint has {counted(len(trained), 'class')} and the data {len(given)}"]
     label = next(label for label, (there, here) in enumerate(zip(trained, given, strict=True)) if there != here)
     return [f"class {label} is {trained[label]!r} in the checkpoint and {given[label]!r} in the data"]
 

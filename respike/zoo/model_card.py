@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from respike.wording import counted
 from respike.zoo.cards import IN_PACKAGE, CardScore, WeightCard
 
 _SPLIT_NAMES = {"test": "test", "val": "validation", "train": "train"}
@@ -66,7 +67,7 @@ def data_told(card: WeightCard) -> str:
     """`ucf101, split 1, stride 4, 101 classes`."""
     split = [] if card.data.split is None else [f"split {card.data.split}"]
     stride = [f"stride {card.data.settings['stride']}"] if "stride" in card.data.settings else []
-    return ", ".join([card.data.dataset, *split, *stride, f"{card.num_classes} classes"])
+    return ", ".join([card.data.dataset, *split, *stride, counted(card.num_classes, "class")])
 
 
 def _body(card: WeightCard) -> str:

@@ -103,7 +103,7 @@ def read_recipe(name: str | Path) -> Recipe:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RespikeError(f"there is no recipe {str(name)!r}", f"choose from {', '.join(list_recipes())}") from None
+        raise _no_recipe(str(name)) from None
     except (OSError, ValueError) as error:
         raise RespikeError(f"cannot read the recipe {path}: {error}", "mend the file") from error
     training, options = content.pop("training", {}), content.pop("options", {})
@@ -123,6 +123,15 @@ def read_recipe(name: str | Path) -> Recipe:
         return Recipe().override({**content, **options, **training})
     except SettingError as error:
         raise SettingError(f"the recipe {path}: {error.problem}", error.hint) from error
+
+
+def _no_recipe(name: str) -> RespikeError:
+    names = list_recipes()
+    choice = f"choose from {', '.join(names)}"
+    if name.endswith(".toml"):
+        return RespikeError(f"there is no recipe file {name}", f"check the path, or take one by its name: {choice}")
+    near = difflib.get_close_matches(name, names, n=1)
+    return RespikeError(f"there is no recipe {name!r}", f"did you mean {near[0]!r}? {choice}" if near else choice)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -130,7 +130,7 @@ def read_finished(folder: Path, config: TrainConfig, data: DataSpec) -> tuple[in
         changed.append("data")
     if changed:
         raise MismatchError(
-            f"the run {folder} is done, and was made with another {', '.join(changed)}",
+            f"the run {folder} is done, and was made otherwise: it differs in {', '.join(changed)}",
             "train anew into another folder, or start from it with --init",
         )
     return best.epoch, history

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from respike.errors import MismatchError, RespikeError, SettingError
 from respike.progress import SILENCE, Progress
 from respike.sample import Batch, BatchSource
+from respike.wording import counted
 from respike.zoo.metrics import (
     Accuracy,
     average_rows,
@@ -198,7 +199,7 @@ def _ask(model: nn.Module, batch: Batch, num_classes: int, device: torch.device 
 def _check(logits: Tensor, rows: list[Row], num_classes: int) -> None:
     if logits.shape[1] != num_classes:
         raise MismatchError(
-            f"the network tells {logits.shape[1]} classes, the data has {num_classes}",
+            f"the network tells {counted(logits.shape[1], 'class')}, the data has {num_classes}",
             "score on shards of the data set that it was trained on",
         )
     labels = [row.label for row in rows]

@@ -105,7 +105,7 @@ def test_cells_of_another_recipe_do_not_stand_beside_these(call: Call, out: Path
     before = sorted(out.rglob("*"))
     answer = call("ablate", video_folder, "--out", out, "--stride", "2", *SMALL, "--set", "learning_rate=0.5")
     assert (answer.code, answer.out) == (1, "")
-    assert "holds an ablation with another learning_rate" in answer.err
+    assert "holds an ablation made otherwise: it differs in learning_rate" in answer.err
     assert sorted(out.rglob("*")) == before
 
 

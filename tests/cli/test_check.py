@@ -54,7 +54,7 @@ def test_json_gives_the_same_facts_to_scripts(here, call):
 def test_strict_fails_where_something_is_off_and_not_where_all_is_well(here, call):
     answer = call("check", "folder", "--list", "list.csv", "--workers", 1, "--strict", "--report", "faults.jsonl")
     assert answer.code == 1
-    assert "7 of 14 videos are missing and 1 cannot be read" in answer.err
+    assert "of 14 videos 7 are missing and 1 cannot be read" in answer.err
     assert "faults.jsonl" in answer.err
     Path("data/folder/jump/broken.mp4").unlink()
     well = call("check", "folder", "--workers", 1, "--strict")
@@ -74,7 +74,7 @@ def test_links_out_of_the_root_are_followed_unless_asked_not_to(here, call):
     Path("data/folder/jump/broken.mp4").unlink()
     assert json.loads(call("check", "folder", "--workers", 1, "--json").out)["missing"] == 0
     answer = call("check", "folder", "--workers", 1, "--no-follow-symlinks")
-    assert "warning: 1 videos are links out of data/folder and count as missing: jump/link.mp4" in answer.err
+    assert "warning: 1 video is a link out of data/folder and counts as missing: jump/link.mp4" in answer.err
     assert "missing     1\n" in answer.out
     assert answer.out.splitlines()[-1] == "next: respike prepare folder --no-follow-symlinks"
     assert json.loads(call("prepare", "folder", "--workers", 1, "--json", "--out", "a").out)["skipped"] == 0

@@ -175,7 +175,7 @@ def test_a_damaged_video_is_kept_in_part_where_that_is_wished(here, call):
     assert json.loads(call("prepare", "folder", "--workers", 1, "--json").out)["skipped"] == 2
     answer = call("prepare", "folder", "--workers", 1, "--keep-partial", "--retry-skipped")
     assert "13 written, 1 skipped of 14" in answer.out
-    assert "1 damaged videos kept up to the damage" in answer.out
+    assert "1 damaged video kept up to the damage" in answer.out
 
 
 def test_many_skipped_videos_are_counted_not_listed(here, call):
@@ -204,7 +204,7 @@ def test_warnings_of_the_listing_reach_people_and_scripts(here, call):
 def test_strict_fails_after_all_else_is_written(here, call):
     answer = call("prepare", "folder", "--workers", 1, "--strict", "--json")
     assert (answer.code, answer.out) == (1, "")
-    assert "1 of 13 videos were skipped" in json.loads(answer.err)["error"]
+    assert "1 of 13 videos was skipped" in json.loads(answer.err)["error"]
     assert open_shards("shards/folder").index.num_written == 12
 
 

@@ -89,7 +89,7 @@ def test_a_terminal_shows_what_each_worker_is_at_while_it_is_at_it(terminal):
     assert "worker 1: video 0 of [b]" in shown
     assert "worker 8: video 7" in shown
     assert "worker 9" not in shown
-    assert "and 2 more workers" in shown
+    assert "and 2 more" in shown
     assert "worker" not in shown.rpartition("2/2")[2]
 
 

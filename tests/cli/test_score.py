@@ -367,7 +367,7 @@ def test_classes_are_listed_the_weakest_first(call: Call) -> None:
         (["--from", "kept", "--views", "1", "--force"], "leave --views, --force out"),
         (["runs/1", "--views", "1x2"], "1, 3"),
         (["runs/1", "--views", "many"], "10x3"),
-        (["runs/1", "runs/2", "--predictions", "one"], "given 1 times for 2"),
+        (["runs/1", "runs/2", "--predictions", "one"], "given 1 time for 2"),
         (["runs/1", "runs/2", "--confusion", "one.png"], "one by one"),
         (["runs/1", "--predictions", "nowhere/kept"], "cannot write nowhere/kept"),
         (["runs/1", "--confusion", "shards"], "cannot write shards"),

@@ -1,5 +1,7 @@
 """Demo promises: real H.264 clips of one scene each, where no frame tells the motion and no event the prop."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from respike.data.decode import Decoding
@@ -72,3 +74,28 @@ def test_there_are_sixteen_classes():
 def test_a_setting_below_one_is_named():
     with pytest.raises(SettingError, match="train_videos is 0"):
         DemoSettings(train_videos=0)
+
+
+def test_a_stopped_demo_keeps_the_videos_that_are_whole(tmp_path):
+    settings = DemoSettings(train_videos=1, train_scenes=1, test_videos=1, test_scenes=1, clip_length=4)
+    write_demo(tmp_path, settings)
+    # as a stop leaves it: not all are there, one is half, and the end was not reached
+    (tmp_path / "demo.json").rename(tmp_path / ".begun.json")
+    whole, lost = tmp_path / "train" / "disc-left" / "00.mp4", tmp_path / "test" / "disc-left" / "00.mp4"
+    content, written = lost.read_bytes(), whole.stat().st_mtime_ns
+    lost.unlink()
+    (lost.parent / ".00.mp4").write_bytes(content[:100])
+    write_demo(tmp_path, settings)
+    assert whole.stat().st_mtime_ns == written
+    assert lost.read_bytes() == content
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_videos_of_other_settings_are_not_kept(tmp_path):
+    settings = DemoSettings(train_videos=1, train_scenes=1, test_videos=1, test_scenes=1, clip_length=4)
+    write_demo(tmp_path, settings)
+    (tmp_path / "demo.json").rename(tmp_path / ".begun.json")
+    path = tmp_path / "train" / "disc-left" / "00.mp4"
+    before = path.read_bytes()
+    write_demo(tmp_path, dataclasses.replace(settings, seed=1))
+    assert path.read_bytes() != before

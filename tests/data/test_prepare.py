@@ -73,7 +73,7 @@ def test_a_hole_moves_nothing_else(tmp_path, listing):
 
 
 def test_strict_makes_a_skipped_video_an_error_but_keeps_the_rest(tmp_path, listing):
-    with pytest.raises(RespikeError, match="1 of 12 videos were skipped"):
+    with pytest.raises(RespikeError, match="1 of 12 videos was skipped"):
         prepare(replaced(listing, 0, None), tmp_path / "out", SMALL, num_workers=1, strict=True)
     assert read_index(tmp_path / "out").num_written == 11
 

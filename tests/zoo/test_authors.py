@@ -84,8 +84,8 @@ def test_a_data_parallel_prefix_is_taken_off(model, state_dict):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda state: state.pop("fc.bias"), "lacks 1 tensors, the first is fc.bias"),
-        (lambda state: state.update(extra=torch.zeros(1)), "1 tensors too many, the first is extra"),
+        (lambda state: state.pop("fc.bias"), "lacks 1 tensor, the first is fc.bias"),
+        (lambda state: state.update(extra=torch.zeros(1)), "1 tensor too many, the first is extra"),
         (lambda state: state.update({"fc.bias": torch.zeros(51)}), r"fc.bias is \[51\], needed is \[101\]"),
     ],
 )

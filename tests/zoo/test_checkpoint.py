@@ -189,8 +189,8 @@ def test_a_broken_file_with_a_fitting_hash_is_refused(saved, content):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda state: state.pop("head.weight"), "lack 1 tensors, the first is head.weight"),
-        (lambda state: state.update(more=torch.zeros(1)), "1 tensors too many, the first is more"),
+        (lambda state: state.pop("head.weight"), "lack 1 tensor, the first is head.weight"),
+        (lambda state: state.update(more=torch.zeros(1)), "1 tensor too many, the first is more"),
         (lambda state: state.update({"head.weight": torch.zeros(3, 95)}), r"head.weight is F32 \[3, 95\], needed is"),
         (lambda state: state.update({"head.weight": torch.zeros(3, 96).half()}), "head.weight is F16"),
         (lambda state: state.update({"head.bias": torch.zeros(4)}), r"head.bias is \[4\], needed is \[3\]"),

@@ -9,10 +9,11 @@ import numpy as np
 
 from respike.data.layouts.base import LAYOUTS, Layout, ListingRequest
 from respike.data.layouts.folder_list import LIST_HINT, ListRow, read_list
-from respike.data.layouts.folders import Tree, find_videos, locate, name_some, readable, require_folder
+from respike.data.layouts.folders import Tree, find_videos, locate, readable, require_folder
 from respike.data.layouts.listing import check_alike, make_listing
 from respike.errors import LayoutError
 from respike.sample import SUBSETS, VideoListing, VideoRef
+from respike.wording import agree, counted, counted_of, name_some
 
 _FORM = "give --root a folder of <class>/<video>, or of {train,val,test}/<class>/<video>, or name videos with --list"
 _TEST_SHARE = 0.2
@@ -91,18 +92,32 @@ def _scan_rows(root: Path) -> _Found:
                 continue
             rows.append(ListRow(path=video_id, label=parts[depth - 1], subset=subset))
             paths.append(None if name in folder.dangling else folder.path / name)
-    warnings = tree.warnings()
-    if loose:
-        lie = (
-            "1 video lies in no class folder and is"
-            if len(loose) == 1
-            else f"{len(loose):,} videos lie in no class folder and are"
-        )
-        told = f"{lie} left out: {name_some(loose)}"
-        if not rows:
-            raise LayoutError(f"no class folders under {root}: {told}", _FORM)
-        warnings = (*warnings, told)
+    if loose and not rows:
+        raise LayoutError(f"no class folders under {root}: {_tell_loose(loose)}", _FORM)
+    warnings = (*tree.warnings(), *([_tell_loose(loose)] if loose else []), *_tell_nested(root, rows, depth))
     return _Found(rows=rows, paths=paths, classes=sorted(classes), warnings=warnings)
+
+
+def _tell_loose(names: Sequence[str]) -> str:
+    lie = agree(len(names), "lies in no class folder and is", "lie in no class folder and are")
+    return f"{counted(len(names), 'video')} {lie} left out: {name_some(names)}"
+
+
+def _tell_nested(root: Path, rows: Sequence[ListRow], depth: int) -> list[str]:
+    """A line on videos that lie in folders within a class's: that may be meant, or --root be too high."""
+    nested = [row for row in rows if row.path.count("/") > depth]
+    if not nested:
+        return []
+    if len(nested) == len(rows) and len({row.label for row in rows}) == 1:
+        within = sorted({row.path.split("/")[depth] for row in nested})
+        return [
+            f"{root} has one class, {rows[0].label}, and all its videos lie in {counted(len(within), 'folder')} within "
+            f"it ({name_some(within)}): if {agree(len(within), 'that is a class', 'those are the classes')}, "
+            f"give --root {root / rows[0].path.split('/')[0]}"
+        ]
+    lie = agree(len(nested), "lies in a folder within its class's", "lie in folders within their class's")
+    first = nested[0]
+    return [f"{counted(len(nested), 'video')} {lie}: {first.path} counts as {first.label}"]
 
 
 def _has_subset_folders(root: Path, tree: Tree) -> bool:
@@ -126,8 +141,10 @@ def _subsets(rows: Sequence[ListRow], seed: int) -> list[str]:
     """The subset of each row; where none is given, a fifth of each class's videos is test, and one stays in train."""
     given = [row.subset for row in rows if row.subset is not None]
     if given and len(given) < len(rows):
+        have = agree(len(given), "has", "have")
         raise LayoutError(
-            f"{len(given)} of {len(rows)} videos have a subset, the others none", "give all of them one, or none"
+            f"{counted_of(len(given), len(rows), 'video')} {have} a subset, the others none",
+            "give all of them one, or none",
         )
     if given:
         return given

@@ -4,11 +4,11 @@ import contextlib
 import errno
 import os
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from respike.errors import LayoutError
+from respike.wording import name_some
 
 VIDEO_SUFFIXES = frozenset(
     [".avi", ".mp4", ".mkv", ".webm", ".mov", ".wmv", ".m4v", ".mpg", ".mpeg", ".flv", ".ts", ".3gp"]
@@ -47,13 +47,6 @@ def require_folder(path: Path, what: str, hint: str) -> Path:
     if not path.is_dir():
         raise LayoutError(f"{what}: there is no folder {path}", hint)
     return path
-
-
-def name_some(names: Iterable[str], most: int = 5) -> str:
-    """The first of the names, and how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
 
 
 def is_video(name: str) -> bool:

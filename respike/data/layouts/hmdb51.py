@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from respike.data.layouts.base import LAYOUTS, Layout, ListingRequest
+from respike.data.layouts.class_folders import tell_misnamed
 from respike.data.layouts.folders import fold, require_folder, scan
 from respike.data.layouts.listing import make_listing
 from respike.data.layouts.lists import read_lines
@@ -46,6 +47,7 @@ def list_hmdb51(request: ListingRequest) -> VideoListing:
         sorted(videos, key=lambda video: (video.subset != "train", video.video_id)),
         hint=_GET,
         split=split,
+        misnamed=tell_misnamed("hmdb51", videos_root, classes),
         num_official_classes=_NUM_CLASSES,
         fence=request.fence,
     )

@@ -5,9 +5,10 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from respike.data.layouts.folders import fold, name_some
+from respike.data.layouts.folders import fold
 from respike.errors import LayoutError
 from respike.sample import VideoListing, VideoRef
+from respike.wording import agree, counted, counted_of, name_some
 
 
 def make_listing(
@@ -20,15 +21,16 @@ def make_listing(
     split: int | None = None,
     evaluation_subset: str = "test",
     warnings: Sequence[str] = (),
+    misnamed: Sequence[str] = (),
     num_official_classes: int | None = None,
     fence: Path | None = None,
 ) -> VideoListing:
     """Put a listing together from what the lists name and what was found under `root`.
 
     A class of which no video was found keeps its label and is told in the warnings; so is another number of classes
-    than the official one. A video that a link leads to out of `fence` counts as missing and is told. Raises
-    LayoutError, with `hint`, where nothing is listed or nothing of it is on disk, and where a video is listed twice or
-    two names differ in case only.
+    than the official one, and `misnamed`, lines on folders that are no class. A video that a link leads to out of
+    `fence` counts as missing and is told. Raises LayoutError, with `hint`, where nothing is listed or nothing of it is
+    on disk, and where a video is listed twice or two names differ in case only.
     """
     check_alike(classes, "classes")
     if not videos:
@@ -38,15 +40,17 @@ def make_listing(
     if fence is not None:
         videos, outside = keep_within(videos, fence)
         if outside:
-            told.append(f"{len(outside):,} videos are links out of {fence} and count as missing: {name_some(outside)}")
+            told.append(_tell_outside(outside, fence))
     present = {video.label for video in videos if video.path is not None}
     if not present:
-        sought = f"the first is {videos[0].video_id}"
-        raise LayoutError(f"{dataset}: none of the {len(videos):,} listed videos is under {root}; {sought}", hint)
+        seen = "; ".join([f"the first is {videos[0].video_id}", *misnamed])
+        raise LayoutError(f"{dataset}: none of the {len(videos):,} listed videos is under {root}; {seen}", hint)
+    told.extend(misnamed)
     if num_official_classes not in (None, len(classes)):
-        told.append(f"the lists hold {len(classes)} classes, where {dataset} has {num_official_classes}")
+        told.append(f"the lists hold {counted(len(classes), 'class')}, where {dataset} has {num_official_classes}")
     if empty := [name for label, name in enumerate(classes) if label not in present]:
-        told.append(f"{len(empty)} of {len(classes)} classes have no video on disk: {name_some(empty)}")
+        have = agree(len(empty), "has", "have")
+        told.append(f"{counted_of(len(empty), len(classes), 'class')} {have} no video on disk: {name_some(empty)}")
     return VideoListing(
         dataset=dataset,
         split=split,
@@ -55,6 +59,11 @@ def make_listing(
         videos=tuple(videos),
         warnings=tuple(told),
     )
+
+
+def _tell_outside(names: Sequence[str], fence: Path) -> str:
+    links, count = agree(len(names), "is a link", "are links"), agree(len(names), "counts", "count")
+    return f"{counted(len(names), 'video')} {links} out of {fence} and {count} as missing: {name_some(names)}"
 
 
 def keep_within(videos: Iterable[VideoRef], fence: Path) -> tuple[list[VideoRef], list[str]]:

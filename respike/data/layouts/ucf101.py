@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 
 from respike.data.layouts.base import LAYOUTS, Layout, ListingRequest
+from respike.data.layouts.class_folders import tell_misnamed
 from respike.data.layouts.folders import fold, require_folder, scan
 from respike.data.layouts.listing import check_alike, make_listing
 from respike.data.layouts.lists import read_lines
 from respike.errors import LayoutError
 from respike.sample import VideoListing, VideoRef
+from respike.wording import agree, counted
 
 _PAGE = "https://www.crcv.ucf.edu/research/data-sets/ucf101/"
 _GET = (
@@ -51,6 +53,7 @@ def list_ucf101(request: ListingRequest) -> VideoListing:
         hint=_GET,
         split=split,
         warnings=finder.warnings(),
+        misnamed=tell_misnamed("ucf101", videos_root, classes),
         num_official_classes=_NUM_CLASSES,
         fence=request.fence,
     )
@@ -127,7 +130,8 @@ class _Finder:
     def warnings(self) -> tuple[str, ...]:
         if not self._num_other_numbers:
             return ()
-        return (f"{self._num_other_numbers:,} lines carry another number than classInd.txt; their class name stands",)
+        lines, carry = counted(self._num_other_numbers, "line"), agree(self._num_other_numbers, "carries", "carry")
+        return (f"{lines} {carry} another number than classInd.txt; the class name stands",)
 
 
 LAYOUTS.add("ucf101", Layout(name="ucf101", list_videos=list_ucf101, default_sampling="dense", splits=_SPLITS))

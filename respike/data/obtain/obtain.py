@@ -13,6 +13,7 @@ from respike.download import FetchSettings, fetch
 from respike.errors import LayoutError, RespikeError
 from respike.files import canonical_json, folder_lock, write_atomically
 from respike.progress import SILENCE, Progress
+from respike.wording import agree, counted_of
 
 _ARCHIVES = "archives"
 _PATIENT = FetchSettings()
@@ -90,7 +91,9 @@ def _obtain_one(source: Source, root: Path, settings: ObtainSettings, progress: 
         archives = source.listed(list_path.read_text("utf-8", errors="replace"))
         missing = [archive for archive in archives if not (root / archive.to).exists()]
         if len(missing) < len(archives):
-            progress.say(f"{source.to}: {len(archives) - len(missing):,} of {len(archives):,} archives are there")
+            num_there = len(archives) - len(missing)
+            are = agree(num_there, "is", "are")
+            progress.say(f"{source.to}: {counted_of(num_there, len(archives), 'archive')} {are} there")
         for archive in missing:
             _obtain_archive(archive, root, settings, progress, folder=source.to)
     elif not (root / source.to).exists():

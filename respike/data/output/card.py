@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from respike.wording import counted
+
 _CARD = """---
 pretty_name: {name}
 task_categories:
@@ -18,15 +20,15 @@ configs:
 
 # {name}
 
-Key frames and sparse residual events of {written:,} videos in {num_classes} classes, prepared by
-[respike](https://pypi.org/project/respike/) as WebDataset shards: {num_clips:,} clips of {clip_length} frames, one key
+Key frames and sparse residual events of {written} in {classes}, prepared by
+[respike](https://pypi.org/project/respike/) as WebDataset shards: {clips} of {clip_length} frames, one key
 frame in {stride}, events of contrast threshold {threshold} in {color}, {density:.1%} of them not zero.
 
 | subset | shards | clips | bytes |
 | --- | ---: | ---: | ---: |
 {rows}
 
-Of {listed:,} listed videos {skipped:,} could not be read; `skipped.jsonl` names them and says why.
+Of {listed} {skipped:,} could not be read; `skipped.jsonl` names them and says why.
 
 Each sample holds `key00.jpg` … (one JPEG a group), `events` (the residual events, zstd-compressed) and `json` (video,
 label, class, frame indices and times). `dataset.json` lists the shards with their SHA-256.
@@ -55,14 +57,14 @@ def dataset_card(index: dict[str, Any]) -> str:
         name=f"{index['dataset']}" + (f" split {index['split']}" if index["split"] else ""),
         files="\n".join(files),
         rows="\n".join(rows),
-        num_classes=len(index["classes"]),
-        num_clips=index["num_clips"],
+        classes=counted(len(index["classes"]), "class"),
+        clips=counted(index["num_clips"], "clip"),
         density=index["event_density"],
         clip_length=settings["clip_length"],
         stride=settings["stride"],
         threshold=settings["threshold"],
         color=settings["color"],
-        listed=videos["listed"],
-        written=videos["written"],
+        listed=counted(videos["listed"], "listed video"),
+        written=counted(videos["written"], "video"),
         skipped=videos["skipped"],
     )

@@ -76,7 +76,7 @@ def test_an_empty_class_folder_keeps_its_label_and_is_told(tmp_path):
     (tmp_path / ".git").mkdir()
     listing = listed("folder", tmp_path)
     assert [video.label for video in listing.videos] == [0, 2]
-    assert listing.warnings == ("1 of 3 classes have no video on disk: b",)
+    assert listing.warnings == ("1 of 3 classes has no video on disk: b",)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_an_absolute_path_under_the_root_is_taken(tmp_path):
         ("a.mp4,x\nb, c.mp4,x,train,\n", "line 2 has 4 cells|line 2 has 5 cells"),
         ("a.mp4,x\n\nb.mp4\n", "line 3 lacks a path or a label"),
         ("a.mp4,x,exam\n", "subset is 'exam'"),
-        ("a.mp4,x,train\nb.mp4,x\n", "1 of 2 videos have a subset"),
+        ("a.mp4,x,train\nb.mp4,x\n", "1 of 2 videos has a subset"),
         ("a.mp4,x,train\n./a.mp4,x,test\n", r"'a.mp4' \(train\) and 'a.mp4' \(test\)"),
         ("a.mp4,Wave\nb.mp4,wave\n", "'Wave' and 'wave'"),
         ("", "no video is listed"),
@@ -239,3 +239,27 @@ def test_a_label_that_can_be_written_nowhere_is_refused_with_its_line(tmp_path):
     text = '{"path": "a.mp4", "label": "a"}\n{"path": "b.mp4", "label": "\\ud800"}\n'
     with pytest.raises(LayoutError, match=r"line 2: the label '\\ud800' is no text"):
         listed("folder", tmp_path, list_path=list_file(tmp_path, text, "list.jsonl"))
+
+
+def test_one_class_of_folders_is_told_with_the_root_that_was_meant(tmp_path):
+    touch(tmp_path, "UCF-101/Archery/1.avi", "UCF-101/Archery/2.avi", "UCF-101/Biking/3.avi", "lists/a.txt")
+    warnings = listed("folder", tmp_path).warnings
+    assert (
+        f"{tmp_path} has one class, UCF-101, and all its videos lie in 2 folders within it (Archery, Biking): "
+        f"if those are the classes, give --root {tmp_path / 'UCF-101'}"
+    ) in warnings
+
+
+def test_videos_deeper_than_their_class_are_told_with_the_class_they_count_as(tmp_path):
+    touch(tmp_path, "wave/day one/1.mp4", "wave/2.mp4", "clap/3.mp4")
+    assert (
+        "1 video lies in a folder within its class's: wave/day one/1.mp4 counts as wave"
+        in listed("folder", tmp_path).warnings
+    )
+
+
+def test_subset_folders_are_no_nesting(tmp_path):
+    touch(tmp_path, "train/wave/1.mp4", "test/wave/2.mp4")
+    assert listed("folder", tmp_path).warnings == ()
+    touch(tmp_path, "train/wave/deep/3.mp4")
+    assert len(listed("folder", tmp_path).warnings) == 1

@@ -68,5 +68,5 @@ def test_a_missing_class_folder_is_told_and_its_label_stays(hmdb):
     (hmdb / "clap" / "d.avi").unlink()
     (hmdb / "clap").rmdir()
     listing = listed("hmdb51", hmdb)
-    assert "1 of 2 classes have no video on disk: clap" in listing.warnings
+    assert "1 of 2 classes has no video on disk: clap" in listing.warnings
     assert {video.class_name: video.label for video in listing.videos} == {"clap": 0, "wave": 1}

@@ -64,7 +64,7 @@ def test_a_video_that_is_a_link_out_of_the_root_is_followed_unless_asked_not_to(
     assert is_found(dataset, root, path)
     assert not is_found(dataset, root, path, follow_symlinks=False)
     listing = listed(dataset, root, follow_symlinks=False)
-    assert any(warning.startswith("1 videos are links out of ") for warning in listing.warnings)
+    assert any(warning.startswith("1 video is a link out of ") for warning in listing.warnings)
     assert len(listing.videos) == len(listed(dataset, root).videos)
 
 
@@ -76,7 +76,7 @@ def test_a_class_folder_that_is_a_link_out_of_the_root_is_followed_unless_asked_
     kept, followed = listed(dataset, root, follow_symlinks=False), listed(dataset, root)
     # left out they would shift the labels of all that follow
     assert (kept.classes, len(kept.videos)) == (followed.classes, len(followed.videos))
-    assert any(warning.startswith("1 videos are links out of ") for warning in kept.warnings)
+    assert any(warning.startswith("1 video is a link out of ") for warning in kept.warnings)
 
 
 def test_a_link_that_stays_in_the_root_is_followed_either_way(tree):

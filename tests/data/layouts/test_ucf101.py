@@ -72,7 +72,7 @@ def test_lists_may_lie_beside_the_root_or_in_annotations(ucf, place):
 
 def test_classes_without_a_video_are_told_and_labels_stay(ucf):
     listing = listed("ucf101", ucf)
-    assert "1 of 2 classes have no video on disk: Hammering" in listing.warnings
+    assert "1 of 2 classes has no video on disk: Hammering" in listing.warnings
     assert listing.classes == ("HammerThrow", "Hammering")
     assert "the lists hold 2 classes, where ucf101 has 101" in listing.warnings
 
@@ -81,7 +81,7 @@ def test_a_number_that_is_not_the_class_lists_is_told_and_does_not_decide(ucf):
     write(ucf, "trainlist01.txt", "HammerThrow/v_HammerThrow_g01_c01.avi 2\n")
     listing = listed("ucf101", ucf)
     assert listing.videos[0].label == 0
-    assert any(warning.startswith("1 lines carry another number") for warning in listing.warnings)
+    assert any(warning.startswith("1 line carries another number") for warning in listing.warnings)
 
 
 def test_files_that_differ_in_case_only_are_named(ucf):
