@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from respike.errors import SettingError
+from respike.zoo.nn.lif_backend import LIFBackend, kernels_for
 from respike.zoo.nn.surrogate import SURROGATES
 
 # neurons of a block a thread works on, in elements: three steps of it fit a core's second-level cache
@@ -66,8 +67,10 @@ class LIFSettings:
 class LIF(nn.Module):
     """A layer of LIF neurons, one for each element of a row; it keeps nothing between calls.
 
-    It has one parameter where it learns τ, else none.
+    It has one parameter where it learns τ, else none. `backend` (see `set_lif_backend`) decides who computes it.
     """
+
+    backend: LIFBackend = "torch"
 
     def __init__(self, settings: LIFSettings) -> None:
         super().__init__()
@@ -93,6 +96,9 @@ class LIF(nn.Module):
         not through the reset.
         """
         rate = self.rate
+        if kernels := kernels_for(current, num_steps, self.settings, self.backend):
+            fused: Tensor = kernels.integrate_and_fire(_dense(current), rate, num_steps, self.settings)
+            return fused
         if isinstance(rate, Tensor):
             rate = rate.to(current.dtype)
         spikes: Tensor = _IntegrateAndFire.apply(current, rate, num_steps, self.settings)
