@@ -106,6 +106,14 @@ class SteppingFusion(nn.Module):
         return fused
 
 
+class NoFusion(nn.Module):
+    """Where the network fuses nothing."""
+
+    def forward(self, potential: Tensor, key_map: Tensor) -> Tensor:
+        """One step."""
+        return potential
+
+
 class SteppingReSpike(nn.Module):
     """The network around the layers of `model`, which it shares; groups are folded into the batch, steps are not."""
 
@@ -115,7 +123,9 @@ class SteppingReSpike(nn.Module):
         self.stages = nn.ModuleList(
             nn.Sequential(*(SteppingBlock(block) for block in stage.blocks)) for stage in model.snn.stages
         )
-        self.fusions = nn.ModuleList(SteppingFusion(fusion) for fusion in model.fusions)
+        self.fusions = nn.ModuleList(
+            NoFusion() if isinstance(fusion, nn.Identity) else SteppingFusion(fusion) for fusion in model.fusions
+        )
 
     def forward(self, keys: Tensor, residuals: Tensor, color: str) -> Tensor:
         """Classify clips, as `ReSpike.forward` does."""

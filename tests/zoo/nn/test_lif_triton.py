@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from respike.zoo.nn import lif_backend
 from respike.zoo.nn.lif import LIF, LIFSettings
 from respike.zoo.nn.lif_backend import kernels_for, set_lif_backend
 
+ROOT = Path(__file__).parents[3]
 PARTS = ("neurons", "empty", "operators", "network", "wrong")
 
 
@@ -19,7 +21,8 @@ def interpreted():
     """What each part of `fused_lif` said, from one process."""
     pytest.importorskip("triton", reason="Triton is not installed")
     command = [sys.executable, "-m", "tests.zoo.nn.fused_lif", *PARTS]
-    run = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     return run.stdout + run.stderr
 
 
