@@ -9,6 +9,7 @@ import math
 
 import torch
 from respike.zoo.nn.backbone import key_maps
+from respike.zoo.nn.linear import Linear, PointwiseConv
 from respike.zoo.nn.respike import ReSpike
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -115,10 +116,16 @@ class NoFusion(nn.Module):
 
 
 class SteppingReSpike(nn.Module):
-    """The network around the layers of `model`, which it shares; groups are folded into the batch, steps are not."""
+    """The network around the layers of `model`, which it shares; groups are folded into the batch, steps are not.
+
+    Linear layers and 1×1 convolutions become torch's own.
+    """
 
     def __init__(self, model: ReSpike) -> None:
         super().__init__()
+        for module in model.modules():
+            if isinstance(module, (Linear, PointwiseConv)):
+                module.__class__ = nn.Linear if isinstance(module, Linear) else nn.Conv2d
         self.model = model
         self.stages = nn.ModuleList(
             nn.Sequential(*(SteppingBlock(block) for block in stage.blocks)) for stage in model.snn.stages
