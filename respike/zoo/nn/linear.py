@@ -47,6 +47,10 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _goes_to_onednn(rows: Tensor, weight: Tensor) -> bool:
+    # a compiler or an exporter has a better use for an operator that it knows; asked first, since the rest is no
+    # business of theirs
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return False
     return (
         _OPERATOR is not None
         and rows.device.type == weight.device.type == "cpu"
@@ -56,9 +60,6 @@ def _goes_to_onednn(rows: Tensor, weight: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         # a counter of operations watches those that everyone knows
         and _get_current_dispatch_mode() is None
-        # an exporter or a compiler has a better use for an operator that it knows
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch does not say that it is public
     )
 
 
