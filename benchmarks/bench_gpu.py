@@ -52,8 +52,9 @@ def main() -> None:
 
 def run_profile(work: Work, arguments: argparse.Namespace, report: Report) -> None:
     """Profile the plain step; count its FLOPs, by which later rows tell their share of the peak."""
-    report.flops_per_clip = gpu_profile.count_flops(work)
-    report.add("profile", "FLOPs", {"gflop_a_clip": round(report.flops_per_clip / 1e9, 1)})
+    if flops := report.attempt("profile", "FLOPs", lambda: gpu_profile.count_flops(work)):
+        report.flops_per_clip = flops
+        report.add("profile", "FLOPs", {"gflop_a_clip": round(flops / 1e9, 1)})
     figures = gpu_profile.profile_step(TrainingStep(work))
     gpu_profile.print_profile(figures)
     report.add("profile", "one update", figures)
