@@ -34,14 +34,14 @@ class PointwiseConv(nn.Conv2d):
     def forward(self, maps: Tensor) -> Tensor:
         """Map `[A, C, H, W]` to `[A, C', H, W]`."""
         if _goes_to_onednn(maps, self.weight) and maps.is_contiguous(memory_format=torch.channels_last):
-            return linear(maps.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+            return linear(maps.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
         return super().forward(maps)
 
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear`."""
+    """`F.linear`; `weight` may be a 1×1 convolution's, too."""
     if not _goes_to_onednn(rows, weight):
-        return F.linear(rows, weight, bias)
+        return F.linear(rows, weight.flatten(1), bias)
     mapped: Tensor = _Linear.apply(rows, weight, bias)
     return mapped
 
@@ -67,16 +67,21 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(rows, weight)
-        return _multiply(rows, weight, bias)
+        return _multiply(rows, weight.flatten(1), bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight = ctx.saved_tensors
         needs_rows, needs_weight, needs_bias = ctx.needs_input_grad
-        grad_rows = _multiply(grad, weight.t()) if needs_rows else None
+        grad_rows = _multiply(grad, weight.flatten(1).t()) if needs_rows else None
         flat = grad.reshape(-1, grad.shape[-1])
-        grad_weight = _multiply(flat.t(), rows.reshape(-1, rows.shape[-1]).t()) if needs_weight else None
+        grad_weight = None
+        if needs_weight:
+            grad_weight = _multiply(flat.t(), rows.reshape(-1, rows.shape[-1]).t()).view(weight.shape)
+            # several processes share gradients in the weights' own order, and copy those that have another
+            if weight.stride()[:2] == grad_weight.stride()[:2]:
+                grad_weight = grad_weight.as_strided(weight.shape, weight.stride())
         return grad_rows, grad_weight, flat.sum(0) if needs_bias else None
 
 

@@ -43,6 +43,13 @@ def test_a_pointwise_convolution_and_its_gradients_are_torch_s(order, bias):
     hold(PointwiseConv(24, 40, bias=bias), nn.Conv2d(24, 40, 1, bias=bias), maps, draw(40, 1, 1))
 
 
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_a_gradient_lies_in_memory_as_its_weight_does(order):
+    layer = PointwiseConv(24, 40).to(memory_format=order)
+    layer(draw(3, 24, 5, 7).contiguous(memory_format=torch.channels_last)).sum().backward()
+    assert layer.weight.grad.stride() == layer.weight.stride()
+
+
 def test_rows_with_gaps_are_read_right():
     layer, rows = Linear(12, 5), draw(9, 24)[:, ::2]
     torch.testing.assert_close(layer(rows), F.linear(rows, layer.weight, layer.bias), rtol=1e-5, atol=1e-5)
