@@ -65,8 +65,8 @@ types: install-dev ## mypy, strict, on respike/
 
 check: lint types test ## what has to pass before a change lands
 
-bench: $(VENV)/.installed-bench ## the speed claims, measured side by side
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.installed-bench ## the speed claims, measured side by side, ten minutes; figures in bench/
+	$(BIN)/python benchmarks/run_all.py --out bench
 
 docs: install-dev ## the documentation as a site under site/; a broken link or reference is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -1,17 +1,19 @@
 """Listing and planning Kinetics-400 at full size: 240,000 rows, files for half of them. Seconds and peak memory.
 
-python benchmarks/bench_listing.py [--rows 240000] [--present 0.5]
+python benchmarks/bench_listing.py [--rows 240000] [--present 0.5] [--json PATH]
 """
 
 import argparse
 import csv
 import resource
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
 from respike.data.layouts import LAYOUTS, ListingRequest
 from respike.data.prepare import PrepareSettings, plan_shards
+
+import harness
 
 NUM_CLASSES = 400
 
@@ -38,25 +40,44 @@ def make_tree(root: Path, num_rows: int, present: float) -> None:
 
 
 def main() -> None:
-    """Make the tree, list it, plan its shards; print what each took."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=240_000)
-    parser.add_argument("--present", type=float, default=0.5)
-    arguments = parser.parse_args()
+    """Make the tree, list it, plan its shards; publish what each took."""
+    arguments = harness.parse_arguments(__doc__, add_arguments)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         make_tree(root, arguments.rows, arguments.present)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        started = time.perf_counter()
-        listing = LAYOUTS.get("kinetics400").list_videos(ListingRequest(root=root))
-        listed = time.perf_counter()
-        tasks = plan_shards(listing, root / "out", PrepareSettings(sampling="uniform"))
-        planned = time.perf_counter()
-        missing = sum(video.path is None for video in listing.videos)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{len(listing.videos):,} videos listed, {missing:,} missing, {len(tasks):,} shards planned")
-    print(f"listing {listed - started:.1f} s, planning {planned - listed:.1f} s, peak {peak / 1024:.0f} MB")
-    print(f"{before / 1024:.0f} MB of it before")
+        before = peak_megabytes()
+        made: dict[str, Any] = {}
+
+        def list_videos() -> None:
+            made["listing"] = LAYOUTS.get("kinetics400").list_videos(ListingRequest(root=root))
+
+        def plan() -> None:
+            made["tasks"] = plan_shards(made["listing"], root / "out", PrepareSettings(sampling="uniform"))
+
+        comparison = harness.compare(
+            "listing and planning",
+            {"list": list_videos, "plan": plan},
+            baseline="list",
+            rounds=arguments.rounds,
+            warm_up=False,
+            facts={"rows": arguments.rows},
+        )
+    missing = sum(video.path is None for video in made["listing"].videos)
+    comparison["facts"] |= {"missing": missing, "shards": len(made["tasks"])}
+    comparison["facts"] |= {"MB before": before, "MB at most": peak_megabytes()}
+    harness.publish(comparison, arguments.json)
+
+
+def peak_megabytes() -> int:
+    """The most that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is listed."""
+    parser.add_argument("--rows", type=int, default=240_000)
+    parser.add_argument("--present", type=float, default=0.5, help="the share of rows whose file is there")
+    parser.set_defaults(rounds=1)
 
 
 if __name__ == "__main__":

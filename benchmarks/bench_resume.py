@@ -1,11 +1,13 @@
 """How long a resume takes that has nothing to do: a finished UCF101-sized set of 13,320 videos.
 
+    python benchmarks/bench_resume.py [--videos 13320] [--rounds 5] [--json PATH]
+
 The set is made by the real program once, from hard links to one short clip; then the same command runs again, in a
-process of its own each time, and the median of its wall times is told.
+process of its own each time. The goal is 2 s.
 """
 
+import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -15,15 +17,17 @@ from pathlib import Path
 import numpy as np
 from respike.data.video_writer import write_video
 
-NUM_VIDEOS, NUM_CLASSES, NUM_RUNS = 13_320, 101, 5
+import harness
+
+NUM_CLASSES = 101
 
 
-def make_videos(root: Path) -> None:
+def make_videos(root: Path, num_videos: int) -> None:
     """Hard links to one clip of 16 frames at 32 × 32."""
     clip = root.parent / "clip.mp4"
     frames = np.random.default_rng(0).integers(0, 255, (16, 32, 32, 3), np.uint8)
     write_video(clip, iter(frames), options={"crf": 40})
-    for number in range(NUM_VIDEOS):
+    for number in range(num_videos):
         folder = root / f"class{number % NUM_CLASSES:03d}"
         folder.mkdir(parents=True, exist_ok=True)
         os.link(clip, folder / f"v{number:05d}.mp4")
@@ -37,15 +41,27 @@ def timed(command: list[str]) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Make the set, resume it, publish."""
+    arguments = harness.parse_arguments(__doc__, add_arguments)
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder) / "videos", Path(folder) / "shards"
-        make_videos(root)
+        make_videos(root, arguments.videos)
         command = [sys.executable, "-m", "respike", "prepare", "folder", "--root", str(root), "--out", str(out)]
-        first = timed([*command, "--quiet"])
-        print(f"first run: {first:.1f} s, {NUM_VIDEOS / first:.0f} videos/s")
-        times = [timed([*command, "--quiet"]) for _ in range(NUM_RUNS)]
-        print(f"resume with nothing to do: {statistics.median(times):.2f} s (median of {NUM_RUNS}), goal 2 s")
+        command.append("--quiet")
+        first = timed(command)
+        comparison = harness.compare(
+            "resume with nothing to do",
+            {"resume": lambda: timed(command)},
+            baseline="resume",
+            rounds=arguments.rounds,
+            facts={"videos": arguments.videos, "first run's videos a second": round(arguments.videos / first)},
+        )
+        harness.publish(comparison, arguments.json)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is worked on."""
+    parser.add_argument("--videos", type=int, default=13_320)
 
 
 if __name__ == "__main__":

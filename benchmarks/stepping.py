@@ -9,6 +9,7 @@ import math
 
 import torch
 from respike.zoo.nn.backbone import key_maps
+from respike.zoo.nn.linear import Linear, PointwiseConv
 from respike.zoo.nn.respike import ReSpike
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -106,16 +107,32 @@ class SteppingFusion(nn.Module):
         return fused
 
 
+class NoFusion(nn.Module):
+    """Where the network fuses nothing."""
+
+    def forward(self, potential: Tensor, key_map: Tensor) -> Tensor:
+        """One step."""
+        return potential
+
+
 class SteppingReSpike(nn.Module):
-    """The network around the layers of `model`, which it shares; groups are folded into the batch, steps are not."""
+    """The network around the layers of `model`, which it shares; groups are folded into the batch, steps are not.
+
+    Linear layers and 1×1 convolutions become torch's own.
+    """
 
     def __init__(self, model: ReSpike) -> None:
         super().__init__()
+        for module in model.modules():
+            if isinstance(module, (Linear, PointwiseConv)):
+                module.__class__ = nn.Linear if isinstance(module, Linear) else nn.Conv2d
         self.model = model
         self.stages = nn.ModuleList(
             nn.Sequential(*(SteppingBlock(block) for block in stage.blocks)) for stage in model.snn.stages
         )
-        self.fusions = nn.ModuleList(SteppingFusion(fusion) for fusion in model.fusions)
+        self.fusions = nn.ModuleList(
+            NoFusion() if isinstance(fusion, nn.Identity) else SteppingFusion(fusion) for fusion in model.fusions
+        )
 
     def forward(self, keys: Tensor, residuals: Tensor, color: str) -> Tensor:
         """Classify clips, as `ReSpike.forward` does."""

@@ -9,6 +9,7 @@ import click
 
 from respike.cli.outputs import OutputFolder
 from respike.cli.ranks import process_index
+from respike.zoo.nn.lif_backend import LIF_BACKENDS
 from respike.zoo.train_config import AMPS, SCHEDULES, TrainConfig
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ Examples:
 @click.option(
     "--gradient-checkpointing/--no-gradient-checkpointing", default=None, help="Less memory, more time, same gradients."
 )
+@click.option("--lif-backend", type=click.Choice(LIF_BACKENDS), help="Who computes the neurons.  [default: torch]")
 @click.option("--sync-batchnorm/--no-sync-batchnorm", default=None, help="Norms see all processes' clips (CUDA).")
 @click.option(
     "--save-every", metavar="N|Nm", help="Save the training's state every N updates or minutes.  [default: 10m]"

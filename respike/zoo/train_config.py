@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from respike.errors import SettingError
+from respike.zoo.nn.lif_backend import LIF_BACKENDS, LIFBackend
 
 Amp = Literal["no", "bf16", "fp16"]
 AMPS: tuple[Amp, ...] = get_args(Amp)
@@ -35,7 +36,8 @@ class TrainConfig:
     to 1) keeps a moving average of the weights, which is then what is validated and saved, `mixup_alpha` (above 0)
     mixes pairs of clips (see mixup.py); None switches each off. `compile` runs the network through torch.compile,
     `gradient_checkpointing` trades time for memory in the spiking branch, `sync_batchnorm` lets the norms of all
-    processes see the whole batch (CUDA alone).
+    processes see the whole batch (CUDA alone), `lif_backend` says who computes the neurons: torch, triton or auto
+    (`respike.zoo.nn.lif_backend`).
 
     `image_size` is in pixels, `best_metric` the value of the validation, higher being better, that the best checkpoint
     is kept by. `flip` and `crop` are the loader's augmentation: `resized` crops take from the smallest to the largest
@@ -67,6 +69,7 @@ class TrainConfig:
     compile: bool = False
     gradient_checkpointing: bool = False
     sync_batchnorm: bool = False
+    lif_backend: LIFBackend = "torch"
     seed: int = 0
     image_size: int = 224
     flip: bool = True
@@ -95,6 +98,7 @@ class TrainConfig:
         self._require("crop_sides", bool(sides) and sides[0] <= 1 and is_falling, "falling numbers from 1 and above 0")
         self._require("crop", self.crop in CROPS, f"one of {', '.join(CROPS)}")
         self._require("amp", self.amp in AMPS, f"one of {', '.join(AMPS)}")
+        self._require("lif_backend", self.lif_backend in LIF_BACKENDS, f"one of {', '.join(LIF_BACKENDS)}")
         self._require("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
         for name in ("max_grad_norm", "mixup_alpha", "save_every_minutes", "save_every_updates"):
             value = getattr(self, name)

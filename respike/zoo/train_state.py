@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from respike.errors import SettingError
 from respike.zoo.device import resolve_device
 from respike.zoo.history import EpochRecord
+from respike.zoo.nn.lif_backend import set_lif_backend
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.schedules import make_scheduler
 from respike.zoo.train_config import TrainConfig
@@ -126,6 +127,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         raise SettingError("amp is 'fp16', which a CPU cannot train in", "use --amp bf16 or --amp no")
     if config.sync_batchnorm and device.type != "cuda":
         raise SettingError(f"sync_batchnorm is for CUDA, the device is {device.type}", "train without it")
+    if config.lif_backend == "triton" and device.type != "cuda":
+        raise SettingError(f"lif_backend 'triton' is for CUDA, the device is {device.type}", "take torch or auto")
     # accelerate keeps the device and precision of its first use for the whole process; each run has its own
     AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device.type == "cpu", mixed_precision=config.amp)
@@ -144,6 +147,7 @@ def make_state(
         convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model.to(accelerator.device)
     model.recomputes = config.gradient_checkpointing
+    set_lif_backend(model, config.lif_backend)
     optimizer = create_optimizer_v2(
         make_param_groups(model, config),
         opt=config.optimizer,

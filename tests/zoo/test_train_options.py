@@ -9,6 +9,7 @@ import torch
 from respike.errors import SettingError
 from respike.zoo.mixup import mix
 from respike.zoo.models import create_model
+from respike.zoo.nn.lif import LIF
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.schedules import make_scheduler
 from respike.zoo.train_config import SCHEDULES, TrainConfig
@@ -204,6 +205,16 @@ def test_gradient_checkpointing_keeps_less_for_the_way_back() -> None:
 def test_synchronised_norms_are_refused_off_cuda() -> None:
     with pytest.raises(SettingError, match="sync_batchnorm is for CUDA"):
         make_accelerator(dataclasses.replace(CONFIG, sync_batchnorm=True))
+
+
+def test_the_backend_of_the_neurons_reaches_them_and_is_refused_where_it_is_not() -> None:
+    assert {module.backend for module in _begin(lif_backend="auto").model.modules() if isinstance(module, LIF)} == {
+        "auto"
+    }
+    with pytest.raises(SettingError, match="'triton' is for CUDA"):
+        make_accelerator(dataclasses.replace(CONFIG, lif_backend="triton"))
+    with pytest.raises(SettingError, match="lif_backend is 'cupy'"):
+        dataclasses.replace(CONFIG, lif_backend="cupy")
 
 
 def test_compiling_and_checkpointing_exclude_each_other() -> None:

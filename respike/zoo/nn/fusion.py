@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from respike.errors import SettingError
+from respike.zoo.nn.linear import Linear, PointwiseConv
 
 FusionKind = Literal["faithful", "additive"]
 FUSION_KINDS: tuple[FusionKind, ...] = get_args(FusionKind)
@@ -35,10 +36,10 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, context_channels: int) -> None:
         super().__init__()
-        self.query = nn.Linear(channels, channels, bias=False)
-        self.key = nn.Linear(context_channels, channels, bias=False)
-        self.value = nn.Linear(context_channels, channels, bias=False)
-        self.out = nn.Linear(channels, channels)
+        self.query = Linear(channels, channels, bias=False)
+        self.key = Linear(context_channels, channels, bias=False)
+        self.value = Linear(context_channels, channels, bias=False)
+        self.out = Linear(channels, channels)
         self.num_heads = channels // HEAD_WIDTH
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
@@ -64,8 +65,8 @@ class GEGLU(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.expand = nn.Linear(channels, 8 * channels)
-        self.contract = nn.Linear(4 * channels, channels)
+        self.expand = Linear(channels, 8 * channels)
+        self.contract = Linear(4 * channels, channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map `[A, L, C]` to the same shape."""
@@ -94,14 +95,14 @@ class Fusion(nn.Module):
         self.pool = pool
         self.kind = kind
         self.group_norm = nn.GroupNorm(NUM_NORM_GROUPS, channels, eps=1e-6)
-        self.project_in = nn.Conv2d(channels, channels, 1)
+        self.project_in = PointwiseConv(channels, channels)
         self.self_norm = nn.LayerNorm(channels)
         self.self_attention = Attention(channels, channels)
         self.cross_norm = nn.LayerNorm(channels)
         self.cross_attention = Attention(channels, context_channels)
         self.feed_norm = nn.LayerNorm(channels)
         self.feed_forward = GEGLU(channels)
-        self.project_out = nn.Conv2d(channels, channels, 1)
+        self.project_out = PointwiseConv(channels, channels)
         # an untrained fusion changes nothing, so that training starts from the two branches
         for parameter in self.project_out.parameters():
             nn.init.zeros_(parameter)

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from respike.errors import SettingError
+from respike.zoo.nn.lif_backend import LIFBackend, kernels_for
+from respike.zoo.nn.lif_operator import integrate_and_fire
+from respike.zoo.nn.neuron_blocks import blocks, dense
 from respike.zoo.nn.surrogate import SURROGATES
-
-# neurons of a block a thread works on, in elements: three steps of it fit a core's second-level cache
-_BLOCK_ELEMENTS = 1 << 16
 
 Reset = Literal["hard", "soft"]
 # 1 / τ: a number, or a tensor of one where it is learned
@@ -66,8 +66,10 @@ class LIFSettings:
 class LIF(nn.Module):
     """A layer of LIF neurons, one for each element of a row; it keeps nothing between calls.
 
-    It has one parameter where it learns τ, else none.
+    It has one parameter where it learns τ, else none. `backend` (see `set_lif_backend`) decides who computes it.
     """
+
+    backend: LIFBackend = "torch"
 
     def __init__(self, settings: LIFSettings) -> None:
         super().__init__()
@@ -93,8 +95,13 @@ class LIF(nn.Module):
         not through the reset.
         """
         rate = self.rate
+        if kernels := kernels_for(current, num_steps, self.settings, self.backend):
+            fused: Tensor = kernels.integrate_and_fire(dense(current), rate, num_steps, self.settings)
+            return fused
         if isinstance(rate, Tensor):
             rate = rate.to(current.dtype)
+        if torch.compiler.is_compiling():
+            return integrate_and_fire(dense(current), rate, num_steps, self.settings)
         spikes: Tensor = _IntegrateAndFire.apply(current, rate, num_steps, self.settings)
         return spikes
 
@@ -113,10 +120,10 @@ def integrate(
     `rate` is 1 / τ of a layer that learns it (`LIF.rate`), None for that of `settings`. No gradient passes; for that
     there is `LIF`.
     """
-    current = _dense(current.detach())
+    current = dense(current.detach())
     rate = 1 / settings.tau if rate is None else rate.detach().to(current.dtype) if isinstance(rate, Tensor) else rate
     spikes, potentials = torch.empty_like(current), torch.empty_like(current)
-    for arriving, fired, potential in _blocks(num_steps, current, spikes, potentials):
+    for arriving, fired, potential in blocks(num_steps, current, spikes, potentials):
         for step, reached in enumerate(_run(arriving, fired, rate, settings)):
             potential[step] = reached
     return spikes, potentials
@@ -130,11 +137,8 @@ class _IntegrateAndFire(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, rate: Rate, num_steps: int, settings: LIFSettings) -> Tensor:
-        current = _dense(current)
-        spikes = torch.empty_like(current)
-        for arriving, fired in _blocks(num_steps, current, spikes):
-            for _ in _run(arriving, fired, rate, settings):
-                pass
+        current = dense(current)
+        spikes = fire(current, rate, num_steps, settings)
         learned = (rate,) if isinstance(rate, Tensor) else ()
         ctx.save_for_backward(current, spikes, *learned)
         ctx.rate = None if learned else rate
@@ -145,18 +149,33 @@ class _IntegrateAndFire(torch.autograd.Function):
     def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         current, spikes, *learned = ctx.saved_tensors
         rate = learned[0] if learned else ctx.rate
-        # a layer's currents are many: their sum needs more digits than half precision has
-        grad_rate = torch.zeros((), dtype=torch.promote_types(current.dtype, torch.float32), device=current.device)
-        grad_current = torch.empty_like(current)
-        if grad_spikes.stride() != current.stride():  # a block must be the same neurons in each
-            grad_spikes = torch.empty_like(current).copy_(grad_spikes)
-        for arriving, fired, grad_fired, grad in _blocks(ctx.num_steps, current, spikes, grad_spikes, grad_current):
-            back = _run_back(arriving, fired, grad_fired, grad, rate, ctx.settings)
-            for step, before in back:
-                if learned:
-                    arrived = arriving[step] if before is None else arriving[step] - before
-                    grad_rate += torch.mul(arrived, grad[step]).sum(dtype=grad_rate.dtype)
-        return grad_current, (grad_rate / rate).to(rate.dtype) if learned else None, None, None
+        return *fire_back(grad_spikes, current, spikes, rate, ctx.num_steps, ctx.settings), None, None
+
+
+def fire(current: Tensor, rate: Rate, num_steps: int, settings: LIFSettings) -> Tensor:
+    """The spikes of a dense `current`."""
+    spikes = torch.empty_like(current)
+    for arriving, fired in blocks(num_steps, current, spikes):
+        for _ in _run(arriving, fired, rate, settings):
+            pass
+    return spikes
+
+
+def fire_back(
+    grad_spikes: Tensor, current: Tensor, spikes: Tensor, rate: Rate, num_steps: int, settings: LIFSettings
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of the current and, where it is a tensor, of the rate."""
+    # a layer's currents are many: their sum needs more digits than half precision has
+    grad_rate = torch.zeros((), dtype=torch.promote_types(current.dtype, torch.float32), device=current.device)
+    grad_current = torch.empty_like(current)
+    if grad_spikes.stride() != current.stride():  # a block must be the same neurons in each
+        grad_spikes = torch.empty_like(current).copy_(grad_spikes)
+    for arriving, fired, grad_fired, grad in blocks(num_steps, current, spikes, grad_spikes, grad_current):
+        for step, before in _run_back(arriving, fired, grad_fired, grad, rate, settings):
+            if isinstance(rate, Tensor):
+                arrived = arriving[step] if before is None else arriving[step] - before
+                grad_rate += torch.mul(arrived, grad[step]).sum(dtype=grad_rate.dtype)
+    return grad_current, (grad_rate / rate).to(rate.dtype) if isinstance(rate, Tensor) else None
 
 
 def _run(current: Tensor, fired: Tensor, rate: Rate, settings: LIFSettings) -> Iterator[Tensor]:
@@ -212,28 +231,3 @@ def _add_scaled(total: Tensor, part: Tensor, factor: Rate) -> None:
         total.addcmul_(part, factor)
     else:
         total.add_(part, alpha=factor)
-
-
-def _blocks(num_steps: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cut tensors `[num_steps · G, ...]` of equal strides into views `[num_steps, M]` of the same M neurons each.
-
-    On a CPU M is small enough for all steps of a block to stay in its cache; elsewhere one block holds all.
-    """
-    flat = [_in_memory_order(tensor).view(num_steps, -1) for tensor in tensors]
-    num_neurons = flat[0].shape[1]
-    on_cpu = tensors[0].device.type == "cpu"
-    size = _BLOCK_ELEMENTS * torch.get_num_threads() if on_cpu else max(num_neurons, 1)
-    for start in range(0, num_neurons, size):
-        yield tuple(tensor[:, start : start + size] for tensor in flat)
-
-
-def _in_memory_order(tensor: Tensor) -> Tensor:
-    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        return tensor.permute(0, 2, 3, 1)
-    return tensor
-
-
-def _dense(tensor: Tensor) -> Tensor:
-    """Copy a tensor with gaps or of an odd order; leave the two usual orders as they are."""
-    in_order = tensor.is_contiguous() or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
-    return tensor if in_order else tensor.contiguous()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from respike.errors import RespikeError, SettingError
-from respike.zoo.nn import lif
+from respike.zoo.nn import neuron_blocks
 from respike.zoo.nn.lif import LIF, LIFSettings, integrate
 from respike.zoo.nn.surrogate import USUAL_ALPHAS
 from spikingjelly.activation_based import neuron, surrogate
@@ -105,7 +105,7 @@ def test_the_gradient_of_tau_is_the_same_in_either_order_in_memory_and_any_block
     current, weights = currents(6, 4, 6, 8), currents(6, 4, 6, 8).flip(0)
     grads = []
     for arrange, block in ((torch.contiguous_format, 1 << 16), (torch.channels_last, 1 << 16), (None, 5)):
-        monkeypatch.setattr(lif, "_BLOCK_ELEMENTS", block)
+        monkeypatch.setattr(neuron_blocks, "_BLOCK_ELEMENTS", block)
         layer = LIF(LIFSettings(learns_tau=True)).double()
         layer(current if arrange is None else current.contiguous(memory_format=arrange), 3).backward(weights)
         grads.append(layer.rate_logit.grad.item())
@@ -164,7 +164,7 @@ def test_the_order_in_memory_changes_nothing(arrange):
 def test_the_block_size_changes_nothing(monkeypatch):
     current, weights = currents(6, 4, 5, 7), currents(6, 4, 5, 7).flip(0)
     whole = run(LIFSettings(), current, 3, weights)
-    monkeypatch.setattr(lif, "_BLOCK_ELEMENTS", 3)
+    monkeypatch.setattr(neuron_blocks, "_BLOCK_ELEMENTS", 3)
     for mine, reference in zip(run(LIFSettings(), current, 3, weights), whole, strict=True):
         assert torch.equal(mine, reference)
 
@@ -190,3 +190,21 @@ def test_an_unknown_reset_lists_the_choices():
 def test_an_unknown_surrogate_lists_the_choices():
     with pytest.raises(RespikeError, match="choose from arctan, rectangle"):
         LIFSettings(surrogate="arctang")
+
+
+@pytest.mark.parametrize("arrange", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("options", [{}, {"learns_tau": True, "reset": "soft", "surrogate": "triangle"}])
+def test_compiled_neurons_are_one_operator_and_compute_the_same(arrange, options):
+    layer = LIF(LIFSettings(**options)).double()
+    current = currents(6, 4, 6, 8).contiguous(memory_format=arrange)
+    weights = currents(6, 4, 6, 8).flip(0)
+    found = []
+    for run_layer in (layer, torch.compile(layer, backend="aot_eager", fullgraph=True)):
+        leaf = current.clone(memory_format=torch.preserve_format).requires_grad_()
+        layer.zero_grad()
+        spikes = run_layer(leaf, 3)
+        spikes.backward(weights)
+        found.append([spikes.detach(), leaf.grad, *(parameter.grad for parameter in layer.parameters())])
+    for mine, reference in zip(*found, strict=True):
+        assert mine.stride() == reference.stride()
+        assert torch.equal(mine, reference)

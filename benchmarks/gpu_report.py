@@ -1,0 +1,119 @@
+"""The rows of the GPU benchmark: kept in a file as they come, printed as one table; what fails is a row, too."""
+
+import gc
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import harness
+from gpu_step import Work
+
+_COLUMNS = ("ms", "× faster", "clips/s", "of peak", "GB", "first s")
+
+
+class Report:
+    """Rows by part and name. `flops_per_clip` and `peak_tflops` (None: unknown) make shares of the chip's peak."""
+
+    def __init__(self, work: Work, path: Path | None, *, peak_tflops: float | None, deadline: float) -> None:
+        self.flops_per_clip: float | None = None
+        self._work, self._path, self._peak, self._deadline = work, path, peak_tflops, deadline
+        self._rows: list[dict[str, Any]] = []
+        self._comparisons: list[Mapping[str, Any]] = []
+        self._baselines: dict[str, float] = {}
+
+    def attempt(self, part: str, name: str, run: Callable[[], Any]) -> Any:
+        """Call `run`; where it fails, or no time is left, a row says so."""
+        if time.monotonic() > self._deadline:
+            self.add(part, name, {"failed": "no time was left; see --minutes and --only"})
+            return None
+        try:
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
+            return run()
+        # out of memory, a compiler's error, a missing package: the other rows are worth having all the same
+        except Exception as error:
+            reason = next(iter(str(error).strip().splitlines()), "")
+            self.add(part, name, {"failed": f"{type(error).__name__}: {reason}"[:200]})
+            return None
+        finally:
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def measure(self, part: str, name: str, run: Callable[[], dict[str, float]]) -> None:
+        """Add what `run` measured of one update; the first row of a part is what the others are compared with."""
+        if figures := self.attempt(part, name, run):
+            self.add(part, name, figures | self._derive(part, figures["seconds"]))
+
+    def _derive(self, part: str, seconds: float) -> dict[str, float]:
+        rate = self._work.batch / seconds
+        derived = {"clips_per_second": round(rate, 2)}
+        derived["times_faster"] = round(self._baselines.setdefault(part, seconds) / seconds, 3)
+        if self.flops_per_clip and self._peak:
+            derived["share_of_peak"] = round(self.flops_per_clip * rate / (self._peak * 1e12), 4)
+        return derived
+
+    def rate_of(self, part: str, name: str) -> float | None:
+        """Clips a second of a row, None where there is none."""
+        rows = (row for row in self._rows if (row["part"], row["name"]) == (part, name))
+        return next((row.get("clips_per_second") for row in rows), None)
+
+    def add(self, part: str, name: str, figures: Mapping[str, Any]) -> None:
+        """Keep a row and tell it."""
+        self._rows.append({"part": part, "name": name, **figures})
+        print(_line(self._rows[-1]), flush=True)
+        self._write()
+
+    def keep(self, part: str, comparison: Mapping[str, Any]) -> None:
+        """Keep and print a comparison of the harness."""
+        harness.publish(comparison, None)
+        self._comparisons.append({"part": part, **comparison})
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        facts = vars(self._work) | {"peak_tflops": self._peak, "is_rehearsal": self._work.device == "cpu"}
+        if torch.cuda.is_available():
+            facts["chip"] = torch.cuda.get_device_name()
+        content = {
+            "benchmark": "training step on a GPU",
+            "facts": facts,
+            "rows": self._rows,
+            "comparisons": self._comparisons,
+            "machine": harness.describe_machine(),
+            "versions": harness.find_versions(),
+        }
+        self._path.write_text(json.dumps(content, indent=2) + "\n")
+
+    def print_table(self) -> None:
+        """Print the rows once more, together."""
+        chip = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+        print(f"\n{chip}, torch {torch.__version__}: {', '.join(f'{k} {v}' for k, v in vars(self._work).items())}")
+        if self._work.device == "cpu":
+            print("a rehearsal on the CPU: that it runs, not how fast")
+        print(f"{'':44}{''.join(f'{column:>10}' for column in _COLUMNS)}")
+        for row in self._rows:
+            print(_line(row))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    head = f"{row['part'] + ': ' + row['name']:44}" if row["name"] else f"{row['part']:44}"
+    if "failed" in row:
+        return f"{head}  {row['failed']}"
+    if "seconds" not in row:
+        kept = (f"{key} {value}" for key, value in row.items() if key not in ("part", "name", "operators"))
+        return f"{head}  {', '.join(kept)}"
+    cells = (
+        f"{row['seconds'] * 1e3:.1f}",
+        f"{row['times_faster']:.2f}",
+        f"{row['clips_per_second']:.1f}",
+        f"{row['share_of_peak']:.1%}" if "share_of_peak" in row else "",
+        f"{row['gb']:.1f}" if "gb" in row else "",
+        f"{row['first_seconds']:.1f}",
+    )
+    return head + "".join(f"{cell:>10}" for cell in cells)

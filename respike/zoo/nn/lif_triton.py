@@ -1,0 +1,229 @@
+"""LIF in Triton: all time steps of a layer in one kernel, and its way back in another. Imports only where triton is.
+
+A program takes a block of neurons through all steps: potentials stay in registers, in single precision whatever the
+currents are, and memory is read and written once. The plain version, `lif.py`, says what is computed.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import custom_op
+
+if TYPE_CHECKING:
+    from respike.zoo.nn.lif import LIFSettings
+
+# a neuron's potentials of all steps are in registers on the way back
+MOST_STEPS = 32
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# (steps, neurons of a program): the more steps, the fewer neurons find room
+_BLOCKS = ((4, 1024), (16, 512), (MOST_STEPS, 256))
+
+
+def integrate_and_fire(current: Tensor, rate: float | Tensor, num_steps: int, settings: "LIFSettings") -> Tensor:
+    """Return the spikes of `current` `[num_steps · G, ...]`, in its shape, order and type; arctangent surrogate.
+
+    `current` is dense, in either of the two usual orders, and of one of DTYPES; `num_steps` is at most MOST_STEPS.
+    `rate` is 1 / τ, a number or a tensor of no dimensions, which then gets a gradient.
+    """
+    learned, fixed = (rate.float(), 0.0) if isinstance(rate, Tensor) else (None, rate)
+    spikes: Tensor = _forward(
+        current,
+        learned,
+        fixed,
+        num_steps,
+        settings.threshold,
+        settings.surrogate_alpha,
+        settings.reset == "soft",
+    )
+    return spikes
+
+
+# the two are operators of torch's, so that torch.compile and CUDA graphs take each as one whole
+@custom_op("respike::lif", mutates_args=())
+def _forward(
+    current: Tensor, learned: Tensor | None, fixed: float, num_steps: int, threshold: float, alpha: float, is_soft: bool
+) -> Tensor:
+    spikes = torch.empty_like(current)
+    num_neurons, block, num_programs = _division(current, num_steps)
+    if num_neurons:
+        with torch.cuda.device_of(current):  # type: ignore[no-untyped-call]
+            _forward_kernel[(num_programs,)](
+                current,
+                spikes,
+                learned,
+                fixed,
+                threshold,
+                num_neurons,
+                NUM_STEPS=num_steps,
+                IS_SOFT=is_soft,
+                BLOCK=block,
+            )
+    return spikes
+
+
+@custom_op("respike::lif_backward", mutates_args=())
+def _backward(
+    current: Tensor,
+    spikes: Tensor,
+    grad_spikes: Tensor,
+    learned: Tensor | None,
+    fixed: float,
+    num_steps: int,
+    threshold: float,
+    alpha: float,
+    is_soft: bool,
+) -> tuple[Tensor, Tensor]:
+    """The gradient of the current, and by program that of the rate."""
+    grad_current = torch.empty_like(current)
+    if grad_spikes.stride() != current.stride():  # a place must be the same neuron in each
+        grad_spikes = torch.empty_like(current).copy_(grad_spikes)
+    num_neurons, block, num_programs = _division(current, num_steps)
+    grad_rate = torch.zeros(num_programs, dtype=torch.float32, device=current.device)
+    if num_neurons:
+        with torch.cuda.device_of(current):  # type: ignore[no-untyped-call]
+            _backward_kernel[(num_programs,)](
+                current,
+                spikes,
+                grad_spikes,
+                grad_current,
+                grad_rate,
+                learned,
+                fixed,
+                threshold,
+                math.pi * alpha / 2,
+                alpha / 2,
+                num_neurons,
+                NUM_STEPS=num_steps,
+                IS_SOFT=is_soft,
+                BLOCK=block,
+            )
+    return grad_current, grad_rate
+
+
+@_forward.register_fake
+def _(current: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(current)
+
+
+@_backward.register_fake
+def _(current: Tensor, spikes: Tensor, grad_spikes: Tensor, learned: Any, fixed: float, num_steps: int, *_: Any) -> Any:
+    num_programs = _division(current, num_steps)[2]
+    return torch.empty_like(current), current.new_empty(num_programs, dtype=torch.float32)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    current, learned, *ctx.settings = inputs
+    ctx.save_for_backward(current, output, learned)
+
+
+def _go_back(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor | None, ...]:
+    current, spikes, learned = ctx.saved_tensors
+    grad_current, by_program = _backward(current, spikes, grad_spikes, learned, *ctx.settings)
+    grad_rate = None if learned is None else by_program.sum()
+    return grad_current, grad_rate, None, None, None, None, None
+
+
+_forward.register_autograd(_go_back, setup_context=_keep)
+
+
+def _division(current: Tensor, num_steps: int) -> tuple[int, int, int]:
+    """Neurons, neurons of a program, programs."""
+    num_neurons = current.numel() // num_steps
+    block = next(size for most, size in _BLOCKS if num_steps <= most)
+    return num_neurons, block, -(-num_neurons // block)
+
+
+@triton.jit
+def _charge(kept, arriving, rate):  # type: ignore[no-untyped-def]
+    # the two forms of torch.lerp, so that both versions round alike
+    rising = kept + rate * (arriving - kept)
+    falling = arriving - (arriving - kept) * (1 - rate)
+    return tl.where(rate < 0.5, rising, falling)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _reset(potential, fired, threshold, IS_SOFT: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    return potential - threshold * fired if IS_SOFT else potential * (1 - fired)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _forward_kernel(  # type: ignore[no-untyped-def]
+    current,
+    spikes,
+    learned,
+    rate,
+    threshold,
+    num_neurons,
+    NUM_STEPS: tl.constexpr,  # noqa: N803
+    IS_SOFT: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    # 64 bits: all steps of a large batch are more than 2³¹ elements
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = place < num_neurons
+    if learned is not None:
+        rate = tl.load(learned)
+    kept = tl.zeros([BLOCK], tl.float32)
+    for step in tl.static_range(NUM_STEPS):
+        arriving = tl.load(current + place, mask=mask, other=0.0).to(tl.float32)
+        potential = arriving * rate if step == 0 else _charge(kept, arriving, rate)
+        fired = (potential >= threshold).to(tl.float32)
+        tl.store(spikes + place, fired.to(spikes.dtype.element_ty), mask=mask)
+        kept = _reset(potential, fired, threshold, IS_SOFT)
+        place += num_neurons
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _backward_kernel(  # type: ignore[no-untyped-def]
+    current,
+    spikes,
+    grad_spikes,
+    grad_current,
+    grad_rate,
+    learned,
+    rate,
+    threshold,
+    slope,
+    height,
+    num_neurons,
+    NUM_STEPS: tl.constexpr,  # noqa: N803
+    IS_SOFT: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = place < num_neurons
+    if learned is not None:
+        rate = tl.load(learned)
+    kept = tl.zeros([BLOCK], tl.float32)
+    potentials = ()
+    for step in tl.static_range(NUM_STEPS):
+        arriving = tl.load(current + place, mask=mask, other=0.0).to(tl.float32)
+        potential = arriving * rate if step == 0 else _charge(kept, arriving, rate)
+        fired = tl.load(spikes + place, mask=mask, other=0.0).to(tl.float32)
+        potentials = potentials + (potential,)  # type: ignore[assignment]  # noqa: RUF005  # no star in Triton
+        kept = _reset(potential, fired, threshold, IS_SOFT)
+        place += num_neurons
+    through_membrane = tl.zeros([BLOCK], tl.float32)
+    summed = tl.zeros([BLOCK], tl.float32)
+    for step in tl.static_range(NUM_STEPS - 1, -1, -1):
+        place -= num_neurons
+        if not IS_SOFT:  # h[t] reaches h[t+1] through v[t], which is 0 where it has fired
+            fired = tl.load(spikes + place, mask=mask, other=0.0).to(tl.float32)
+            through_membrane = through_membrane * (1 - fired)
+        arctan = slope * (potentials[step] - threshold)
+        arriving_grad = tl.load(grad_spikes + place, mask=mask, other=0.0).to(tl.float32)
+        grad = arriving_grad * (height / (1 + arctan * arctan)) + through_membrane
+        tl.store(grad_current + place, (grad * rate).to(grad_current.dtype.element_ty), mask=mask)
+        if learned is not None:
+            arriving = tl.load(current + place, mask=mask, other=0.0).to(tl.float32)
+            if step > 0:
+                fired_before = tl.load(spikes + place - num_neurons, mask=mask, other=0.0).to(tl.float32)
+                arriving -= _reset(potentials[step - 1], fired_before, threshold, IS_SOFT)
+            summed += grad * arriving
+        through_membrane = grad * (1 - rate)
+    if learned is not None:
+        tl.store(grad_rate + tl.program_id(0), tl.sum(summed))
