@@ -22,8 +22,9 @@ import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
+from respike.cropping import CropKind
 from respike.data import make_loader, open_shards
-from respike.data.crops import CropKind, View, random_view
+from respike.data.crops import View, random_view
 from respike.data.dataset import ShardDataset
 from respike.data.prepare import PrepareSettings, prepare
 from respike.data.sampling import Sampling

@@ -16,6 +16,7 @@ PROTOCOLS = (
     *("sftp", "ssh", "ftp", "smb", "webdav", "hdfs", "webhdfs"),
     *("file", "local", "memory"),
 )
+_WEB = ("http", "https")
 THIS_MACHINE = frozenset(["file", "local", "memory"])
 
 
@@ -42,7 +43,9 @@ def check_address(address: str) -> None:
     """
     protocol = protocol_of(address)
     allowed = (*PROTOCOLS, *os.environ.get(PROTOCOLS_VARIABLE, "").lower().split())
-    if protocol and (protocol not in allowed or "::" in address or "://" not in address):
+    # of a web address, colons are those of an IPv6 host, or a part of the path: none leads fsspec on
+    is_chain = "::" in address and protocol not in _WEB
+    if protocol and (protocol not in allowed or is_chain or "://" not in address):
         raise RespikeError(
             f"{without_password(address)!r} is no address that respike opens; allowed are a path and "
             f"{', '.join(f'{each}://' for each in allowed)}",
@@ -60,6 +63,8 @@ def open_address(address: str) -> tuple["fsspec.AbstractFileSystem", str]:
         system = fsspec.filesystem("file")
         return system, str(system._strip_protocol(address))
     try:
+        if (protocol := protocol_of(address)) in _WEB:
+            return fsspec.filesystem(protocol), address
         system, path = fsspec.core.url_to_fs(address)
     except ImportError as error:
         raise RespikeError(

@@ -1,5 +1,6 @@
 """Files that are whole or absent: atomic writes, a folder lock that names its owner, checksums."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -147,18 +148,20 @@ def lock_owner(path: Path) -> str | None:
     owner = _read_owner(path.with_suffix(".owner.json"))
     if owner is None:
         return None
-    pid, host = owner["pid"], str(owner["host"])
-    return host if host != socket.gethostname() or _is_alive(pid) else None
+    host = str(owner["host"])
+    # its number would not tell: another process may have it by now, after a restart of a container nearly always
+    return host if host != socket.gethostname() or _is_locked(path) else None
 
 
-def _is_alive(pid: int) -> bool:
+def _is_locked(path: Path) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
         return False
-    except PermissionError:  # it is somebody else's
+    except OSError:
         return True
-    return True
+    return False
 
 
 def _owner(owner_path: Path) -> str:

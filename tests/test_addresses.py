@@ -44,7 +44,17 @@ def test_an_odd_protocol_is_one_line_that_names_the_allowed(address, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "address", ["s3://bucket/x", "HTTPS://host/x", "hf://owner/repo", "file:///x", "./pipe:x", "/x"]
+    "address",
+    [
+        "s3://bucket/x",
+        "HTTPS://host/x",
+        "hf://owner/repo",
+        "file:///x",
+        "./pipe:x",
+        "/x",
+        "http://[::1]:80/x",
+        "https://host/a::b",
+    ],
 )
 def test_stores_and_paths_are_let_through(address):
     check_address(address)
@@ -67,6 +77,15 @@ def test_a_users_own_protocol_is_opened_where_it_is_named(monkeypatch):
         check_address("git://x")
     with pytest.raises(RespikeError, match="no address that respike opens"):
         check_address("simplecache::lakefs://x")
+
+
+@pytest.mark.parametrize("address", ["http://[::1]:80/x", "https://host/a::s3://b"])
+def test_colons_in_a_web_address_lead_nowhere_else(address, monkeypatch):
+    import fsspec
+
+    monkeypatch.setattr(fsspec, "filesystem", lambda protocol: f"the {protocol} file system")
+    protocol = address.partition(":")[0]
+    assert open_address(address) == (f"the {protocol} file system", address)
 
 
 def test_a_path_is_opened_as_it_stands(tmp_path):

@@ -76,7 +76,7 @@ def command(
 
     model, spec = open_checkpoint(checkpoint, resolve_device(device))
     clip = find_clip(source, number, settings_of(spec))
-    batch = make_batch([clip], spec.image_size)
+    batch = make_batch([clip], spec.image_size, spec.eval_crop)
     explanation = explain(model, batch, _choose_spot(batch, clip, frame, at))
     told = _tell(explanation, clip, spec.data.classes, spec.image_size, top)
     out.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,7 @@ def make_validation(dataset: "ShardDataset", config: TrainConfig, num_workers: i
         batch_size=config.batch_size,
         training=False,
         image_size=config.image_size,
+        eval_crop=config.eval_crop,
         num_workers=num_workers,
         rank=process_index(),
         world_size=num_processes(),

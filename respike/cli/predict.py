@@ -157,7 +157,7 @@ class _Viewer:
         from respike.data.loader import make_batch
         from respike.zoo.prediction import best_guesses
 
-        batch = make_batch([clip], self._spec.image_size)
+        batch = make_batch([clip], self._spec.image_size, self._spec.eval_crop)
         entered = time.perf_counter()
         self.decode_seconds += entered - self._left
         # the answer lies on the CPU, so that the time holds all of an accelerator's work

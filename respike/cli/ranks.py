@@ -21,8 +21,8 @@ def find_launch_problem() -> str | None:
     is_launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     if is_launched and "RANK" not in os.environ:
         return (
-            "`accelerate launch` was asked for several processes and has started one, as it does on CPUs: "
-            "this training runs alone; for several take `torchrun --nproc-per-node N -m respike train …`"
+            "`accelerate launch` seems to have been asked for several processes and has started one, as it does on "
+            "CPUs: this training runs alone; for several take `torchrun --nproc-per-node N -m respike train …`"
         )
     return None
 

@@ -55,6 +55,12 @@ Examples:
     metavar="N|NxM",
     help="Clips of a video, spread evenly, times 1 or 3 crops along the longer side: 1, 3, 10x3, allx3.",
 )
+@click.option(
+    "--eval-crop",
+    type=click.FloatRange(min=0, min_open=True, max=1),
+    metavar="SHARE",
+    help="A crop's side as a share of the short side.  [default: as in the training's validation]",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Clips at a time.")
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: 0 on a CPU, else up to 8]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
@@ -84,6 +90,7 @@ def command(
     data: tuple[str, ...],
     subset: str | None,
     views: "Views",
+    eval_crop: float | None,
     batch_size: int,
     workers: int | None,
     device: str,
@@ -110,21 +117,20 @@ def command(
     if sources:
         scored = [read_scored(path) for path in sources]
     else:
-        request = ScoreRequest(views=views, subset=subset, batch_size=batch_size, num_workers=workers, force=force)
+        request = ScoreRequest(
+            views=views,
+            subset=subset,
+            eval_crop=eval_crop,
+            batch_size=batch_size,
+            num_workers=workers,
+            force=force,
+        )
         scored = _score_all(checkpoints, data, request, device, kept, progress)
     if confusion is not None:
         from respike.cli.curves import draw_confusion
 
         draw_confusion(scored[0].scores.confusion, scored[0].classes, confusion)
-    together = _summarise(scored, progress) if len(scored) > 1 else None
-    if as_json:
-        classes = [each.classes for each in scored]
-        single = scored[0].scores
-        render.print_json(together.to_json(classes) if together else single.to_json(classes[0]))
-    elif together:
-        report_set(scored, together, per_class=per_class)
-    else:
-        report(scored[0], per_class=per_class)
+    _tell(scored, progress, per_class=per_class, as_json=as_json)
 
 
 def _check_usage(
@@ -150,7 +156,7 @@ def _check_usage(
 def _given_but_idle() -> list[str]:
     """Options on the command line that `--from` has no use for."""
     context = click.get_current_context()
-    names = ("subset", "views", "batch_size", "workers", "device", "force")
+    names = ("subset", "views", "eval_crop", "batch_size", "workers", "device", "force")
     given = [name for name in names if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     return [f"--{name.replace('_', '-')}" for name in given]
 
@@ -189,6 +195,20 @@ def _score_all(
         if kept:
             save_predictions(kept[number], scored[-1].predictions, scored[-1].classes, provenance)
     return scored
+
+
+def _tell(scored: "Sequence[Scored]", progress: "Progress", *, per_class: bool, as_json: bool) -> None:
+    from respike.cli import render
+
+    together = _summarise(scored, progress) if len(scored) > 1 else None
+    if as_json:
+        classes = [each.classes for each in scored]
+        single = scored[0].scores
+        render.print_json(together.to_json(classes) if together else single.to_json(classes[0]))
+    elif together:
+        report_set(scored, together, per_class=per_class)
+    else:
+        report(scored[0], per_class=per_class)
 
 
 def _summarise(scored: "Sequence[Scored]", progress: "Progress") -> "ScoreSet":

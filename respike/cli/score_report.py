@@ -91,8 +91,10 @@ def _facts(provenance: "Provenance", scores: "Scores") -> dict[str, str]:
     if provenance.clips_asked is not None:
         asked = f"at most {counted(provenance.clips_asked, 'clip')}"
     crops = "centre crop" if provenance.crops == 1 else f"{provenance.crops} crops"
+    if provenance.eval_crop != 1:
+        crops += f" of {provenance.eval_crop:g} of the short side"
     return {
-        "views": f"{scores.num_views:,}: {asked} of a video, {crops} of {provenance.image_size} pixels",
+        "views": f"{scores.num_views:,}: {asked} of a video, {crops} at {provenance.image_size} pixels",
         "clips": ", ".join(f"{name.replace('_', ' ')} {settings[name]}" for name in names if name in settings),
         "missing": _missing(provenance, scores.num_videos),
         "network": f"{provenance.network}, {provenance.branches}, epoch {provenance.epoch}, "

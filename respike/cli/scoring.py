@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRequest:
-    """How to score, beside the checkpoint and its data; `subset` None is the one the data set is scored on."""
+    """How to score, beside the checkpoint and its data.
+
+    `subset` None is the one the data set is scored on, `eval_crop` None the share that the training was validated with.
+    """
 
     views: "Views"
     subset: str | None = None
+    eval_crop: float | None = None
     batch_size: int = 32
     num_workers: int | None = None
     force: bool = False
@@ -121,18 +125,12 @@ def open_candidate(
     where the shards were prepared with fewer clips of a video than the views ask for.
     """
     from respike.data import open_shards
-    from respike.zoo.fitting import check_compatible, find_mismatches
     from respike.zoo.provenance import Provenance, describe_device
 
     whole = open_shards(data)
     subset = request.subset or whole.spec.evaluation_subset
     stored = open_shards(data, subset)
-    videos = [row.video for row in stored.clips]
-    if not request.force:
-        check_compatible(spec, stored.spec, videos)
-    overruled = find_mismatches(spec, stored.spec, videos)
-    for reason in overruled:
-        progress.warn(reason)
+    overruled = _hold_against(spec, stored, progress, force=request.force)
     chosen = _choose_clips(stored, data, subset, request.views, progress)
     provenance = Provenance(
         dataset=stored.spec.dataset,
@@ -154,8 +152,24 @@ def open_candidate(
         device=describe_device(device),
         overruled=overruled,
         missing=_find_missing(stored.index, subset),
+        eval_crop=spec.eval_crop if request.eval_crop is None else request.eval_crop,
     )
     return Candidate(model=model, dataset=chosen, image_size=spec.image_size, provenance=provenance)
+
+
+def _hold_against(
+    spec: "CheckpointSpec", stored: "ShardDataset", progress: "Progress", *, force: bool
+) -> tuple[str, ...]:
+    """Why a checkpoint and its data do not fit: raised as a MismatchError, with `force` warned of and returned."""
+    from respike.zoo.fitting import check_compatible, find_mismatches
+
+    videos = [row.video for row in stored.clips]
+    if not force:
+        check_compatible(spec, stored.spec, videos)
+    overruled = find_mismatches(spec, stored.spec, videos)
+    for reason in overruled:
+        progress.warn(reason)
+    return overruled
 
 
 def _find_missing(index: "DatasetIndex", subset: str) -> tuple[str, ...] | None:
@@ -211,6 +225,7 @@ def score_candidate(
         image_size=candidate.image_size,
         num_workers=choose_num_workers(request.num_workers, device.type),
         num_crops=request.views.crops,
+        eval_crop=candidate.provenance.eval_crop,
     )
     classes = candidate.dataset.spec.classes
     predictions = predict(candidate.model, loader, num_classes=len(classes), device=device, progress=progress)

@@ -123,11 +123,11 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
     """
     from respike.cli import render
     from respike.zoo.cards import read_cards
-    from respike.zoo.catalog import fetched_cards
     from respike.zoo.catalog import verify as verify_weights
+    from respike.zoo.catalog import verify_fetched
 
-    cards = [_card(name, offline=True) for name in names] or [*read_cards().values(), *fetched_cards()]
-    findings = [verify_weights(card) for card in cards]
+    cards = [_card(name, offline=True) for name in names] or list(read_cards().values())
+    findings = [verify_weights(card) for card in cards] + ([] if names else verify_fetched())
     if as_json:
         render.print_json([_finding_json(finding) for finding in findings])
     else:

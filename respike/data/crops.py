@@ -6,14 +6,10 @@ A crop is drawn on luma's grid and snapped to even pixels, so that it falls on w
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import numpy as np
 
-CropKind = Literal["resized", "multi-scale"]
-CROP_KINDS: tuple[CropKind, ...] = get_args(CropKind)
-CROP_SCALE = (0.08, 1.0)
-CROP_SIDES = (1.0, 0.875, 0.75, 0.66)
+from respike.cropping import CROP_SCALE, CROP_SIDES
 
 _RATIO = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
@@ -74,21 +70,25 @@ def multi_scale_view(
     return View(top=top, left=left, height=crop_height, width=crop_width, flip=mirrored)
 
 
-def centre_view(height: int, width: int) -> View:
-    """The largest centred square."""
-    return square_view(height, width, 0, 1)
+def centre_view(height: int, width: int, share: float = 1.0) -> View:
+    """The centred square whose side is `share`, above 0 and up to 1, of the short side."""
+    return square_view(height, width, 0, 1, share)
 
 
-def square_view(height: int, width: int, place: int, num_places: int) -> View:
-    """One of `num_places` largest squares, spread evenly along the longer side from its left or upper end.
+def square_view(height: int, width: int, place: int, num_places: int, share: float = 1.0) -> View:
+    """One of `num_places` squares, spread evenly along the longer side from its left or upper end.
 
-    A single one is centred, and of three the second is. On a square frame all are the same.
+    Their side is `share`, above 0 and up to 1, of the short side, along which they are centred. A single one is
+    centred, and of three the second is. On a square frame all are the same.
     """
-    side = min(height, width)
-    if height == width:
+    if height == width and share == 1:
         return View(top=0, left=0, height=height, width=width)
-    side = side // 2 * 2
-    top, left = (_offset(length - side, place, num_places) for length in (height, width))
+    side = max(2, int(min(height, width) * share) // 2 * 2)
+    longer = max(height, width)
+    top, left = (
+        _offset(length - side, place, num_places if length == longer != min(height, width) else 1)
+        for length in (height, width)
+    )
     return View(top=top, left=left, height=side, width=side)
 
 

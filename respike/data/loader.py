@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from respike.cropping import CROP_SCALE, CROP_SIDES, CropKind
 from respike.data.augment import write_view
 from respike.data.batch_order import BatchOrder, Row
-from respike.data.crops import CROP_SCALE, CROP_SIDES, CropKind, View, centre_view
+from respike.data.crops import View, centre_view
 from respike.data.dataset import ShardDataset
 from respike.data.loader_settings import LoaderSettings
 from respike.errors import SettingError
@@ -84,6 +85,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     num_crops: int = 1,
+    eval_crop: float = 1.0,
 ) -> ClipLoader:
     """Make a loader of `batch_size` clips a rank, each `image_size` x `image_size` pixels.
 
@@ -92,8 +94,8 @@ def make_loader(
     mirrored at random; what does not fill a batch on every rank is left out, other clips each epoch. To evaluate: in
     order, centre crops, each clip once over all ranks, the last batch filled up with rows whose mask is False; with
     `num_crops` each batch comes so many times, decoded once, its `crop` counting the squares along the longer side
-    (see `square_view`). Every rank takes the same number of batches. Raises SettingError on values out of range and
-    where training has fewer clips than one step takes.
+    (see `square_view`), whose side is `eval_crop` of the short one. Every rank takes the same number of batches.
+    Raises SettingError on values out of range and where training has fewer clips than one step takes.
     """
     settings = LoaderSettings(
         batch_size=batch_size,
@@ -107,6 +109,7 @@ def make_loader(
         rank=rank,
         world_size=world_size,
         num_crops=num_crops,
+        eval_crop=eval_crop,
     )
     if training and len(dataset) < batch_size * world_size:
         raise SettingError(
@@ -163,12 +166,13 @@ def _assemble(clips: Iterable[tuple[EventClip, Sequence[View], bool]], num_rows:
     ]
 
 
-def make_batch(clips: Sequence[EventClip], image_size: int) -> Batch:
+def make_batch(clips: Sequence[EventClip], image_size: int, eval_crop: float = 1.0) -> Batch:
     """Clips as `make_loader` gives them to evaluate: the centre square, resized to `image_size`; every row counts.
 
-    The clips have one shape and one colour.
+    The clips have one shape and one colour; `eval_crop` is the square's side as a share of the short side.
     """
-    rows = ((clip, [centre_view(*clip.keys.shape[-2:])], True) for clip in clips)
+    height, width = clips[0].keys.shape[-2:]
+    rows = ((clip, [centre_view(height, width, eval_crop)], True) for clip in clips)
     return _assemble(rows, len(clips), image_size)[0]
 
 

@@ -1,19 +1,12 @@
 """LoaderSettings: how batches are made, and so which views of a clip they show."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
-from respike.data.crops import (
-    CROP_KINDS,
-    CROP_SCALE,
-    CROP_SIDES,
-    CropKind,
-    View,
-    multi_scale_view,
-    random_view,
-    square_view,
-)
+from respike.cropping import CROP_KINDS, CROP_SCALE, CROP_SIDES, CropKind
+from respike.data.crops import View, multi_scale_view, random_view, square_view
 from respike.errors import SettingError
 
 
@@ -32,6 +25,7 @@ class LoaderSettings:
     rank: int = 0
     world_size: int = 1
     num_crops: int = 1
+    eval_crop: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "image_size", "num_crops"):
@@ -43,13 +37,17 @@ class LoaderSettings:
             raise SettingError(f"num_crops is {self.num_crops} in training", "training draws one crop of a clip")
         if self.crop not in CROP_KINDS:
             raise SettingError(f"crop is {self.crop!r}", f"choose from {', '.join(CROP_KINDS)}")
-        if not self.crop_sides or not all(0 < side <= 1 for side in self.crop_sides):
-            raise SettingError(f"crop_sides is {self.crop_sides}", "give shares of the short side above 0, up to 1")
+        if not 0 < self.eval_crop <= 1:
+            raise SettingError(f"eval_crop is {self.eval_crop}", "give a share of the short side above 0, up to 1")
+        is_falling = all(one > other for one, other in itertools.pairwise((*self.crop_sides, 0.0)))
+        if not self.crop_sides or self.crop_sides[0] > 1 or not is_falling:
+            raise SettingError(f"crop_sides is {self.crop_sides}", "give falling shares of the short side, up to 1")
 
     def choose_views(self, height: int, width: int, number: int, epoch: int) -> tuple[View, ...]:
         """The views that clip `number`, of frames `height` x `width`, gives in an epoch: one to train."""
         if not self.training:
-            return tuple(square_view(height, width, place, self.num_crops) for place in range(self.num_crops))
+            places = range(self.num_crops)
+            return tuple(square_view(height, width, place, self.num_crops, self.eval_crop) for place in places)
         generator = np.random.default_rng([self.seed, epoch, number])
         if self.crop == "multi-scale":
             return (multi_scale_view(height, width, generator, flip=self.flip, sides=self.crop_sides),)

@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -65,16 +65,23 @@ def read_published(address: str, *, offline: bool | None = None, progress: Progr
     if not card.has_weights:
         raise CheckpointError(f"{address} holds a recipe without weights", "publish a checkpoint there")
     # wherever its author had it, here is where it was found
-    return WeightCard(**{**vars(card), "sources": (address,)})
+    return replace(card, sources=(address,))
 
 
-def fetched_cards() -> list[WeightCard]:
-    """The cards of published folders whose weights were fetched by their addresses, by name.
-
-    Raises CheckpointError where one cannot be read.
-    """
-    cards = [read_card(path) for path in cache_folder().glob(f"address-*/{CARD_NAME}")]
-    return sorted(cards, key=lambda card: card.name)
+def verify_fetched() -> list["Finding"]:
+    """Verify what was fetched by the addresses of published folders, by name; a card alone is no finding."""
+    findings = []
+    for path in cache_folder().glob(f"address-*/{CARD_NAME}"):
+        try:
+            card = read_card(path)
+        except CheckpointError as error:
+            findings.append(Finding(name=path.parent.name, state="damaged", folder=path.parent, problem=error.problem))
+            continue
+        # the copy in question is never the package's, whatever its author says
+        card = replace(card, sources=tuple(source for source in card.sources if source != IN_PACKAGE))
+        if card.has_weights and folder_of(card).is_dir():
+            findings.append(verify(card))
+    return sorted(findings, key=lambda finding: finding.name)
 
 
 def download(card: WeightCard, *, offline: bool | None = None, progress: Progress = SILENCE) -> Path:

@@ -39,6 +39,12 @@ class CheckpointSpec:
     weights_sha256: str = ""
     respike_version: str = __version__
 
+    @property
+    def eval_crop(self) -> float:
+        """The side of the square that it is evaluated on, as a share of the short side, above 0 and up to 1."""
+        share = self.training.get("eval_crop", 1.0)
+        return float(share) if isinstance(share, int | float) and 0 < share <= 1 else 1.0
+
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON values."""
         shallow = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -117,8 +117,11 @@ class _EventFile:
         for event in events:
             event.wall_time = time.time()
             RecordWriter(content).write(event.SerializeToString())
+        rest = memoryview(content.getvalue())
         try:
-            self._file.write(content.getvalue())
+            # what fits on a disk that fills is written and counted; the error comes with what does not
+            while rest:
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise write_error(self._path, error) from error
 

@@ -21,7 +21,8 @@ class Provenance:
       names those of the subset, None where the shards do not say of which subset they are.
     - The network: `checkpoint` as it was named, `weights_sha256`, `network`, `branches`, `image_size` in pixels,
       `epoch`, and the fingerprint of the data it was `trained_on`.
-    - How: `views_asked`, clips of a video (None: all stored) and crops of a clip; `device`, `respike_version`,
+    - How: `clips_asked` of a video (None: all stored), `crops` of a clip, the side of a crop as a share of the short
+      side, `eval_crop`; `device`, `respike_version`,
       `torch_version`.
     - `overruled`: the reasons for which checkpoint and data do not fit, where the score was forced.
     """
@@ -45,6 +46,7 @@ class Provenance:
     device: str
     overruled: tuple[str, ...] = ()
     missing: tuple[str, ...] | None = None
+    eval_crop: float = 1.0
     respike_version: str = __version__
     torch_version: str = field(default_factory=lambda: str(torch.__version__))
 

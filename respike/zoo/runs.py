@@ -7,8 +7,9 @@ from typing import Any
 
 from respike.errors import RespikeError
 from respike.files import lock_owner
+from respike.zoo.checkpoint_spec import read_spec
 from respike.zoo.history import HISTORY_NAME, EpochRecord, read_history
-from respike.zoo.run_folder import CONFIG_NAME, LOCK_NAME, STATE_NAME, holds_run, read_description
+from respike.zoo.run_folder import CONFIG_NAME, LAST_NAME, LOCK_NAME, STATE_NAME, holds_run, read_description
 from respike.zoo.snapshot_folder import SnapshotFolder
 
 _KEYS = {"training", "model", "data"}
@@ -74,7 +75,7 @@ def _is_run(folder: Path) -> bool:
 
 def summarise_run(folder: Path) -> RunSummary:
     """Read the run in `folder`. Raises RespikeError where there is none, or one whose files do not fit together."""
-    told = read_description(folder)
+    told = _describe(folder)
     history = read_history(folder) if (folder / HISTORY_NAME).exists() else ()
     try:
         training, data = told["training"], told["data"]
@@ -99,6 +100,15 @@ def summarise_run(folder: Path) -> RunSummary:
             f"{folder / CONFIG_NAME} does not describe a training: {type(error).__name__} {error}",
             "it may be another respike's, or changed by hand",
         ) from error
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    """What a run is: as its own file says, or, of a run by an earlier respike, its last checkpoint."""
+    told = read_description(folder)
+    if told.keys() >= _KEYS or not (folder / LAST_NAME).is_file():
+        return told
+    spec = read_spec(folder / LAST_NAME)
+    return {"training": dict(spec.training), "model": dict(spec.model), "data": spec.data.to_json()}
 
 
 def differing_settings(runs: list[RunSummary]) -> dict[str, list[Any]]:

@@ -128,7 +128,8 @@ def _restore(state: TrainState, run: TrainRun) -> None:
         return
     snapshot = read_snapshot(path)
     restore_snapshot(snapshot, state, run.train, run.config, run.data)
-    if (version := snapshot.facts["torch_version"]) != torch.__version__:
+    # older snapshots do not say
+    if (version := snapshot.facts.get("torch_version")) not in (None, torch.__version__):
         run.progress.warn(
             f"saved with torch {version}, this is {torch.__version__}: the last digits may come out otherwise"
         )

@@ -7,13 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from respike.cropping import CROP_KINDS, CROP_SCALE, CROP_SIDES, CropKind
 from respike.errors import SettingError
 from respike.zoo.nn.lif_backend import LIF_BACKENDS, LIFBackend
 
 Amp = Literal["no", "bf16", "fp16"]
 AMPS: tuple[Amp, ...] = get_args(Amp)
-Crop = Literal["resized", "multi-scale"]
-CROPS: tuple[Crop, ...] = get_args(Crop)
 Schedule = Literal["cosine", "tanh", "poly", "step", "constant"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
@@ -42,7 +41,8 @@ class TrainConfig:
     `image_size` is in pixels, `best_metric` the value of the validation, higher being better, that the best checkpoint
     is kept by. `flip` and `crop` are the loader's augmentation: `resized` crops take from the smallest to the largest
     share of the area in `crop_scale`, `multi-scale` ones have sides that are `crop_sides` of the short side, the
-    largest first. `device` is auto, cpu, cuda or mps. A training saves where it stands after each epoch and every
+    largest first. An evaluation looks at squares whose side is `eval_crop` (above 0, up to 1) of the short side.
+    `device` is auto, cpu, cuda or mps. A training saves where it stands after each epoch and every
     `save_every_minutes` or `save_every_updates` (None: not for that reason).
 
     The paper trains with `optimizer="momentum", learning_rate=1e-4, weight_decay=1e-4, warmup_share=0`, from a
@@ -73,9 +73,10 @@ class TrainConfig:
     seed: int = 0
     image_size: int = 224
     flip: bool = True
-    crop: Crop = "resized"
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    crop_sides: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    crop: CropKind = "resized"
+    crop_scale: tuple[float, float] = CROP_SCALE
+    crop_sides: tuple[float, ...] = CROP_SIDES
+    eval_crop: float = 1.0
     device: str = "auto"
     best_metric: str = "top1"
     save_every_minutes: float | None = 10.0
@@ -96,7 +97,8 @@ class TrainConfig:
         sides = self.crop_sides
         is_falling = all(one > other for one, other in itertools.pairwise((*sides, 0.0)))
         self._require("crop_sides", bool(sides) and sides[0] <= 1 and is_falling, "falling numbers from 1 and above 0")
-        self._require("crop", self.crop in CROPS, f"one of {', '.join(CROPS)}")
+        self._require("eval_crop", 0 < self.eval_crop <= 1, "a share of the short side above 0, up to 1")
+        self._require("crop", self.crop in CROP_KINDS, f"one of {', '.join(CROP_KINDS)}")
         self._require("amp", self.amp in AMPS, f"one of {', '.join(AMPS)}")
         self._require("lif_backend", self.lif_backend in LIF_BACKENDS, f"one of {', '.join(LIF_BACKENDS)}")
         self._require("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")

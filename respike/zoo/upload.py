@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from respike.addresses import open_address
+from respike.addresses import open_address, protocol_of
 from respike.errors import RespikeError, SettingError
 from respike.zoo.cards import CARD_NAME, WeightCard, read_card
 from respike.zoo.publish import PUBLISHED_NAMES
@@ -19,7 +19,7 @@ def upload(folder: Path, address: str) -> None:
     """
     card = read_card(folder / CARD_NAME)
     try:
-        if address.startswith("hf://"):
+        if protocol_of(address) == "hf":
             _upload_to_hub(folder, card, address)
         else:
             _upload_to_store(folder, address)
@@ -33,7 +33,7 @@ def upload(folder: Path, address: str) -> None:
 
 
 def _upload_to_hub(folder: Path, card: WeightCard, address: str) -> None:
-    repository, _, revision = address.removeprefix("hf://").rstrip("/").partition("@")
+    repository, _, revision = address.partition("://")[2].rstrip("/").partition("@")
     if repository.count("/") != 1:
         raise SettingError(f"{address!r} names no repository of the hub", "write hf://owner/repo")
     api = HfApi()

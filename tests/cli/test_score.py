@@ -33,7 +33,7 @@ def make_split(listing: VideoListing, split: int) -> VideoListing:
     return dataclasses.replace(listing, dataset="bits", split=split, videos=tuple(videos))
 
 
-def write_run(folder: Path, data: DataSpec, seen: list[str] | None = None, seed: int = 0) -> Path:
+def write_run(folder: Path, data: DataSpec, seen: list[str] | None = None, seed: int = 0, **training: object) -> Path:
     """A run's folder with a network whose answers come from chance and differ from clip to clip."""
     torch.manual_seed(seed)
     model = create_model("respike_tiny", num_classes=len(data.classes))
@@ -42,7 +42,7 @@ def write_run(folder: Path, data: DataSpec, seen: list[str] | None = None, seed:
         model=model.config.to_json(),
         image_size=32,
         data=data,
-        training={},
+        training=training,
         epoch=1,
         scores={},
         train_videos=tuple(map(hash_video, seen or [])),
@@ -176,11 +176,26 @@ def test_views_show_what_they_promise(call: Call, tmp_path: Path) -> None:
     assert not torch.equal(right, middle)
 
 
+def test_a_smaller_crop_is_asked_for_or_taken_from_the_training_and_told(call: Call, tmp_path: Path) -> None:
+    from respike.zoo.predictions import load_predictions
+
+    for name, more in (("whole", []), ("part", ["--eval-crop", "0.5"])):
+        arguments = ["score", "runs/1", "--views", "1", *more, "--predictions", tmp_path / name]
+        told = told_by(call(*arguments, "--json"))
+        assert told["provenance"]["eval_crop"] == (0.5 if more else 1.0)
+    whole, part = (load_predictions(tmp_path / name)[0] for name in ("whole", "part"))
+    assert not torch.equal(whole.probabilities, part.probabilities)
+    assert "centre crop of 0.5 of the short side" in call("score", "--from", tmp_path / "part").out
+    write_run(tmp_path / "run", open_shards("shards/bits-split1").spec, eval_crop=0.5)
+    told = told_by(call("score", tmp_path / "run", "--data", "shards/bits-split1", "--json"))
+    assert told["provenance"]["eval_crop"] == 0.5
+
+
 def test_more_clips_than_there_are_is_said(call: Call) -> None:
     answer = call("score", "runs/1", "--views", "10x3")
     assert answer.code == 0
     assert "10 clips of a video were asked for, the shards hold 5 at most; a smaller --clip-step" in answer.err
-    assert "60: at most 10 clips of a video, 3 crops of 32 pixels" in answer.out
+    assert "60: at most 10 clips of a video, 3 crops at 32 pixels" in answer.out
 
 
 @pytest.fixture(scope="session")

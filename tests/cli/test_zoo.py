@@ -94,6 +94,26 @@ def test_verify_looks_at_what_was_fetched_by_its_address_too(call, place):
     assert "respike_tiny.mine    damaged" in answer.out
 
 
+def test_verify_goes_on_past_a_card_that_cannot_be_read_and_never_takes_the_packages_copy_for_a_fetched_one(
+    call, place
+):
+    from respike.zoo.cards import CARDS_FOLDER
+    from respike.zoo.catalog import cache_folder
+
+    mirrored = cache_folder() / "address-0"
+    mirrored.mkdir(parents=True)
+    # its author's sources say that it is in the package; its weights were never fetched
+    (mirrored / "card.json").write_bytes((CARDS_FOLDER / "respike_tiny.demo16.json").read_bytes())
+    torn = cache_folder() / "address-1"
+    torn.mkdir()
+    (torn / "card.json").write_text("{")
+    answer = call("zoo", "verify", "--json")
+    assert answer.code == 1
+    fetched = [each for each in json.loads(answer.out) if each["name"].startswith("address")]
+    assert [(each["name"], each["state"]) for each in fetched] == [("address-1", "damaged")]
+    assert [each["name"] for each in json.loads(answer.out)].count("respike_tiny.demo16") == 1
+
+
 def test_publish_writes_the_folder_and_uploads_it(call, place):
     save_small(place / "run")
     (place / "scores.json").write_text(json.dumps(SCORES))

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from respike.data.crops import View, centre_view, multi_scale_view, random_view
+from respike.data.crops import View, centre_view, multi_scale_view, random_view, square_view
 from respike.data.loader_settings import LoaderSettings
 from respike.errors import SettingError
 
@@ -63,12 +63,27 @@ def test_the_centre_view_is_the_largest_centred_square():
     assert centre_view(64, 64) == View(top=0, left=0, height=64, width=64)
 
 
+def test_a_smaller_square_lies_in_the_middle_of_the_short_side_and_reaches_both_ends_of_the_long_one():
+    # what resizing to 256 and taking the centre 224 shows
+    assert centre_view(256, 340, 0.875) == View(top=16, left=58, height=224, width=224)
+    views = [square_view(256, 340, place, 3, 0.875) for place in range(3)]
+    assert [(view.top, view.left, view.left + view.width) for view in views] == [
+        (16, 0, 224),
+        (16, 58, 282),
+        (16, 116, 340),
+    ]
+    assert square_view(64, 64, 2, 3, 0.5) == centre_view(64, 64, 0.5) == View(top=16, left=16, height=32, width=32)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"crop": "centre"}, "crop is 'centre'"),
         ({"crop_sides": ()}, "crop_sides is"),
         ({"crop_sides": (1.1,)}, "crop_sides is"),
+        ({"crop_sides": (0.66, 1.0, 0.75)}, "crop_sides is"),
+        ({"eval_crop": 0.0}, "eval_crop is 0"),
+        ({"eval_crop": 1.1}, "eval_crop is 1.1"),
         ({"num_crops": 0}, "num_crops is 0"),
         ({"num_crops": 3}, "num_crops is 3 in training"),
         ({"rank": 2}, "rank is 2 of 1"),

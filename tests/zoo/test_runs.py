@@ -4,15 +4,18 @@ import dataclasses
 import json
 import os
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from respike.errors import RespikeError
-from respike.files import canonical_json
+from respike.files import canonical_json, folder_lock
+from respike.zoo.checkpoint import save_checkpoint
+from respike.zoo.checkpoint_spec import CheckpointSpec
 from respike.zoo.history import HISTORY_NAME, EpochRecord
-from respike.zoo.models import model_config
-from respike.zoo.run_folder import LOCK_NAME, STATE_NAME, RunFolder
+from respike.zoo.models import ReSpike, model_config
+from respike.zoo.run_folder import CONFIG_NAME, LAST_NAME, LOCK_NAME, STATE_NAME, RunFolder
 from respike.zoo.runs import RunSummary, differing_settings, find_runs, summarise_run
 from respike.zoo.snapshot import Snapshot
 from respike.zoo.train_config import TrainConfig
@@ -75,21 +78,38 @@ def test_the_best_epoch_is_the_one_with_the_highest_metric_and_then_the_lowest_l
     assert (run.best.epoch, run.last.epoch, run.seconds) == (2, 3, 6.0)
 
 
-@pytest.mark.parametrize(
-    ("pid", "host", "status"),
-    [
-        (os.getpid(), socket.gethostname(), "running"),
-        (2**22 + 1, socket.gethostname(), "stopped"),
-        # whether it lives there cannot be seen from here
-        (2**22 + 1, "node7", "running"),
-    ],
-)
-def test_a_run_is_running_while_its_process_lives(tmp_path: Path, pid: int, host: str, status: str) -> None:
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_run_is_running_while_its_process_holds_the_lock(tmp_path: Path, is_held: bool) -> None:
+    _begin(tmp_path, is_saved=True)
+    lock = tmp_path / STATE_NAME / LOCK_NAME
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "for": "respike train"}
+    with folder_lock(lock, "respike train") if is_held else nullcontext():
+        # a killed one leaves its name, and its number may be another process's by now
+        lock.with_suffix(".owner.json").write_text(json.dumps(owner))
+        run = summarise_run(tmp_path)
+    assert (run.status, run.host) == (("running", socket.gethostname()) if is_held else ("stopped", None))
+
+
+def test_a_run_of_an_earlier_respike_is_read_from_its_last_checkpoint(tmp_path: Path) -> None:
+    _begin(tmp_path, num_epochs=3)
+    (tmp_path / CONFIG_NAME).write_text(json.dumps(CONFIG.to_json()))
+    with pytest.raises(RespikeError, match="does not describe a training"):
+        summarise_run(tmp_path)
+    torch.manual_seed(0)
+    spec = CheckpointSpec(
+        model=MODEL.to_json(), image_size=32, data=make_data_spec(), training=CONFIG.to_json(), epoch=3, scores={}
+    )
+    save_checkpoint(tmp_path / LAST_NAME, ReSpike(MODEL), spec)
+    run = summarise_run(tmp_path)
+    assert (*_fate(run), run.dataset) == ("done", 3, 3, make_data_spec().dataset)
+
+
+def test_whether_a_run_on_another_machine_still_lives_cannot_be_seen_and_it_counts_as_running(tmp_path: Path) -> None:
     _begin(tmp_path, is_saved=True)
     owner = (tmp_path / STATE_NAME / LOCK_NAME).with_suffix(".owner.json")
-    owner.write_text(json.dumps({"pid": pid, "host": host, "for": "respike train"}))
+    owner.write_text(json.dumps({"pid": 2**22 + 1, "host": "node7", "for": "respike train"}))
     run = summarise_run(tmp_path)
-    assert (run.status, run.host) == (status, host if status == "running" else None)
+    assert (run.status, run.host) == ("running", "node7")
 
 
 def test_what_runs_differ_in_is_named_whether_setting_network_or_data(tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ def try_again(item: Item, deaths: Sequence[Death]) -> Item:
 class Settling(Generic[Result]):
     """A result that is there but for waiting: `settle` does that and returns it.
 
-    It sends no notes and may run in a thread of its own beside the function at the next item. A worker that dies
-    before it has returned begins the item again.
+    It sends no notes and may run in a thread of its own beside the function at the next item. Where the worker dies
+    before it has returned, the item is begun again; an exception from it ends the run.
     """
 
     settle: Callable[[], Result]

@@ -123,6 +123,9 @@ def _settle(voice: "_Voice", result: object) -> None:
         voice.say(RESULT, result.settle() if isinstance(result, Settling) else result)
     except Exception as error:
         voice.tell(error)
+    except BaseException:
+        # it would end this thread alone, and the parent would wait for the result for ever
+        os._exit(1)
 
 
 class _Voice:

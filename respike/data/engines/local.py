@@ -143,6 +143,7 @@ class _Crew(Generic[Item, Result]):
         elif kind == ERROR:
             raise content
         elif kind == FREE:
+            assert worker.settling is None
             worker.settling, worker.settling_note, worker.index = worker.index, worker.note, None
             worker.is_worn = worker.child.num_given >= MAX_ITEMS_A_WORKER or content > MAX_WORKER_BYTES
             self._employ(worker)

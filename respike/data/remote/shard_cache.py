@@ -10,7 +10,7 @@ import filelock
 from respike.data import index
 from respike.data.index import DatasetIndex, ShardRow, read_index
 from respike.data.remote.storage import RemoteFolder
-from respike.errors import ShardError
+from respike.errors import RespikeError, ShardError
 from respike.files import cache_folder, sha256_of_bytes, write_atomically
 
 _PLAIN_NAME = re.compile(r"\w[\w.-]*\.tar")
@@ -46,7 +46,7 @@ class ShardCache:
                 write_atomically(root / name, content)
             found = read_index(root)
             # not every copy of a set has it; an older one must not stand for it
-            skipped = self._remote.read(index.SKIPPED_NAME) if found.num_skipped else None
+            skipped = self._read_optional(index.SKIPPED_NAME) if found.num_skipped else None
             if skipped is None:
                 (root / index.SKIPPED_NAME).unlink(missing_ok=True)
             else:
@@ -56,6 +56,13 @@ class ShardCache:
             if not _PLAIN_NAME.fullmatch(row.name) or not _SHA256.fullmatch(row.sha256):
                 raise ShardError(f"the index at {self._remote} names {row.name!r}, which is no shard", _FOREIGN)
         return found
+
+    def _read_optional(self, name: str) -> bytes | None:
+        """The content of a file that may be missing; some stores say of a missing one that it is forbidden."""
+        try:
+            return self._remote.read(name)
+        except RespikeError:
+            return None
 
     def fetch(self, rows: Sequence[ShardRow]) -> None:
         """Download those of `rows` that are not here, several at a time."""

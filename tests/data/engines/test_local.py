@@ -118,6 +118,18 @@ def fail_to_settle(number, report):
     return Settling(settle)
 
 
+def exit_once_while_settling(folder, report):
+    """End the settling thread alone, at the first attempt."""
+
+    def settle():
+        if not (folder / "tried").exists():
+            (folder / "tried").touch()
+            raise SystemExit("no result comes of this")
+        return "done"
+
+    return Settling(settle)
+
+
 def kill_while_the_first_settles(item, report):
     """Two items: the first settles for a second, the second kills the process unless told otherwise."""
     folder, number = item.number
@@ -218,6 +230,12 @@ def test_the_next_item_is_begun_while_a_result_settles():
 
 def test_one_result_settles_at_a_time():
     assert run(settle_one_at_a_time, range(4), 1) == dict.fromkeys(range(4), 1)
+
+
+def test_a_thread_that_ends_without_a_result_counts_as_a_death(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "tried").touch()
+    assert run(exit_once_while_settling, [tmp_path, tmp_path / "other"], 1) == {0: "done", 1: "done"}
 
 
 def test_an_error_in_settling_comes_home():

@@ -137,3 +137,17 @@ def test_the_cache_is_for_its_user_alone(remote, cache):
 def test_an_address_without_an_index_is_no_data_set(cache):
     with pytest.raises(ShardError, match=r"no dataset\.json at memory://nothing"):
         open_shards("memory://nothing/here")
+
+
+def test_a_list_of_skipped_videos_that_is_forbidden_counts_as_missing(remote, cache, monkeypatch):
+    rewrite_index(remote, lambda value: value["videos"].update(listed=value["videos"]["listed"] + 1, skipped=1))
+    read = RemoteFolder.read
+
+    def refuse(self, name):
+        if name == "skipped.jsonl":
+            # as stores answer for a name that is not there, where listing is not allowed
+            raise RespikeError("cannot read skipped.jsonl: Forbidden")
+        return read(self, name)
+
+    monkeypatch.setattr(RemoteFolder, "read", refuse)
+    assert len(open_shards(remote.address, "test")) > 0
