@@ -113,7 +113,7 @@ def test_an_ablation_from_before_a_setting_came_to_be_had_its_default(tmp_path: 
     folder = AblationFolder(tmp_path)
     folder.require_same({"network": "respike_tiny", "epochs": 3})
     folder.require_same({"network": "respike_tiny", "epochs": 3, "crop": "resized"})
-    with pytest.raises(MismatchError, match="another crop"):
+    with pytest.raises(MismatchError, match="it differs in crop"):
         folder.require_same({"network": "respike_tiny", "epochs": 3, "crop": "multi-scale"})
 
 

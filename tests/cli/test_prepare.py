@@ -245,9 +245,11 @@ def test_a_split_has_an_out_of_its_own():
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_half_way_the_same_command_ends_with_the_same_bytes(here, number, code):
     command = [sys.executable, "-m", "respike", "prepare", "folder", "--videos-per-shard", "1", "--workers", "2"]
-    with subprocess.Popen([*command, "--out", "a"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    # at one video a worker hangs, so that the work cannot be done before it is stopped
+    environment = os.environ | {"RESPIKE_FAULTS": "decode:jump/v01=hang"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "--out", "a"], env=environment, **pipes) as run:
         deadline = time.monotonic() + 60
-        # stopped while work is under way, or at the latest when it is done
         while not list(Path("a/.respike/done").glob("*.json")) and time.monotonic() < deadline:
             time.sleep(0.01)
         run.send_signal(number)

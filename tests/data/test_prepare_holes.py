@@ -93,7 +93,7 @@ def test_parts_of_which_one_was_made_anew_with_keep_partial_do_not_join_before_a
     settings = dataclasses.replace(SMALL, keep_partial=True)
     again = {"existing": "retry-skipped", "engine": inline.run}
     prepare(listing, out, settings, part=Part(number=1, count=2), **again)
-    with pytest.raises(RespikeError, match="are not finished"):
+    with pytest.raises(RespikeError, match="is not finished"):
         join_parts(out)
     prepare(listing, out, settings, part=Part(number=2, count=2), **again)
     join_parts(out)

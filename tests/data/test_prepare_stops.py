@@ -26,9 +26,9 @@ def test_sigterm_to_all_processes_of_a_run_leaves_no_temporary_file(tmp_path, vi
     environment = os.environ | {"RESPIKE_FAULTS": "decode=hang"}
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True, env=environment) as run:
         deadline = time.monotonic() + 60
-        while not temporaries(out) and time.monotonic() < deadline:
+        while not list(out.glob(".*.tar.*.tmp")) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert temporaries(out)
+        assert list(out.glob(".*.tar.*.tmp"))
         os.killpg(run.pid, signal.SIGTERM)
         _, complaint = run.communicate(timeout=60)
     assert run.returncode == 143, complaint

@@ -43,7 +43,7 @@ def test_data_that_does_not_fit_is_refused_with_the_reason(changes: dict[str, ob
 
 def test_test_videos_that_were_trained_on_are_refused() -> None:
     reasons = find_mismatches(_spec(), make_data_spec(), ["t/2.avi", "t/3.avi", "t/2.avi"])
-    assert reasons == ("1 of the 2 test videos were trained on, the first t/2.avi",)
+    assert reasons == ("1 of the 2 test videos was trained on, the first t/2.avi",)
 
 
 def test_every_reason_is_given() -> None:

@@ -225,13 +225,13 @@ def _header(listing: VideoListing) -> dict[str, Any]:
 def _write_new(path: Path, text: str) -> bool:
     """Write a file unless there is one; of several processes that try, one succeeds."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    write_atomically(temporary, text)
     try:
+        write_atomically(temporary, text)
         os.link(temporary, path)
     except FileExistsError:
         return False
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     return True
 
 
