@@ -26,11 +26,14 @@ def test_an_option_takes_its_values_in_a_row() -> None:
     strides = ["--stride", "2", "--stride", "4", "--stride", "8"]
     rest = ["--branches", "hybrid", "--branches", "ann", "--seeds", "3", "--fusion", "0,0,1,1"]
     assert spread_values(given) == ["demo", *strides, *rest]
+    kinds = ["default", "none", "faithful", "additive:4,2,1,1"]
+    assert spread_values(["--fusion", *kinds]) == [word for kind in kinds for word in ("--fusion", kind)]
 
 
 def test_what_is_no_value_ends_the_row() -> None:
     assert spread_values(["--stride", "2", "videos"]) == ["--stride", "2", "videos"]
     assert spread_values(["--branches", "hybrid", "8"]) == ["--branches", "hybrid", "8"]
+    assert spread_values(["--fusion", "none", "addition"]) == ["--fusion", "none", "addition"]
     assert spread_values(["--stride"]) == ["--stride"]
 
 
@@ -90,7 +93,7 @@ def test_it_goes_on_keeps_what_is_finished_and_tells_what_score_says(call: Call,
         columns = [column.strip() for column in row.strip("|").split("|")]
         assert columns[:7] == [str(cell["stride"]), "8", "hybrid", "default", "1", *shares]
         assert columns[8] == format_energy(cell["energy_joules"])
-    for name in ("accuracy_by_energy.png", "accuracy_by_stride.png"):
+    for name in ("accuracy.png", "accuracy_by_energy.png", "accuracy_by_stride.png"):
         assert (out / name).read_bytes()[:4] == b"\x89PNG"
 
 
@@ -150,7 +153,11 @@ def test_a_damaged_result_is_named(call: Call, out: Path, video_folder: Path, da
         (["--set", "seed=3"], 2, "--seeds"),
         (["--set", "branches=ann"], 2, "--branches"),
         (["--recipe", "nothing"], 1, "demo16"),
-        (["--videos", "3"], 2, "the demo's own"),
+        (["--fusion", "additive:1,1"], 1, "or both, such as additive:4,2,1,1"),
+        (["--fusion", "default", "additive"], 1, "default and additive are one and the same in respike_tiny"),
+        (["--videos", "3"], 2, "--videos goes with the demo's own"),
+        (["--scenes", "hard"], 2, "--scenes goes with the demo's own"),
+        (["--figure", "top5"], 2, "'clip_top1'"),
         (["--split", "2"], 1, "no splits"),
     ],
 )
