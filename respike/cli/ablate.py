@@ -12,11 +12,13 @@ from respike.wording import counted
 
 if TYPE_CHECKING:
     from respike.cli.ablating import AblateOutcome, AblateRequest
+    from respike.zoo.recipe import Recipe
 
 _BRANCHES = ("hybrid", "concat", "ann", "snn")
 _FUSION = re.compile(r"default|none|((faithful|additive):)?[0-9]+(,[0-9]+)+|faithful|additive")
 _FIGURES = ("video_top1", "clip_top1", "video_mean_class_accuracy")
-_DEMO_RECIPES = {"plain": "demo16", "hard": "demo16hard"}
+_PLAIN = "plain"
+_DEMO_RECIPES = {_PLAIN: "demo16", "hard": "demo16hard"}
 # options that take several values in a row, and what such a value looks like
 _SPREAD: dict[str, Callable[[str], bool]] = {
     "--stride": str.isdecimal,
@@ -98,7 +100,7 @@ Examples:
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any other setting of the recipe.")
 @click.option("--clip-length", type=click.IntRange(min=1), default=16, show_default=True, help="Frames a clip.")
 @click.option("--videos", type=click.IntRange(min=1), help="demo: videos a class to train; half as many test.")
-@click.option("--scenes", type=click.Choice(("plain", "hard")), help="demo: of which kind.  [default: plain]")
+@click.option("--scenes", type=click.Choice(tuple(_DEMO_RECIPES)), help="demo: of which kind.  [default: plain]")
 @click.option(
     "--figure", type=click.Choice(_FIGURES), default=_FIGURES[0], show_default=True, help="What the pictures show."
 )
@@ -131,32 +133,47 @@ def command(
     from respike.cli import render
     from respike.cli.ablating import AblateRequest, run_ablation
     from respike.zoo.ablation import Grid
-    from respike.zoo.recipe import Recipe, parse_assignment, read_recipe
 
     if (videos or scenes) and (source != "demo" or root is not None):
         raise click.UsageError(f"--{'videos' if videos else 'scenes'} goes with the demo's own videos")
-    name = recipe or (_DEMO_RECIPES[scenes or "plain"] if source == "demo" else None)
-    values = dict(map(parse_assignment, assignments)) | ({} if epochs is None else {"epochs": epochs})
-    for axis in ("seed", "branches"):
-        if axis in values:
-            raise click.UsageError(f"{axis} is an axis of the grid: use --seeds and --branches")
+    kind = scenes or _PLAIN
+    name = recipe or (_DEMO_RECIPES[kind] if source == "demo" else None)
+    values = _read_values(assignments, epochs)
+    folder = Path(source).resolve().name if kind == _PLAIN else f"{source}-{kind}"
     request = AblateRequest(
         source=source,
         root=root,
         split=split,
-        out=out or Path("ablations") / (Path(source).resolve().name),
+        out=out or Path("ablations") / folder,
         grid=Grid(**axes),
-        recipe=(read_recipe(name) if name else Recipe()).override(values),
+        recipe=_read_recipe(name, values),
         recipe_name=name,
         is_batch_size_given="batch_size" in values,
         clip_length=clip_length,
         num_videos=videos,
         num_workers=workers,
-        scenes=None if scenes == "plain" else scenes,
+        scenes=None if kind == _PLAIN else kind,
         figure=figure,
     )
     outcome = run_ablation(request, render.make_progress(quiet=quiet, json=as_json))
     _tell(request, outcome, quiet=quiet, as_json=as_json)
+
+
+def _read_values(assignments: Sequence[str], epochs: int | None) -> dict[str, Any]:
+    """Settings of the recipe that are given otherwise. Raises UsageError on one that is an axis of the grid."""
+    from respike.zoo.recipe import parse_assignment
+
+    values = dict(map(parse_assignment, assignments)) | ({} if epochs is None else {"epochs": epochs})
+    for axis in ("seed", "branches"):
+        if axis in values:
+            raise click.UsageError(f"{axis} is an axis of the grid: use --seeds and --branches")
+    return values
+
+
+def _read_recipe(name: str | None, values: dict[str, Any]) -> "Recipe":
+    from respike.zoo.recipe import Recipe, read_recipe
+
+    return (read_recipe(name) if name else Recipe()).override(values)
 
 
 def _tell(request: "AblateRequest", outcome: "AblateOutcome", *, quiet: bool, as_json: bool) -> None:

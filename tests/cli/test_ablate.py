@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from respike.cli import ablating
-from respike.cli.ablate import spread_values
+from respike.cli.ablate import _DEMO_RECIPES, _FIGURES, spread_values
 from respike.cli.ablation_folder import AblationFolder
+from respike.cli.ablation_pictures import FIGURE_TITLES
 from respike.cli.ablation_report import format_energy
+from respike.data.demo import SCENES
 from respike.errors import MismatchError
 
 from tests.cli.conftest import Answer
@@ -35,6 +37,11 @@ def test_what_is_no_value_ends_the_row() -> None:
     assert spread_values(["--branches", "hybrid", "8"]) == ["--branches", "hybrid", "8"]
     assert spread_values(["--fusion", "none", "addition"]) == ["--fusion", "none", "addition"]
     assert spread_values(["--stride"]) == ["--stride"]
+
+
+def test_all_scenes_and_figures_that_there_are_can_be_asked_for() -> None:
+    assert list(_DEMO_RECIPES) == list(SCENES)
+    assert list(_FIGURES) == list(FIGURE_TITLES)
 
 
 @pytest.fixture(scope="module")
