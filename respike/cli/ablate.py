@@ -96,6 +96,7 @@ Examples:
     "--seeds", "num_seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings a setting."
 )
 @click.option("--recipe", metavar="NAME|FILE", help="How every cell is trained.  [default: the demo's own]")
+@click.option("--init", metavar="CHECKPOINT", help="Start every cell from what fits of a trained network.")
 @click.option("--epochs", type=int, help="Passes over the training clips.  [default: the recipe's]")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any other setting of the recipe.")
 @click.option("--clip-length", type=click.IntRange(min=1), default=16, show_default=True, help="Frames a clip.")
@@ -113,6 +114,7 @@ def command(
     split: int | None,
     out: Path | None,
     recipe: str | None,
+    init: str | None,
     epochs: int | None,
     assignments: tuple[str, ...],
     clip_length: int,
@@ -148,6 +150,7 @@ def command(
         grid=Grid(**axes),
         recipe=_read_recipe(name, values),
         recipe_name=name,
+        init=init,
         is_batch_size_given="batch_size" in values,
         clip_length=clip_length,
         num_videos=videos,

@@ -34,7 +34,7 @@ class AblateRequest:
 
     `source` is a data set by name, its videos under `root`, or a folder of videos; `num_videos` is how many the demo
     makes a class to train on (None: its own number), `scenes` of which kind (None: plain). `recipe` is what every cell
-    is trained by, `figure` what the pictures show.
+    is trained by, `init` a checkpoint that it starts from, `figure` what the pictures show.
     """
 
     source: str
@@ -48,6 +48,7 @@ class AblateRequest:
     clip_length: int
     num_videos: int | None
     num_workers: int | None
+    init: str | None = None
     scenes: str | None = None
     figure: str = "video_top1"
 
@@ -72,11 +73,12 @@ def run_ablation(request: AblateRequest, progress: "Progress") -> AblateOutcome:
     cells = request.grid.cells()
     layout = _layout(request)
     _check_networks(request)
+    facts = _facts(request, progress)
     folder = AblationFolder(request.out)
     # cells that differ in network or seed share their shards
     shards = {folder.shards(each): _prepare_settings(request, layout, each) for each in request.grid.settings()}
     with folder.lock():
-        folder.require_same(_facts(request))
+        folder.require_same(facts)
         listing = _list_videos(request, layout, progress)
         for path, chosen in shards.items():
             _prepare(listing, path, chosen, request, progress)
@@ -137,8 +139,10 @@ def _check_networks(request: AblateRequest) -> None:
             )
 
 
-def _facts(request: AblateRequest) -> dict[str, Any]:
-    """What all cells of a folder have in common."""
+def _facts(request: AblateRequest, progress: "Progress") -> dict[str, Any]:
+    """What all cells of a folder have in common. Raises CheckpointError where there is none to start from."""
+    from respike.zoo.checkpoint import load_checkpoint
+
     recipe = request.recipe
     own = {
         "source": request.source,
@@ -147,6 +151,8 @@ def _facts(request: AblateRequest) -> dict[str, Any]:
         "clip_length": request.clip_length,
         "videos": request.num_videos,
         "scenes": request.scenes,
+        # by its bytes: another checkpoint may come to stand at the same path
+        "init": None if request.init is None else load_checkpoint(request.init, progress=progress)[1].weights_sha256,
         "network": recipe.network,
         "init_backbone": recipe.init_backbone,
         "options": recipe.changed_options,
@@ -204,7 +210,7 @@ def _run_cell(request: AblateRequest, folder: AblationFolder, cell: "Cell", prog
         is_batch_size_given=request.is_batch_size_given,
         num_workers=None,
         out=run,
-        init=None,
+        init=request.init,
         # what was never begun is not gone on with
         is_resumed=run.exists(),
         fusion=setting.fusion,

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from respike.cli import ablating
+from respike.cli import ablating, training
 from respike.cli.ablate import _DEMO_RECIPES, _FIGURES, spread_values
 from respike.cli.ablation_folder import AblationFolder
 from respike.cli.ablation_pictures import FIGURE_TITLES
 from respike.cli.ablation_report import format_energy
 from respike.data.demo import SCENES
-from respike.errors import MismatchError
+from respike.errors import MismatchError, RespikeError
 
 from tests.cli.conftest import Answer
 from tests.processes import call_respike, start_together
@@ -127,6 +127,30 @@ def test_an_ablation_from_before_a_setting_came_to_be_had_its_default(tmp_path: 
         folder.require_same({"network": "respike_tiny", "epochs": 3, "crop": "multi-scale"})
 
 
+def test_cells_that_start_from_a_checkpoint_do_not_stand_beside_others(
+    call: Call, out: Path, video_folder: Path
+) -> None:
+    answer = call("ablate", video_folder, "--out", out, "--stride", "2", *SMALL, "--init", "respike_tiny.demo16")
+    assert (answer.code, answer.out) == (1, "")
+    assert "holds an ablation with another init" in answer.err
+
+
+def test_every_cell_starts_from_the_checkpoint_that_is_named(
+    call: Call, video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def note(request: training.TrainRequest, progress: object) -> None:
+        asked.append((request.init, request.recipe.branches))
+        raise RespikeError("enough")
+
+    monkeypatch.setattr(training, "run_training", note)
+    for branches in ("hybrid", "snn"):
+        named = [*SMALL, "--branches", branches, "--init", "respike_tiny.demo16"]
+        assert call("ablate", video_folder, "--out", tmp_path / branches, *named).code == 1
+    assert asked == [("respike_tiny.demo16", "hybrid"), ("respike_tiny.demo16", "snn")]
+
+
 def test_videos_that_changed_are_found(call: Call, out: Path, video_folder: Path, tmp_path: Path) -> None:
     facts = json.loads((out / "ablation.json").read_text())
     moved = tmp_path / "videos"
@@ -160,6 +184,7 @@ def test_a_damaged_result_is_named(call: Call, out: Path, video_folder: Path, da
         (["--set", "seed=3"], 2, "--seeds"),
         (["--set", "branches=ann"], 2, "--branches"),
         (["--recipe", "nothing"], 1, "demo16"),
+        (["--init", "nowhere"], 1, "nowhere"),
         (["--fusion", "additive:1,1"], 1, "or both, such as additive:4,2,1,1"),
         (["--fusion", "default", "additive"], 1, "default and additive are one and the same in respike_tiny"),
         (["--videos", "3"], 2, "--videos goes with the demo's own"),
