@@ -34,7 +34,7 @@ FAITHFUL, ADDITIVE = "faithful:4,2,1,1", "additive:4,2,1,1"
 HARD = ["demo", "--scenes", "hard", "--figure", "clip_top1"]
 SHORT = ["--videos", "12", "--clip-length", "8"]
 FUSIONS = ["--fusion", FAITHFUL, ADDITIVE, "none", "--branches", "hybrid", "ann", "snn"]
-TUNED = ["--set", "learning_rate=2e-3"]
+TUNED = ["--set", "learning_rate=2e-3", "--epochs", "2"]
 # what a recipe says, where it can be said of a small network, on a CPU and without mirroring
 SMALL = ["network=respike_tiny", "init_backbone=none", "image_size=64", "batch_size=16", "amp=no", "device=cpu"]
 SMALL += ["flip=false", "crop_scale=[0.8,1.0]"]
@@ -83,7 +83,7 @@ def study_stride(arguments: argparse.Namespace) -> None:
     """Strides of 2 to 16 frames, on clips of sixteen, by the fusion that `respike_tiny` has of its own."""
     start = make_start(arguments.out)
     out = arguments.out / "stride"
-    axes = ["--videos", "8", "--stride", "2", "4", "8", "16", "--epochs", "2"]
+    axes = ["--videos", "8", "--stride", "2", "4", "8", "16"]
     ablate(out, [*HARD, *axes, *TUNED, "--init", str(start)], arguments.seeds or 2)
     if arguments.pictures is not None:
         shutil.copy(out / "accuracy_by_energy.png", arguments.pictures / "strides.png")

@@ -166,7 +166,9 @@ def variant_config(
     """The config that `create_variant` builds. Raises as it does."""
     config = model_config(network, num_classes=num_classes, branches=branches, options=options)
     pools = config.fusion_pools if fusion.pools is None else fusion.pools
-    changed = dataclasses.replace(config, fusion_pools=pools, fusion=fusion.kind or config.fusion)
+    # where nothing is pooled both kinds are one
+    kind = fusion.kind if fusion.kind is not None and any(pool > 1 for pool in pools) else config.fusion
+    changed = dataclasses.replace(config, fusion_pools=pools, fusion=kind)
     # fused otherwise it is no longer the network of that name
     return config if changed == config else dataclasses.replace(changed, name=OPEN_MODEL)
 

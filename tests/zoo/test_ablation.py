@@ -73,6 +73,9 @@ def test_a_kind_decides_what_a_pooled_map_does_to_the_fine_one() -> None:
     assert (own.fusion, own.name) == ("faithful", "respike_r18")
     assert (additive.fusion, additive.name, additive.fusion_pools) == ("additive", "respike", own.fusion_pools)
     assert variant_config("respike_r18", 3, "hybrid", None, parse_fusion("faithful")) == own
+    # nothing is pooled there
+    tiny = variant_config("respike_tiny", 3, "hybrid", None, parse_fusion("additive"))
+    assert tiny == variant_config("respike_tiny", 3, "hybrid")
 
 
 def test_pools_decide_where_is_fused() -> None:
