@@ -1,6 +1,6 @@
 """What fusions, branches, strides and recipes are worth on the demo's hard scenes: the study of docs/results.md.
 
-    python benchmarks/study_hard.py chance tuned stride recipes --out ablations/hard --pictures docs/images
+    python benchmarks/study_hard.py chance tuned longer stride recipes --out ablations/hard --pictures docs/images
 
 Each part is one or more `respike ablate` commands, which are printed and may be run by hand as well; what is finished
 is kept, so that the same command goes on after any stop. Beside the tables of `respike ablate` it prints, for pairs of
@@ -8,6 +8,7 @@ settings, the differences of clip accuracy seed by seed: both of a pair have had
 
 - `chance`: both fusions, none, and each branch alone, all from chance.
 - `tuned`: the same, from the two branches of `respike_tiny.demo16`, which know simpler scenes; fusions from chance.
+- `longer`: both fusions and none from the same branches, four times as long.
 - `stride`: strides of 2 to 16 frames, from the same branches.
 - `recipes`: the published settings, the same at a rate that suits so small a network, and the modern ones.
 """
@@ -79,6 +80,13 @@ def study_tuned(arguments: argparse.Namespace) -> None:
         shutil.copy(out / "accuracy.png", arguments.pictures / "fusions-tuned.png")
 
 
+def study_longer(arguments: argparse.Namespace) -> None:
+    """The three that have both branches, trained four times as long."""
+    start = make_start(arguments.out)
+    words = [*HARD, *SHORT, *FUSIONS[:4], *TUNED[:2], "--epochs", "8", "--init", str(start)]
+    tell_differences(ablate(arguments.out / "longer", words, arguments.seeds or 1))
+
+
 def study_stride(arguments: argparse.Namespace) -> None:
     """Strides of 2 to 16 frames, on clips of sixteen, by the fusion that `respike_tiny` has of its own."""
     start = make_start(arguments.out)
@@ -145,6 +153,7 @@ def draw_scenes(shards: Path, path: Path) -> None:
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "chance": study_chance,
     "tuned": study_tuned,
+    "longer": study_longer,
     "stride": study_stride,
     "recipes": study_recipes,
 }

@@ -101,7 +101,9 @@ Examples:
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any other setting of the recipe.")
 @click.option("--clip-length", type=click.IntRange(min=1), default=16, show_default=True, help="Frames a clip.")
 @click.option("--videos", type=click.IntRange(min=1), help="demo: videos a class to train; half as many test.")
-@click.option("--scenes", type=click.Choice(tuple(_DEMO_RECIPES)), help="demo: of which kind.  [default: plain]")
+@click.option(
+    "--scenes", type=click.Choice(tuple(_DEMO_RECIPES)), default=_PLAIN, show_default=True, help="demo: of which kind."
+)
 @click.option(
     "--figure", type=click.Choice(_FIGURES), default=_FIGURES[0], show_default=True, help="What the pictures show."
 )
@@ -119,7 +121,7 @@ def command(
     assignments: tuple[str, ...],
     clip_length: int,
     videos: int | None,
-    scenes: str | None,
+    scenes: str,
     figure: str,
     workers: int | None,
     quiet: bool,
@@ -136,17 +138,15 @@ def command(
     from respike.cli.ablating import AblateRequest, run_ablation
     from respike.zoo.ablation import Grid
 
-    if (videos or scenes) and (source != "demo" or root is not None):
+    if (videos or scenes != _PLAIN) and (source != "demo" or root is not None):
         raise click.UsageError(f"--{'videos' if videos else 'scenes'} goes with the demo's own videos")
-    kind = scenes or _PLAIN
-    name = recipe or (_DEMO_RECIPES[kind] if source == "demo" else None)
+    name = recipe or (_DEMO_RECIPES[scenes] if source == "demo" else None)
     values = _read_values(assignments, epochs)
-    folder = Path(source).resolve().name if kind == _PLAIN else f"{source}-{kind}"
     request = AblateRequest(
         source=source,
         root=root,
         split=split,
-        out=out or Path("ablations") / folder,
+        out=out or Path("ablations") / (Path(source).resolve().name if scenes == _PLAIN else f"{source}-{scenes}"),
         grid=Grid(**axes),
         recipe=_read_recipe(name, values),
         recipe_name=name,
@@ -155,7 +155,7 @@ def command(
         clip_length=clip_length,
         num_videos=videos,
         num_workers=workers,
-        scenes=None if kind == _PLAIN else kind,
+        scenes=None if scenes == _PLAIN else scenes,
         figure=figure,
     )
     outcome = run_ablation(request, render.make_progress(quiet=quiet, json=as_json))

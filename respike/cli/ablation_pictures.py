@@ -21,6 +21,8 @@ FIGURE_TITLES = {
     "video_mean_class_accuracy": "mean class accuracy of videos",
 }
 _MARKERS = "osD^vP*X"
+# from this ratio on energies are drawn on a logarithmic scale
+_WIDE = 20
 
 
 def draw_pictures(summaries: "Sequence[Summary]", out: Path, figure: str) -> None:
@@ -42,8 +44,8 @@ def draw_accuracy(summaries: "Sequence[Summary]", figure: str) -> "Figure":
         axes.scatter(values, [row] * len(values), s=14, color="#333333", zorder=3)
     axes.set_yticks(range(len(summaries)), [_full_label(summary, summaries) for summary in summaries])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.02)
-    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.set_xlim(0, min(1.02, 1.05 * max(axes.get_xlim()[1], 0.01)))
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.set_xlabel(FIGURE_TITLES[figure])
     axes.grid(axis="x", alpha=0.3)
     return picture
@@ -57,9 +59,10 @@ def draw_by_energy(summaries: "Sequence[Summary]", figure: str) -> "Figure":
         across = [1e3 * point.energy_joules for point in points]
         _draw_line(axes, label, points, across, figure, number)
         for place, point in zip(across, points, strict=True):
-            name = f" s{point.setting.stride}" if several else ""
-            axes.annotate(name, (place, point.figures[figure]), fontsize=8, color="#555555", va="bottom")
-    _set_energy_ticks(axes, [1e3 * summary.energy_joules for summary in summaries])
+            if several:
+                name, at = f"s{point.setting.stride}", (place, point.figures[figure])
+                axes.annotate(name, at, xytext=(6, 6), textcoords="offset points", fontsize=9)
+    _set_energy_scale(axes, [1e3 * summary.energy_joules for summary in summaries])
     axes.set_xlabel("energy of a clip, mJ (an estimate for 45 nm; s: stride)")
     _finish_lines(axes, figure)
     return picture
@@ -102,26 +105,27 @@ def _draw_line(
     shares = [point.figures[figure] for point in points]
     spread = [point.deviations[figure] or 0.0 for point in points]
     marker = _MARKERS[number % len(_MARKERS)]
-    axes.errorbar(across, shares, yerr=spread, label=label, marker=marker, markersize=5, capsize=3)
+    axes.errorbar(across, shares, yerr=spread, label=label, color=f"C{number % 10}", marker=marker, capsize=3)
+    for place, point in zip(across, points, strict=True):
+        values = point.values[figure]
+        axes.scatter([place] * len(values), values, s=8, color=f"C{number % 10}", alpha=0.5)
 
 
-def _set_energy_ticks(axes: "Axes", values: Sequence[float]) -> None:
-    """Ticks at 1, 2 and 5 times powers of ten, and at the ends, so that a narrow range has some."""
-    axes.set_xscale("log")
-    axes.minorticks_off()
-    low, high = min(values), max(values)
-    steps = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
-    inner = [step for step in steps if 1.12 * low < step < high / 1.12]
-    ticks = [low, *inner, high] if high > 1.05 * low else [low]
-    axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+def _set_energy_scale(axes: "Axes", values: Sequence[float]) -> None:
+    """Powers of ten where there are some between the lowest and the highest, else an even scale with its own ticks."""
+    if max(values) > _WIDE * min(values):
+        axes.set_xscale("log")
+    else:
+        axes.margins(x=0.12)
 
 
 def _finish_lines(axes: "Axes", figure: str) -> None:
     from matplotlib.ticker import PercentFormatter
 
     axes.set_ylabel(FIGURE_TITLES[figure])
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    # from 0, so that a small difference looks small
+    axes.set_ylim(0, min(1.02, 1.15 * max(axes.get_ylim()[1], 0.01)))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
 

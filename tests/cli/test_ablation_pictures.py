@@ -48,6 +48,12 @@ def test_strides_of_one_network_are_one_line_and_fusions_are_several() -> None:
     assert len(axes.get_xticks()) >= 3
 
 
+def test_a_wide_range_of_energies_is_drawn_on_a_logarithmic_scale_and_a_narrow_one_evenly() -> None:
+    (narrow,) = draw_by_energy([summary([0.5], stride=stride) for stride in (2, 8)], "clip_top1").axes
+    (wide,) = draw_by_energy([summary([0.5], stride=stride) for stride in (2, 128)], "clip_top1").axes
+    assert (narrow.get_xscale(), wide.get_xscale()) == ("linear", "log")
+
+
 def test_branches_that_do_not_fuse_name_no_fusion() -> None:
     rows = [summary([0.5]), summary([0.5], fusion="additive"), summary([0.5], branches="concat")]
     (axes,) = draw_accuracy(rows, "clip_top1").axes
