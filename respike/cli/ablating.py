@@ -1,6 +1,5 @@
 """Ablating: a grid over raw videos → one set of shards a setting, one run a cell, results as they come."""
 
-import dataclasses
 import difflib
 import os
 from collections.abc import Mapping
@@ -174,15 +173,9 @@ def _list_videos(request: AblateRequest, layout: "Layout", progress: "Progress")
             f"{asked}give a folder of <class>/<video>, or choose from {', '.join(LAYOUTS.names())}",
         )
     if layout.name == "demo" and request.root is None:
-        from respike.data.demo import PLAIN, DemoSettings, write_demo
+        from respike.data.demo import PLAIN, choose_settings, write_demo
 
-        made = DemoSettings(clip_length=request.clip_length, scenes=request.scenes or PLAIN)
-        if made.scenes != PLAIN:
-            # networks that differ by a few percent are not told apart by a few hundred clips
-            made = dataclasses.replace(made, test_scenes=made.train_scenes)
-        if request.num_videos is not None:
-            test_videos = max(1, request.num_videos // 2)
-            made = dataclasses.replace(made, train_videos=request.num_videos, test_videos=test_videos)
+        made = choose_settings(request.scenes or PLAIN, request.clip_length, request.num_videos)
         write_demo(root, made, num_workers=request.num_workers or os.cpu_count() or 1, progress=progress)
     return layout.list_videos(ListingRequest(root=root, split=request.split))
 

@@ -7,7 +7,7 @@ moves how (`demo_hard.py`). Each video holds many scenes of one clip's length, c
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,20 @@ class DemoSettings:
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values; plain scenes go without saying, as before there were others."""
         return {name: value for name, value in asdict(self).items() if value != PLAIN}
+
+
+def choose_settings(scenes: str, clip_length: int, num_videos: int | None) -> DemoSettings:
+    """Settings to compare networks on: `num_videos` a class to train (None: the usual number), half as many to test.
+
+    Raises SettingError as DemoSettings does.
+    """
+    settings = DemoSettings(scenes=scenes, clip_length=clip_length)
+    if scenes != PLAIN:
+        # networks that differ by a few percent are not told apart by a few hundred clips
+        settings = replace(settings, test_scenes=settings.train_scenes)
+    if num_videos is None:
+        return settings
+    return replace(settings, train_videos=num_videos, test_videos=max(1, num_videos // 2))
 
 
 @dataclass(frozen=True, kw_only=True)

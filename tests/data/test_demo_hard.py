@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from respike.data.demo import DemoSettings, demo_classes, write_demo
+from respike.data.demo import DemoSettings, choose_settings, demo_classes, write_demo
 from respike.data.demo_hard import HARD_MOTIONS, HARD_SUBJECTS, draw_hard_scene
 from respike.data.layouts import LAYOUTS, ListingRequest
 from respike.errors import SettingError
@@ -91,6 +91,13 @@ def test_a_folder_of_plain_scenes_becomes_one_of_hard_ones(tmp_path):
 def test_scenes_that_there_are_not_are_named():
     with pytest.raises(SettingError, match="scenes are 'harder'"):
         DemoSettings(scenes="harder")
+
+
+def test_hard_scenes_are_tested_on_enough_clips_to_tell_networks_apart():
+    plain, hard = (choose_settings(scenes, 8, 12) for scenes in ("plain", "hard"))
+    assert plain == DemoSettings(clip_length=8, train_videos=12, test_videos=6)
+    assert 16 * hard.test_videos * hard.test_scenes == 1440
+    assert choose_settings("plain", 16, None) == DemoSettings()
 
 
 def test_plain_scenes_go_without_saying():
