@@ -123,7 +123,7 @@ def test_an_ablation_from_before_a_setting_came_to_be_had_its_default(tmp_path: 
     folder = AblationFolder(tmp_path)
     folder.require_same({"network": "respike_tiny", "epochs": 3})
     folder.require_same({"network": "respike_tiny", "epochs": 3, "crop": "resized"})
-    with pytest.raises(MismatchError, match="another crop"):
+    with pytest.raises(MismatchError, match="it differs in crop"):
         folder.require_same({"network": "respike_tiny", "epochs": 3, "crop": "multi-scale"})
 
 
@@ -132,7 +132,7 @@ def test_cells_that_start_from_a_checkpoint_do_not_stand_beside_others(
 ) -> None:
     answer = call("ablate", video_folder, "--out", out, "--stride", "2", *SMALL, "--init", "respike_tiny.demo16")
     assert (answer.code, answer.out) == (1, "")
-    assert "holds an ablation with another init" in answer.err
+    assert "it differs in init" in answer.err
 
 
 def test_every_cell_starts_from_the_checkpoint_that_is_named(
