@@ -1,4 +1,4 @@
-"""`respike ablate`: a small grid of settings → one training a cell, one table, two pictures."""
+"""`respike ablate`: a small grid of settings → one training a cell, one table, three pictures."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,9 +12,13 @@ from respike.wording import counted
 
 if TYPE_CHECKING:
     from respike.cli.ablating import AblateOutcome, AblateRequest
+    from respike.zoo.recipe import Recipe
 
 _BRANCHES = ("hybrid", "concat", "ann", "snn")
-_FUSION = re.compile(r"default|none|[0-9]+(,[0-9]+)+")
+_FUSION = re.compile(r"default|none|((faithful|additive):)?[0-9]+(,[0-9]+)+|faithful|additive")
+_FIGURES = ("video_top1", "clip_top1", "video_mean_class_accuracy")
+_PLAIN = "plain"
+_DEMO_RECIPES = {_PLAIN: "demo16", "hard": "demo16hard"}
 # options that take several values in a row, and what such a value looks like
 _SPREAD: dict[str, Callable[[str], bool]] = {
     "--stride": str.isdecimal,
@@ -52,7 +56,8 @@ Examples:
   respike ablate demo --stride 2 4 8 --seeds 3
   respike ablate demo --branches hybrid concat ann snn --epochs 6
   respike ablate videos --threshold 1 8 16 --recipe modern --epochs 20 --out ablations/theta
-  respike ablate hmdb51 --root /data/hmdb51 --fusion default none 0,0,1,1 --recipe hmdb51
+  respike ablate hmdb51 --root /data/hmdb51 --fusion default additive none 0,0,1,1 --recipe hmdb51
+  respike ablate demo --scenes hard --fusion faithful:4,2,1,1 additive:4,2,1,1 none --recipe demo16hard --seeds 3
 """,
 )
 @click.argument("source")
@@ -84,17 +89,24 @@ Examples:
     multiple=True,
     default=("default",),
     show_default="default",
-    metavar="default|none|A,B,C,D",
-    help="How maps are pooled before fusion at strides 4, 8, 16, 32; 0: no fusion there.",
+    metavar="default|none|[KIND:]A,B,C,D|KIND",
+    help="KIND: faithful or additive. A to D: how maps are pooled before fusion at strides 4 to 32; 0: no fusion.",
 )
 @click.option(
     "--seeds", "num_seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings a setting."
 )
-@click.option("--recipe", metavar="NAME|FILE", help="How every cell is trained.  [default: for demo demo16]")
+@click.option("--recipe", metavar="NAME|FILE", help="How every cell is trained.  [default: the demo's own]")
+@click.option("--init", metavar="CHECKPOINT", help="Start every cell from what fits of a trained network.")
 @click.option("--epochs", type=int, help="Passes over the training clips.  [default: the recipe's]")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any other setting of the recipe.")
 @click.option("--clip-length", type=click.IntRange(min=1), default=16, show_default=True, help="Frames a clip.")
 @click.option("--videos", type=click.IntRange(min=1), help="demo: videos a class to train; half as many test.")
+@click.option(
+    "--scenes", type=click.Choice(tuple(_DEMO_RECIPES)), default=_PLAIN, show_default=True, help="demo: of which kind."
+)
+@click.option(
+    "--figure", type=click.Choice(_FIGURES), default=_FIGURES[0], show_default=True, help="What the pictures show."
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that make and prepare videos.  [default: cores]")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print every cell's result as JSON.")
@@ -104,10 +116,13 @@ def command(
     split: int | None,
     out: Path | None,
     recipe: str | None,
+    init: str | None,
     epochs: int | None,
     assignments: tuple[str, ...],
     clip_length: int,
     videos: int | None,
+    scenes: str,
+    figure: str,
     workers: int | None,
     quiet: bool,
     as_json: bool,
@@ -116,36 +131,52 @@ def command(
     """Train every combination of the settings given, score it, count its energy.
 
     SOURCE is demo, a data set such as hmdb51, or a folder of class folders of videos. OUT gets results.jsonl,
-    table.md, accuracy_by_energy.png and accuracy_by_stride.png after each cell. Run the same command again to go on
-    where it was stopped, or with more values to add cells: what is finished is kept.
+    table.md, accuracy.png, accuracy_by_energy.png and accuracy_by_stride.png after each cell. Run the same command
+    again to go on where it was stopped, or with more values to add cells: what is finished is kept.
     """
     from respike.cli import render
     from respike.cli.ablating import AblateRequest, run_ablation
     from respike.zoo.ablation import Grid
-    from respike.zoo.recipe import Recipe, parse_assignment, read_recipe
 
-    if videos is not None and (source != "demo" or root is not None):
-        raise click.UsageError("--videos goes with the demo's own videos")
-    name = recipe or ("demo16" if source == "demo" else None)
-    values = dict(map(parse_assignment, assignments)) | ({} if epochs is None else {"epochs": epochs})
-    for axis in ("seed", "branches"):
-        if axis in values:
-            raise click.UsageError(f"{axis} is an axis of the grid: use --seeds and --branches")
+    if (videos or scenes != _PLAIN) and (source != "demo" or root is not None):
+        raise click.UsageError(f"--{'videos' if videos else 'scenes'} goes with the demo's own videos")
+    name = recipe or (_DEMO_RECIPES[scenes] if source == "demo" else None)
+    values = _read_values(assignments, epochs)
     request = AblateRequest(
         source=source,
         root=root,
         split=split,
-        out=out or Path("ablations") / (Path(source).resolve().name),
+        out=out or Path("ablations") / (Path(source).resolve().name if scenes == _PLAIN else f"{source}-{scenes}"),
         grid=Grid(**axes),
-        recipe=(read_recipe(name) if name else Recipe()).override(values),
+        recipe=_read_recipe(name, values),
         recipe_name=name,
+        init=init,
         is_batch_size_given="batch_size" in values,
         clip_length=clip_length,
         num_videos=videos,
         num_workers=workers,
+        scenes=None if scenes == _PLAIN else scenes,
+        figure=figure,
     )
     outcome = run_ablation(request, render.make_progress(quiet=quiet, json=as_json))
     _tell(request, outcome, quiet=quiet, as_json=as_json)
+
+
+def _read_values(assignments: Sequence[str], epochs: int | None) -> dict[str, Any]:
+    """Settings of the recipe that are given otherwise. Raises UsageError on one that is an axis of the grid."""
+    from respike.zoo.recipe import parse_assignment
+
+    values = dict(map(parse_assignment, assignments)) | ({} if epochs is None else {"epochs": epochs})
+    for axis in ("seed", "branches"):
+        if axis in values:
+            raise click.UsageError(f"{axis} is an axis of the grid: use --seeds and --branches")
+    return values
+
+
+def _read_recipe(name: str | None, values: dict[str, Any]) -> "Recipe":
+    from respike.zoo.recipe import Recipe, read_recipe
+
+    return (read_recipe(name) if name else Recipe()).override(values)
 
 
 def _tell(request: "AblateRequest", outcome: "AblateOutcome", *, quiet: bool, as_json: bool) -> None:
@@ -160,4 +191,4 @@ def _tell(request: "AblateRequest", outcome: "AblateOutcome", *, quiet: bool, as
         render.print_table(
             COLUMNS, table_rows(outcome.summaries), title=f"{counted(len(outcome.results), 'cell')} of {request.source}"
         )
-        render.print_line(f"look at {request.out}: {TABLE_NAME}, results.jsonl and two pictures")
+        render.print_line(f"look at {request.out}: {TABLE_NAME}, results.jsonl and three pictures")

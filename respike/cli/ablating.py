@@ -11,7 +11,7 @@ from respike.cli.ablation_folder import AblationFolder
 from respike.cli.ablation_report import write_results
 from respike.cli.ranks import num_processes
 from respike.cli.stopping import ProcessError
-from respike.errors import RespikeError
+from respike.errors import RespikeError, SettingError
 
 if TYPE_CHECKING:
     from respike.data.layouts import Layout
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from respike.progress import Progress
     from respike.sample import VideoListing
     from respike.zoo.ablation import Cell, Grid, Setting, Summary
+    from respike.zoo.nn.config import ModelConfig
     from respike.zoo.recipe import Recipe
 
 AGAIN = "run the same command to go on: finished cells are kept"
@@ -31,7 +32,8 @@ class AblateRequest:
     """What was asked for.
 
     `source` is a data set by name, its videos under `root`, or a folder of videos; `num_videos` is how many the demo
-    makes a class to train on (None: its own number). `recipe` is what every cell is trained by.
+    makes a class to train on (None: its own number), `scenes` of which kind (None: plain). `recipe` is what every cell
+    is trained by, `init` a checkpoint that it starts from, `figure` what the pictures show.
     """
 
     source: str
@@ -45,6 +47,9 @@ class AblateRequest:
     clip_length: int
     num_videos: int | None
     num_workers: int | None
+    init: str | None = None
+    scenes: str | None = None
+    figure: str = "video_top1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +72,12 @@ def run_ablation(request: AblateRequest, progress: "Progress") -> AblateOutcome:
     cells = request.grid.cells()
     layout = _layout(request)
     _check_networks(request)
+    facts = _facts(request, progress)
     folder = AblationFolder(request.out)
     # cells that differ in network or seed share their shards
     shards = {folder.shards(each): _prepare_settings(request, layout, each) for each in request.grid.settings()}
     with folder.lock():
-        folder.require_same(_facts(request))
+        folder.require_same(facts)
         listing = _list_videos(request, layout, progress)
         for path, chosen in shards.items():
             _prepare(listing, path, chosen, request, progress)
@@ -82,10 +88,11 @@ def run_ablation(request: AblateRequest, progress: "Progress") -> AblateOutcome:
             for cell in cells:
                 if cell not in dict(results):
                     results.append((cell, _run_cell(request, folder, cell, progress)))
-                    write_results(request.out, results)
+                    write_results(request.out, results, request.figure)
                     task.advance(1)
         results.sort(key=lambda pair: cells.index(pair[0]))
-        return AblateOutcome(results=results, summaries=write_results(request.out, results), num_kept=num_kept)
+        summaries = write_results(request.out, results, request.figure)
+        return AblateOutcome(results=results, summaries=summaries, num_kept=num_kept)
 
 
 def _layout(request: AblateRequest) -> "Layout":
@@ -116,16 +123,25 @@ def _prepare_settings(request: AblateRequest, layout: "Layout", setting: "Settin
 
 
 def _check_networks(request: AblateRequest) -> None:
-    """Raise where a network of the grid cannot be, before a video is made or read."""
+    """Raise where a network of the grid cannot be or is in it twice, before a video is made or read."""
     from respike.zoo.ablation import variant_config
 
+    recipe = request.recipe
+    found: dict[tuple[int, int, ModelConfig], Setting] = {}
     for setting in request.grid.settings():
-        recipe = request.recipe
-        variant_config(recipe.network, 2, setting.branches, recipe.given_options, setting.pools)
+        config = variant_config(recipe.network, 2, setting.branches, recipe.given_options, setting.fusion)
+        known = found.setdefault((setting.stride, setting.threshold, config), setting)
+        if known != setting:
+            raise SettingError(
+                f"the fusions {known.fusion_name} and {setting.fusion_name} are one and the same in {recipe.network}",
+                "leave one of them out",
+            )
 
 
-def _facts(request: AblateRequest) -> dict[str, Any]:
-    """What all cells of a folder have in common."""
+def _facts(request: AblateRequest, progress: "Progress") -> dict[str, Any]:
+    """What all cells of a folder have in common. Raises CheckpointError where there is none to start from."""
+    from respike.zoo.checkpoint import load_checkpoint
+
     recipe = request.recipe
     own = {
         "source": request.source,
@@ -133,6 +149,9 @@ def _facts(request: AblateRequest) -> dict[str, Any]:
         "split": request.split,
         "clip_length": request.clip_length,
         "videos": request.num_videos,
+        "scenes": request.scenes,
+        # by its bytes: another checkpoint may come to stand at the same path
+        "init": None if request.init is None else load_checkpoint(request.init, progress=progress)[1].weights_sha256,
         "network": recipe.network,
         "init_backbone": recipe.init_backbone,
         "options": recipe.changed_options,
@@ -154,15 +173,9 @@ def _list_videos(request: AblateRequest, layout: "Layout", progress: "Progress")
             f"{asked}give a folder of <class>/<video>, or choose from {', '.join(LAYOUTS.names())}",
         )
     if layout.name == "demo" and request.root is None:
-        from respike.data.demo import DemoSettings, write_demo
+        from respike.data.demo import PLAIN, choose_settings, write_demo
 
-        made = DemoSettings(clip_length=request.clip_length)
-        if request.num_videos is not None:
-            made = DemoSettings(
-                clip_length=request.clip_length,
-                train_videos=request.num_videos,
-                test_videos=max(1, request.num_videos // 2),
-            )
+        made = choose_settings(request.scenes or PLAIN, request.clip_length, request.num_videos)
         write_demo(root, made, num_workers=request.num_workers or os.cpu_count() or 1, progress=progress)
     return layout.list_videos(ListingRequest(root=root, split=request.split))
 
@@ -190,10 +203,10 @@ def _run_cell(request: AblateRequest, folder: AblationFolder, cell: "Cell", prog
         is_batch_size_given=request.is_batch_size_given,
         num_workers=None,
         out=run,
-        init=None,
+        init=request.init,
         # what was never begun is not gone on with
         is_resumed=run.exists(),
-        fusion_pools=setting.pools,
+        fusion=setting.fusion,
     )
     try:
         outcome = run_training(train, progress)

@@ -19,6 +19,7 @@ from respike.zoo.train_config import TrainConfig
 if TYPE_CHECKING:
     from respike.data import ShardDataset
     from respike.progress import Progress
+    from respike.zoo.ablation import FusionVariant
     from respike.zoo.history import EpochRecord
     from respike.zoo.nn.respike import ReSpike
     from respike.zoo.train import TrainResult
@@ -30,7 +31,7 @@ _VALIDATION_SHARE = 0.1
 class TrainRequest:
     """What was asked for; None is for a default that hangs on what lies on disk.
 
-    `fusion_pools` are those of the network where it is to have others than its own.
+    `fusion` is how the network fuses where it is not to do so in its own way.
     """
 
     data: str | None
@@ -41,7 +42,7 @@ class TrainRequest:
     out: Path | None
     init: str | None
     is_resumed: bool
-    fusion_pools: tuple[int, ...] | None = None
+    fusion: "FusionVariant | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ def _make_plan(request: TrainRequest, progress: "Progress", *, force: bool) -> _
     import torch
 
     from respike.data import open_shards
-    from respike.zoo.ablation import create_variant
+    from respike.zoo.ablation import OWN_VARIANT, create_variant
     from respike.zoo.device import resolve_device
 
     data = find_data(request.data)
@@ -136,7 +137,7 @@ def _make_plan(request: TrainRequest, progress: "Progress", *, force: bool) -> _
         num_classes=len(classes),
         branches=recipe.branches,
         options=recipe.given_options,
-        pools=request.fusion_pools,
+        fusion=request.fusion or OWN_VARIANT,
         # another network's weights replace them all
         backbone_weights="none" if request.init else recipe.init_backbone,
     )

@@ -10,8 +10,9 @@ from typing import Any
 from respike.errors import SettingError
 from respike.zoo.model_options import ModelOptions
 from respike.zoo.models import OPEN_MODEL, model_config
-from respike.zoo.nn.backbone import BackboneWeights
+from respike.zoo.nn.backbone import STRIDES, BackboneWeights
 from respike.zoo.nn.config import BRANCHES, Branches, ModelConfig
+from respike.zoo.nn.fusion import FUSION_KINDS, FusionKind
 from respike.zoo.nn.respike import ReSpike
 
 OWN_FUSION = "default"
@@ -20,35 +21,58 @@ Pools = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What a cell varies beside its seed: two settings of `respike prepare` and two of the network.
+class FusionVariant:
+    """How a network fuses where it is not to do it in its own way; None is the network's own.
 
-    `pools` are the factors by which maps are pooled before fusion, one a scale and 0 for no fusion there; None is the
-    network's own choice.
+    `kind` is what a fused map that was pooled does to the fine one, `pools` are the factors by which maps are pooled
+    first, one a scale and 0 for no fusion there.
     """
+
+    kind: FusionKind | None = None
+    pools: Pools | None = None
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing is fused at any scale."""
+        return self.pools is not None and not any(self.pools)
+
+    @property
+    def name(self) -> str:
+        """As `parse_fusion` reads it: `default`, `none`, `additive`, `4,2,1,1` or `additive:4,2,1,1`."""
+        if self.is_none:
+            return NO_FUSION
+        pools = "" if self.pools is None else ",".join(map(str, self.pools))
+        return ":".join(part for part in (self.kind, pools) if part) or OWN_FUSION
+
+
+OWN_VARIANT = FusionVariant()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a cell varies beside its seed: two settings of `respike prepare` and two of the network."""
 
     stride: int
     threshold: int
     branches: Branches = "hybrid"
-    pools: Pools | None = None
+    fusion: FusionVariant = OWN_VARIANT
 
     @property
-    def fusion(self) -> str:
-        """The fusion in a word: the network's own, the pools, or none."""
-        if self.branches != "hybrid":
-            return NO_FUSION
-        return OWN_FUSION if self.pools is None else ",".join(map(str, self.pools))
+    def fusion_name(self) -> str:
+        """The fusion as `parse_fusion` reads it; none where there are not two branches that could fuse."""
+        return self.fusion.name if self.branches == "hybrid" else NO_FUSION
 
     @property
     def name(self) -> str:
         """A name for folders."""
-        pools = "" if self.pools is None else f"-fusion{'.'.join(map(str, self.pools))}"
-        return f"stride{self.stride}-theta{self.threshold}-{self.branches}{pools}"
+        kind = "" if self.fusion.kind is None else f"-{self.fusion.kind}"
+        pools = "" if self.fusion.pools is None else f"-fusion{'.'.join(map(str, self.fusion.pools))}"
+        return f"stride{self.stride}-theta{self.threshold}-{self.branches}{kind}{pools}"
 
     def to_json(self) -> dict[str, Any]:
         """The setting as plain JSON values."""
         named = {"stride": self.stride, "threshold": self.threshold, "branches": self.branches}
-        return named | {"fusion": self.fusion}
+        return named | {"fusion": self.fusion_name}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +90,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Every combination of what it lists is a cell; `fusions` are `default`, `none` or pools such as `4,2,1,1`.
+    """Every combination of what it lists is a cell; `fusions` are what `parse_fusion` reads.
 
     Fusion is varied where there are two branches to fuse; `none` is the same as the branches `concat`. Raises
     SettingError on an empty axis and on a fusion or branches that there are not.
@@ -96,11 +120,11 @@ class Grid:
         axes = itertools.product(self.strides, self.thresholds, self.branches, self.fusions)
         for stride, threshold, branches, fusion in axes:
             kind: Branches = branches  # type: ignore[assignment]  # checked when made
-            pools = parse_fusion(fusion)
-            if kind == "hybrid" and pools is not None and not any(pools):
+            variant = parse_fusion(fusion)
+            if kind == "hybrid" and variant.is_none:
                 kind = "concat"
-            chosen = pools if kind == "hybrid" else None
-            found[Setting(stride=stride, threshold=threshold, branches=kind, pools=chosen)] = None
+            chosen = variant if kind == "hybrid" else OWN_VARIANT
+            found[Setting(stride=stride, threshold=threshold, branches=kind, fusion=chosen)] = None
         return list(found)
 
     def cells(self) -> list[Cell]:
@@ -109,27 +133,44 @@ class Grid:
         return [Cell(setting=setting, seed=seed) for seed in range(self.num_seeds) for setting in settings]
 
 
-def parse_fusion(text: str) -> Pools | None:
-    """Read `default` (None), `none` (no pool) or one pool a scale, such as `4,2,1,1`. Raises SettingError on others."""
+def parse_fusion(text: str) -> FusionVariant:
+    """Read `default`, `none`, a kind, one pool a scale such as `4,2,1,1`, or both, as `additive:4,2,1,1`.
+
+    Raises SettingError on others.
+    """
     if text == OWN_FUSION:
-        return None
+        return OWN_VARIANT
     if text == NO_FUSION:
-        return (0, 0, 0, 0)
-    parts = text.split(",")
-    if len(parts) != 4 or not all(part.isdecimal() for part in parts):
-        raise SettingError(f"fusion is {text!r}", "give default, none, or a pool for each of 4 scales, such as 4,2,1,1")
-    return tuple(map(int, parts))
+        return FusionVariant(pools=(0,) * len(STRIDES))
+    kind = next((kind for kind in FUSION_KINDS if kind == text.partition(":")[0]), None)
+    pools = text if kind is None else text.partition(":")[2]
+    if kind is not None and pools == "" and ":" not in text:
+        return FusionVariant(kind=kind)
+    parts = pools.split(",")
+    if len(parts) != len(STRIDES) or not all(part.isdecimal() for part in parts):
+        raise SettingError(
+            f"fusion is {text!r}",
+            f"give default, none, {', '.join(FUSION_KINDS)}, a pool for each of {len(STRIDES)} scales such as 4,2,1,1, "
+            "or both, such as additive:4,2,1,1",
+        )
+    return FusionVariant(kind=kind, pools=tuple(map(int, parts)))
 
 
 def variant_config(
-    network: str, num_classes: int, branches: Branches, options: ModelOptions | None = None, pools: Pools | None = None
+    network: str,
+    num_classes: int,
+    branches: Branches,
+    options: ModelOptions | None = None,
+    fusion: FusionVariant = OWN_VARIANT,
 ) -> ModelConfig:
     """The config that `create_variant` builds. Raises as it does."""
     config = model_config(network, num_classes=num_classes, branches=branches, options=options)
-    if pools is None or pools == config.fusion_pools:
-        return config
-    # with other pools it is no longer the network of that name
-    return dataclasses.replace(config, name=OPEN_MODEL, fusion_pools=pools)
+    pools = config.fusion_pools if fusion.pools is None else fusion.pools
+    # where nothing is pooled both kinds are one
+    kind = fusion.kind if fusion.kind is not None and any(pool > 1 for pool in pools) else config.fusion
+    changed = dataclasses.replace(config, fusion_pools=pools, fusion=kind)
+    # fused otherwise it is no longer the network of that name
+    return config if changed == config else dataclasses.replace(changed, name=OPEN_MODEL)
 
 
 def create_variant(
@@ -138,26 +179,28 @@ def create_variant(
     num_classes: int,
     branches: Branches,
     options: ModelOptions | None = None,
-    pools: Pools | None = None,
+    fusion: FusionVariant = OWN_VARIANT,
     backbone_weights: BackboneWeights = "none",
 ) -> ReSpike:
-    """Build a network as `create_model` does, with other `pools` before fusion where they are given.
+    """Build a network as `create_model` does, but fused as `fusion` says.
 
     Raises SettingError or RespikeError that names what cannot be built.
     """
-    return ReSpike(variant_config(network, num_classes, branches, options, pools), backbone_weights)
+    return ReSpike(variant_config(network, num_classes, branches, options, fusion), backbone_weights)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
     """A setting's results over its seeds: mean and, where there are two or more, the sample's deviation (n - 1).
 
-    `figures` and `deviations` are shares (`video_top1`, `clip_top1`, `video_mean_class_accuracy`); `energy_joules` is
-    a clip's, the stem dense, `sparse_energy_joules` with the stem by the density of its events.
+    `values` are those of each seed, `figures` their means; these and `deviations` are shares (`video_top1`,
+    `clip_top1`, `video_mean_class_accuracy`). `energy_joules` is a clip's, the stem dense, `sparse_energy_joules` with
+    the stem by the density of its events.
     """
 
     setting: Setting
     num_seeds: int
+    values: Mapping[str, Sequence[float]]
     figures: Mapping[str, float]
     deviations: Mapping[str, float | None]
     energy_joules: float
@@ -186,6 +229,7 @@ def _summarise(setting: Setting, rows: Sequence[Mapping[str, Any]]) -> Summary:
     return Summary(
         setting=setting,
         num_seeds=len(rows),
+        values=columns,
         figures={name: statistics.fmean(values) for name, values in columns.items()},
         deviations={name: statistics.stdev(values) if len(rows) > 1 else None for name, values in columns.items()},
         # rates differ a little from seed to seed

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from respike.cli import ablating
-from respike.cli.ablate import spread_values
+from respike.cli import ablating, training
+from respike.cli.ablate import _DEMO_RECIPES, _FIGURES, spread_values
 from respike.cli.ablation_folder import AblationFolder
+from respike.cli.ablation_pictures import FIGURE_TITLES
 from respike.cli.ablation_report import format_energy
-from respike.errors import MismatchError
+from respike.data.demo import SCENES
+from respike.errors import MismatchError, RespikeError
 
 from tests.cli.conftest import Answer
 from tests.processes import call_respike, start_together
@@ -26,12 +28,20 @@ def test_an_option_takes_its_values_in_a_row() -> None:
     strides = ["--stride", "2", "--stride", "4", "--stride", "8"]
     rest = ["--branches", "hybrid", "--branches", "ann", "--seeds", "3", "--fusion", "0,0,1,1"]
     assert spread_values(given) == ["demo", *strides, *rest]
+    kinds = ["default", "none", "faithful", "additive:4,2,1,1"]
+    assert spread_values(["--fusion", *kinds]) == [word for kind in kinds for word in ("--fusion", kind)]
 
 
 def test_what_is_no_value_ends_the_row() -> None:
     assert spread_values(["--stride", "2", "videos"]) == ["--stride", "2", "videos"]
     assert spread_values(["--branches", "hybrid", "8"]) == ["--branches", "hybrid", "8"]
+    assert spread_values(["--fusion", "none", "addition"]) == ["--fusion", "none", "addition"]
     assert spread_values(["--stride"]) == ["--stride"]
+
+
+def test_all_scenes_and_figures_that_there_are_can_be_asked_for() -> None:
+    assert list(_DEMO_RECIPES) == list(SCENES)
+    assert list(_FIGURES) == list(FIGURE_TITLES)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +100,7 @@ def test_it_goes_on_keeps_what_is_finished_and_tells_what_score_says(call: Call,
         columns = [column.strip() for column in row.strip("|").split("|")]
         assert columns[:7] == [str(cell["stride"]), "8", "hybrid", "default", "1", *shares]
         assert columns[8] == format_energy(cell["energy_joules"])
-    for name in ("accuracy_by_energy.png", "accuracy_by_stride.png"):
+    for name in ("accuracy.png", "accuracy_by_energy.png", "accuracy_by_stride.png"):
         assert (out / name).read_bytes()[:4] == b"\x89PNG"
 
 
@@ -115,6 +125,30 @@ def test_an_ablation_from_before_a_setting_came_to_be_had_its_default(tmp_path: 
     folder.require_same({"network": "respike_tiny", "epochs": 3, "crop": "resized"})
     with pytest.raises(MismatchError, match="it differs in crop"):
         folder.require_same({"network": "respike_tiny", "epochs": 3, "crop": "multi-scale"})
+
+
+def test_cells_that_start_from_a_checkpoint_do_not_stand_beside_others(
+    call: Call, out: Path, video_folder: Path
+) -> None:
+    answer = call("ablate", video_folder, "--out", out, "--stride", "2", *SMALL, "--init", "respike_tiny.demo16")
+    assert (answer.code, answer.out) == (1, "")
+    assert "it differs in init" in answer.err
+
+
+def test_every_cell_starts_from_the_checkpoint_that_is_named(
+    call: Call, video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def note(request: training.TrainRequest, progress: object) -> None:
+        asked.append((request.init, request.recipe.branches))
+        raise RespikeError("enough")
+
+    monkeypatch.setattr(training, "run_training", note)
+    for branches in ("hybrid", "snn"):
+        named = [*SMALL, "--branches", branches, "--init", "respike_tiny.demo16"]
+        assert call("ablate", video_folder, "--out", tmp_path / branches, *named).code == 1
+    assert asked == [("respike_tiny.demo16", "hybrid"), ("respike_tiny.demo16", "snn")]
 
 
 def test_videos_that_changed_are_found(call: Call, out: Path, video_folder: Path, tmp_path: Path) -> None:
@@ -150,7 +184,12 @@ def test_a_damaged_result_is_named(call: Call, out: Path, video_folder: Path, da
         (["--set", "seed=3"], 2, "--seeds"),
         (["--set", "branches=ann"], 2, "--branches"),
         (["--recipe", "nothing"], 1, "demo16"),
-        (["--videos", "3"], 2, "the demo's own"),
+        (["--init", "nowhere"], 1, "nowhere"),
+        (["--fusion", "additive:1,1"], 1, "or both, such as additive:4,2,1,1"),
+        (["--fusion", "default", "additive"], 1, "default and additive are one and the same in respike_tiny"),
+        (["--videos", "3"], 2, "--videos goes with the demo's own"),
+        (["--scenes", "hard"], 2, "--scenes goes with the demo's own"),
+        (["--figure", "top5"], 2, "'clip_top1'"),
         (["--split", "2"], 1, "no splits"),
     ],
 )

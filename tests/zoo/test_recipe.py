@@ -10,7 +10,7 @@ from respike.zoo.recipe import Recipe, list_recipes, parse_assignment, read_reci
 from respike.zoo.train_config import TrainConfig
 
 
-@pytest.mark.parametrize("name", ["demo16", "hmdb51", "kinetics400", "modern", "ucf101"])
+@pytest.mark.parametrize("name", ["demo16", "demo16hard", "hmdb51", "kinetics400", "modern", "ucf101"])
 def test_every_recipe_loads_and_says_what_it_is_for(name: str) -> None:
     assert name in list_recipes()
     recipe = read_recipe(name)
@@ -95,7 +95,7 @@ def test_a_recipe_with_an_unknown_key_names_it_and_the_nearest(tmp_path: Path, t
 
 
 def test_a_name_that_is_no_recipe_lists_them() -> None:
-    with pytest.raises(RespikeError, match=r"no recipe 'ucf'.*demo16, hmdb51"):
+    with pytest.raises(RespikeError, match=r"no recipe 'ucf'.*demo16, demo16hard, hmdb51"):
         read_recipe("ucf")
 
 
