@@ -27,6 +27,18 @@ def find_launch_problem() -> str | None:
     return None
 
 
+def leave_together() -> None:
+    """Leave the group of processes, each waiting for all, at the end of what they do together.
+
+    One that ends while another's threads still talk to it makes that one abort after its work was done.
+    """
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 def tells_plan_errors() -> bool:
     """Whether this process tells what went wrong before the training: each machine's first, since all meet the same."""
     return process_index() == 0 or os.environ.get("LOCAL_RANK") == "0"

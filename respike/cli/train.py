@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from respike.cli.outputs import OutputFolder
-from respike.cli.ranks import process_index
+from respike.cli.ranks import leave_together, process_index
+from respike.errors import DivergedError, StoppedError
 from respike.zoo.nn.lif_backend import LIF_BACKENDS
 from respike.zoo.train_config import AMPS, SCHEDULES, TrainConfig
 
@@ -122,9 +123,14 @@ def command(
     progress = render.make_progress(quiet=quiet, json=as_json or not is_first)
     given = {name: value for name, value in settings.items() if value is not None} | _saving(save_every)
     request = _make_request(data, recipe, given, assignments, workers=workers, out=out, init=init, is_resumed=resume)
-    outcome = run_training(request, progress, force=force)
+    try:
+        outcome = run_training(request, progress, force=force)
+    except (StoppedError, DivergedError):
+        leave_together()
+        raise
     if outcome is None:
         click.get_current_context().exit(1)
+    leave_together()
     if not is_first:
         return
     if as_json:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from respike.cli.begun import Begun
 from respike.cli.defaults import choose_num_workers, choose_run_folder, find_data
 from respike.cli.loaders import make_train_loader, make_validation
-from respike.cli.ranks import as_told, find_launch_problem, num_processes, process_index, tells_plan_errors
+from respike.cli.ranks import (
+    as_told,
+    find_launch_problem,
+    num_processes,
+    process_index,
+    tells_plan_errors,
+)
 from respike.cli.stopping import ProcessError, StopSignals
 from respike.errors import DivergedError, MismatchError, RespikeError, StoppedError
 from respike.wording import counted

@@ -264,6 +264,9 @@ source = test_train.Batches([test_train._source().batches[rank]])
 validate = lambda model: test_train.score(model, source, num_classes=3).to_flat() | {"rank": rank}
 result = test_train._fit(out, source=source, validate=validate)
 test_train.torch.save(float(result.history[-1].validation["loss"]), out / f"loss-{rank}")
+# one that leaves early can make the other abort
+test_train.torch.distributed.barrier()
+test_train.torch.distributed.destroy_process_group()
 """
 
 
