@@ -165,7 +165,7 @@ class _Viewer:
         self._left = time.perf_counter()
         self.network_seconds += self._left - entered
         self.first_answer_seconds = self.first_answer_seconds or self._left - self._started
-        self._task.advance(0, clip=clip.info.clip_index)
+        self._task.advance(0, clips=self.vote.num_clips)
         if self._tell is not None:
             self._tell(clip, best_guesses(probabilities[0], self._spec.data.classes, 1)[0])
 

@@ -56,7 +56,8 @@ def _show(name: str, recipe: "Recipe") -> None:
 
     render.print_line(recipe.title)
     if recipe.notes:
-        render.print_line(f"\n{recipe.notes.strip()}\n")
+        for line in ("", *recipe.notes.strip().splitlines(), ""):
+            render.print_line(line)
     plain = Recipe().training.to_json()
     facts: dict[str, object] = {"network": recipe.network, "branches": recipe.branches}
     facts["init_backbone"] = recipe.init_backbone

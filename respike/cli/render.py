@@ -73,12 +73,12 @@ def print_json(value: object) -> None:
 
 def print_facts(facts: Mapping[str, object], title: str = "") -> None:
     """Print names and values in two columns."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0), title=_title(title), title_justify="left")
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(_text(name), _text(value))
-    _print(table)
+    _print(table, title)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
@@ -87,7 +87,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     Words may fold, numbers must not: where the terminal is too narrow for these, each row is told as facts.
     """
     cells = [[plain(str(cell)) for cell in row] for row in rows]
-    table = Table(title=_title(title), title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
     needed = 0
     for number, column in enumerate(columns):
         are_numbers = number > 0 and all(row[number][:1].isdigit() or row[number] in ("", "–") for row in cells)
@@ -102,7 +102,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
         return
     for row in cells:
         table.add_row(*map(_text, row))
-    _print(table)
+    _print(table, title)
 
 
 def print_line(text: str) -> None:
@@ -131,13 +131,11 @@ def _text(value: object) -> Text:
     return Text(plain(str(value)))
 
 
-def _title(title: str) -> Text | None:
-    return Text(plain(title), style="italic") if title else None
-
-
-def _print(table: Table) -> None:
-    """Print a table without the spaces that fill its last column."""
+def _print(table: Table, title: str) -> None:
+    """Print a table without the spaces that fill its last column; above it its title, which may be wider."""
     console = _console(sys.stdout)
+    if title:
+        console.print(Text(plain(title), style="italic"), soft_wrap=True)
     with console.capture() as capture:
         console.print(table)
     sys.stdout.write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))

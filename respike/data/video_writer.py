@@ -1,5 +1,7 @@
 """Writing real video files with ffmpeg: for the demo data set and for tests, which want true encoded input."""
 
+import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -56,4 +58,8 @@ def write_video(
         complaint = process.stderr.read().decode(errors="replace").strip()
     if process.returncode != 0:
         last = complaint.splitlines()[-1] if complaint else f"exit code {process.returncode}"
-        raise RespikeError(f"ffmpeg could not write {path}: {last}", "`respike doctor` shows which ffmpeg is used")
+        hint = "`respike doctor` shows which ffmpeg is used"
+        if (reason := os.strerror(errno.ENOSPC)) in complaint:
+            # ffmpeg names its own objects around it
+            last, hint = reason, f"free space for {path.parent}, then run the same command again"
+        raise RespikeError(f"ffmpeg could not write {path}: {last}", hint)

@@ -51,5 +51,5 @@ def check_compatible(spec: CheckpointSpec, data: DataSpec, test_videos: Iterable
     if reasons := find_mismatches(spec, data, test_videos):
         raise MismatchError(
             f"this checkpoint must not be scored on this data: {'; '.join(reasons)}",
-            "score on the data that it was trained for, or go on with --force",
+            "name the data that it was trained for, or other data that fits, with --data; --force goes on all the same",
         )

@@ -93,6 +93,10 @@ def list_recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES_FOLDER.glob("*.toml"))
 
 
+# what others call them
+_USUAL_NAMES = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size"}
+
+
 def read_recipe(name: str | Path) -> Recipe:
     """Read one of `list_recipes()`, or a TOML file of the same build.
 
@@ -147,8 +151,10 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 def _nearest(name: str) -> str:
     names = [*_TRAINING_KINDS, *_OPTION_KINDS, *_OWN_KINDS]
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(sorted(names))}"
+    near = difflib.get_close_matches(name, [*names, *_USUAL_NAMES], n=1)
+    if near:
+        return f"did you mean {_USUAL_NAMES.get(near[0], near[0])!r}?"
+    return f"choose from {', '.join(sorted(names))}"
 
 
 def _convert(name: str, value: Any, kind: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from respike.zoo.recipe import list_recipes, read_recipe
 
 
@@ -27,3 +28,16 @@ def test_an_unknown_recipe_is_one_line_that_lists_them(call) -> None:
     answer = call("recipes", "imagenet")
     assert (answer.code, answer.out) == (1, "")
     assert "choose from" in answer.err
+
+
+def test_the_notes_of_a_recipe_stand_in_lines_of_their_own(call):
+    answer = call("recipes", "hmdb51")
+    assert "\\n" not in answer.out
+    assert max(map(len, answer.out.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(("name", "meant"), [("lrr", "learning_rate"), ("wd", "weight_decay"), ("epoch", "epochs")])
+def test_a_setting_by_another_name_is_told_its_own(call, name, meant):
+    answer = call("train", "--set", f"{name}=1")
+    assert answer.code == 1
+    assert f"did you mean {meant!r}?" in answer.err

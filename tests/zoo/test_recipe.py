@@ -59,7 +59,7 @@ def test_any_value_can_be_another() -> None:
     ("values", "words"),
     [
         ({"learning_rat": 1.0}, "did you mean 'learning_rate'"),
-        ({"lrr": 1.0}, "choose from .*learning_rate"),
+        ({"qqq": 1.0}, "choose from .*learning_rate"),
         ({"epochs": 1.5}, "epochs is 1.5.*a whole number"),
         ({"epochs": True}, "epochs is True"),
         ({"flip": 1}, "flip is 1.*true or false"),
