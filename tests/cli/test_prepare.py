@@ -247,8 +247,10 @@ def test_stopped_half_way_the_same_command_ends_with_the_same_bytes(here, number
     command = [sys.executable, "-m", "respike", "prepare", "folder", "--videos-per-shard", "1", "--workers", "2"]
     # at one video a worker hangs, so that the work cannot be done before it is stopped
     environment = os.environ | {"RESPIKE_FAULTS": "decode:jump/v01=hang"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*command, "--out", "a"], env=environment, **pipes) as run:
+    started = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # a test run in the background of a shell ignores Ctrl-C, and hands that on
+    started["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen([*command, "--out", "a"], env=environment, **started) as run:
         deadline = time.monotonic() + 60
         while not list(Path("a/.respike/done").glob("*.json")) and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -145,7 +145,8 @@ def _kill_until_done(out: Path, num_kills: int, generator: random.Random) -> int
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(undisturbed, tmp_path) -> None:
-    assert _kill_until_done(tmp_path, 3, random.Random(0)) >= 2
+    # the later ones may come after its end
+    assert _kill_until_done(tmp_path, 3, random.Random(0)) >= 1
     assert weights_of(tmp_path) == weights_of(undisturbed)
     assert _facts_of(tmp_path) == _facts_of(undisturbed)
     assert not (tmp_path / "state").exists()
