@@ -111,6 +111,11 @@ def read_description(folder: Path) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
+def clear_state(folder: Path) -> None:
+    """Remove what the run in `folder`, which is done, kept for going on."""
+    SnapshotFolder(folder / STATE_NAME).clear()
+
+
 def read_finished(folder: Path, config: TrainConfig, data: DataSpec) -> tuple[int, tuple[EpochRecord, ...]] | None:
     """Return the best epoch and the history of a run that is done, None where it is not.
 

@@ -21,7 +21,7 @@ from respike.zoo.device import measure_peak_memory
 from respike.zoo.firing import find_silent_layers
 from respike.zoo.history import EpochRecord
 from respike.zoo.nn.respike import ReSpike, check_image_size
-from respike.zoo.run_folder import BEST_NAME, LAST_NAME, read_finished
+from respike.zoo.run_folder import BEST_NAME, LAST_NAME, clear_state, read_finished
 from respike.zoo.snapshot import restore_snapshot
 from respike.zoo.snapshot_folder import read_snapshot
 from respike.zoo.train_config import TrainConfig
@@ -79,7 +79,7 @@ def fit(
         raise RespikeError("there is no batch to train on", f"lower the batch size, now {config.batch_size}")
     check_image_size(config.image_size, config.image_size)
     accelerator = make_accelerator(config)
-    if resume and (finished := on_main_process(accelerator, lambda: read_finished(out, config, data))):
+    if resume and (finished := on_main_process(accelerator, lambda: _find_finished(out, config, data))):
         return _result(out, *finished)
     with open_run_folder(accelerator, out, resume=resume) as folder:
         run = TrainRun(
@@ -97,6 +97,13 @@ def fit(
         with explained_loss(accelerator, out), _unwrapped_at_the_end(state):
             _run_epochs(state, run)
     return _result(out, state.best_epoch, state.history)
+
+
+def _find_finished(out: Path, config: TrainConfig, data: DataSpec) -> tuple[int, tuple[EpochRecord, ...]] | None:
+    if finished := read_finished(out, config, data):
+        # it may have been killed while it cleared up
+        clear_state(out)
+    return finished
 
 
 def _result(out: Path, best_epoch: int, history: Iterable[EpochRecord]) -> TrainResult:

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import random
+import shutil
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -151,6 +152,15 @@ def test_a_killed_training_goes_on_to_the_same_bits(undisturbed, tmp_path) -> No
     assert _facts_of(tmp_path) == _facts_of(undisturbed)
     assert not (tmp_path / "state").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_run_killed_while_it_cleared_up_is_cleared_up_by_the_next(undisturbed, tmp_path) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    (tmp_path / "run" / "state").mkdir()
+    (tmp_path / "run" / "state" / "00000009.safetensors").write_bytes(b"half removed")
+    run(tmp_path / "run")
+    assert not (tmp_path / "run" / "state").exists()
+    assert weights_of(tmp_path / "run") == weights_of(undisturbed)
 
 
 @pytest.mark.slow
