@@ -41,6 +41,11 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+def contents(out: Path) -> dict[str, bytes]:
+    """The files of a folder by their names: all that must not differ between two runs."""
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+
 def listing_of(root: Path) -> VideoListing:
     """A listing of `root/<class>/*`: every fifth video to test, the rest to train."""
     classes = tuple(sorted(folder.name for folder in root.iterdir() if folder.is_dir()))

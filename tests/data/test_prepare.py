@@ -18,14 +18,9 @@ from respike.data.prepare import PrepareSettings, plan_shards, prepare
 from respike.errors import MismatchError, RespikeError, SettingError, ShardError
 from respike.files import folder_lock
 
-from tests.conftest import listing_of
+from tests.conftest import contents, listing_of
 
 SMALL = PrepareSettings(videos_per_shard=3, short_side=32)
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    """All that must not differ between two runs."""
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 @pytest.fixture

@@ -20,16 +20,11 @@ from respike.data.prepare import PrepareSettings, join_parts, prepare
 from respike.data.video_writer import write_video
 from respike.errors import RespikeError
 
-from tests.conftest import listing_of, moving_square
+from tests.conftest import contents, listing_of, moving_square
 
 SMALL = PrepareSettings(videos_per_shard=3, short_side=32)
 ROOT = Path(__file__).parents[2]
 GUILTY = "wave/v02.mp4"
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    """All that must not differ between two runs."""
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 @pytest.fixture

@@ -15,14 +15,9 @@ from respike.data.verify import verify
 from respike.errors import RespikeError
 from respike.files import write_atomically
 
-from tests.conftest import listing_of
+from tests.conftest import contents, listing_of
 
 SMALL = PrepareSettings(videos_per_shard=3, short_side=32)
-
-
-def contents(out):
-    """All that must not differ between two runs."""
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 @pytest.fixture

@@ -34,15 +34,8 @@ def _forward(
 ) -> Tensor:
     from respike.zoo.nn import lif  # which imports this module
 
-    settings: Any = {
-        "tau": tau,
-        "threshold": threshold,
-        "surrogate": surrogate,
-        "surrogate_alpha": alpha,
-        "reset": reset,
-    }
     rate = 1 / tau if learned is None else learned
-    return lif.fire(current, rate, num_steps, lif.LIFSettings(**settings))
+    return lif.fire(current, rate, num_steps, _settings(learned, tau, threshold, surrogate, alpha, reset))
 
 
 @custom_op("respike::plain_lif_backward", mutates_args=())
@@ -60,23 +53,26 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     from respike.zoo.nn import lif
 
-    settings: Any = {
-        "tau": tau,
-        "threshold": threshold,
-        "surrogate": surrogate,
-        "surrogate_alpha": alpha,
-        "reset": reset,
-    }
     rate = 1 / tau if learned is None else learned
-    grad, grad_rate = lif.fire_back(
-        grad_spikes,
-        current,
-        spikes,
-        rate,
-        num_steps,
-        lif.LIFSettings(**settings, learns_tau=learned is not None),
-    )
+    settings = _settings(learned, tau, threshold, surrogate, alpha, reset)
+    grad, grad_rate = lif.fire_back(grad_spikes, current, spikes, rate, num_steps, settings)
     return grad, current.new_zeros(()) if grad_rate is None else grad_rate
+
+
+def _settings(
+    learned: Tensor | None, tau: float, threshold: float, surrogate: str, alpha: float, reset: Any
+) -> "LIFSettings":
+    """The neurons' settings again, which an operator takes one by one."""
+    from respike.zoo.nn.lif import LIFSettings
+
+    return LIFSettings(
+        tau=tau,
+        learns_tau=learned is not None,
+        threshold=threshold,
+        surrogate=surrogate,
+        surrogate_alpha=alpha,
+        reset=reset,
+    )
 
 
 @_forward.register_fake

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,27 +98,15 @@ def plain(name: str) -> str:
 
 
 @pytest.mark.parametrize("color", ["ycc", "rgb"])
-def test_spikingjelly_fires_the_same_spikes_from_the_file(color: str, tmp_path: Path):
+@pytest.mark.parametrize(
+    "read", [spikes_of_spikingjelly, partial(spikes_of_snntorch, double=True)], ids=["spikingjelly", "snntorch"]
+)
+def test_another_library_fires_the_same_spikes_from_the_file(read, color: str, tmp_path: Path):
     batch = clips(1, color)
     model = settled("snn", batch, torch.float64)
     export_nir(model, tmp_path / "net.nir", image_size=32, color=color, double=True)
     ours, logits = our_spikes(model, batch)
-    theirs, answer = spikes_of_spikingjelly(tmp_path / "net.nir", batch)
-    theirs = {plain(name): spikes for name, spikes in theirs.items()}
-    assert len(ours) == len(theirs) == 8
-    for name, spikes in ours.items():
-        assert 0 < spikes.mean() < 1
-        assert torch.equal(spikes, theirs[plain(name)]), name
-    torch.testing.assert_close(answer, logits, rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("color", ["ycc", "rgb"])
-def test_snntorch_fires_the_same_spikes_from_the_file(color: str, tmp_path: Path):
-    batch = clips(1, color)
-    model = settled("snn", batch, torch.float64)
-    export_nir(model, tmp_path / "net.nir", image_size=32, color=color, double=True)
-    ours, logits = our_spikes(model, batch)
-    theirs, answer = spikes_of_snntorch(tmp_path / "net.nir", batch, double=True)
+    theirs, answer = read(tmp_path / "net.nir", batch)
     theirs = {plain(name): spikes for name, spikes in theirs.items()}
     assert len(ours) == len(theirs) == 8
     for name, spikes in ours.items():
