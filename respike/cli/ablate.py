@@ -1,13 +1,14 @@
 """`respike ablate`: a small grid of settings → one training a cell, one table, three pictures."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from respike.cli.outputs import OutputFolder
+from respike.cli.spreading import Spread, spreading_command
 from respike.wording import counted
 
 if TYPE_CHECKING:
@@ -19,8 +20,7 @@ _FUSION = re.compile(r"default|none|((faithful|additive):)?[0-9]+(,[0-9]+)+|fait
 _FIGURES = ("video_top1", "clip_top1", "video_mean_class_accuracy")
 _PLAIN = "plain"
 _DEMO_RECIPES = {_PLAIN: "demo16", "hard": "demo16hard"}
-# options that take several values in a row, and what such a value looks like
-_SPREAD: dict[str, Callable[[str], bool]] = {
+_SPREAD: Spread = {
     "--stride": str.isdecimal,
     "--threshold": str.isdecimal,
     "--branches": _BRANCHES.__contains__,
@@ -28,29 +28,8 @@ _SPREAD: dict[str, Callable[[str], bool]] = {
 }
 
 
-class _SpreadingCommand(click.Command):
-    """A command that takes `--stride 2 4 8` for `--stride 2 --stride 4 --stride 8`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, spread_values(args))
-
-
-def spread_values(arguments: Sequence[str]) -> list[str]:
-    """Repeat an option before each of its values; what does not look like one of them ends the row."""
-    rest, spread = list(arguments), []
-    while rest:
-        word = rest.pop(0)
-        spread.append(word)
-        if word in _SPREAD and rest:
-            # the first value is the command's to judge
-            spread.append(rest.pop(0))
-            while rest and _SPREAD[word](rest[0]):
-                spread += [word, rest.pop(0)]
-    return spread
-
-
 @click.command(
-    cls=_SpreadingCommand,
+    cls=spreading_command(_SPREAD),
     epilog="""\b
 Examples:
   respike ablate demo --stride 2 4 8 --seeds 3

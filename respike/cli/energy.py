@@ -1,5 +1,6 @@
 """`respike energy`: a network and clips → operations and joules, a row a layer, beside other networks."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +8,23 @@ import click
 
 from respike.cli.accounting import Account, make_account
 from respike.cli.outputs import OutputFile
+from respike.cli.spreading import spreading_command
 from respike.wording import agree
 
 
+def _names_network(word: str) -> bool:
+    """Whether a word after --compare is one more network of torchvision's, and not MODEL_OR_CHECKPOINT."""
+    return re.fullmatch(r"(?!respike)[a-z0-9_,]+", word) is not None and not Path(word).exists()
+
+
 @click.command(
+    cls=spreading_command({"--compare": _names_network}),
     epilog="""\b
 Examples:
   respike energy runs/respike_r18-ucf101-split1 --data shards/ucf101-split1
   respike energy respike_r18
-  respike energy respike_r18 --compare r3d_18,swin3d_t --png energy.png
-"""
+  respike energy respike_r18 --compare r3d_18 swin3d_t --png energy.png
+""",
 )
 @click.argument("network", metavar="MODEL_OR_CHECKPOINT")
 @click.option("--data", metavar="DIR", help="Prepared shards to measure firing rates on.  [default: a made demo video]")
@@ -27,10 +35,10 @@ Examples:
 @click.option("--image-size", type=click.IntRange(min=32), help="Pixels a side.  [default: the training's, else 224]")
 @click.option(
     "--compare",
-    metavar="NAME[,NAME]",
+    metavar="NAME...",
     multiple=True,
     callback=lambda _, __, given: tuple(name.strip() for each in given for name in each.split(",")),
-    help="torchvision's video networks, or none; also more than once.  [default: its 3D ResNets]",
+    help="torchvision's video networks, or none.  [default: its 3D ResNets]",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--png", type=OutputFile(), metavar="FILE", help="Draw the comparison.")

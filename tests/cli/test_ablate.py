@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from respike.cli import ablating, training
-from respike.cli.ablate import _DEMO_RECIPES, _FIGURES, spread_values
+from respike.cli.ablate import _DEMO_RECIPES, _FIGURES, _SPREAD
 from respike.cli.ablation_folder import AblationFolder
 from respike.cli.ablation_pictures import FIGURE_TITLES
 from respike.cli.ablation_report import format_energy
+from respike.cli.spreading import spread_values
 from respike.data.demo import SCENES
 from respike.errors import MismatchError, RespikeError
 
@@ -27,16 +28,16 @@ def test_an_option_takes_its_values_in_a_row() -> None:
     given = ["demo", "--stride", "2", "4", "8", "--branches", "hybrid", "ann", "--seeds", "3", "--fusion", "0,0,1,1"]
     strides = ["--stride", "2", "--stride", "4", "--stride", "8"]
     rest = ["--branches", "hybrid", "--branches", "ann", "--seeds", "3", "--fusion", "0,0,1,1"]
-    assert spread_values(given) == ["demo", *strides, *rest]
+    assert spread_values(given, _SPREAD) == ["demo", *strides, *rest]
     kinds = ["default", "none", "faithful", "additive:4,2,1,1"]
-    assert spread_values(["--fusion", *kinds]) == [word for kind in kinds for word in ("--fusion", kind)]
+    assert spread_values(["--fusion", *kinds], _SPREAD) == [word for kind in kinds for word in ("--fusion", kind)]
 
 
 def test_what_is_no_value_ends_the_row() -> None:
-    assert spread_values(["--stride", "2", "videos"]) == ["--stride", "2", "videos"]
-    assert spread_values(["--branches", "hybrid", "8"]) == ["--branches", "hybrid", "8"]
-    assert spread_values(["--fusion", "none", "addition"]) == ["--fusion", "none", "addition"]
-    assert spread_values(["--stride"]) == ["--stride"]
+    assert spread_values(["--stride", "2", "videos"], _SPREAD) == ["--stride", "2", "videos"]
+    assert spread_values(["--branches", "hybrid", "8"], _SPREAD) == ["--branches", "hybrid", "8"]
+    assert spread_values(["--fusion", "none", "addition"], _SPREAD) == ["--fusion", "none", "addition"]
+    assert spread_values(["--stride"], _SPREAD) == ["--stride"]
 
 
 def test_all_scenes_and_figures_that_there_are_can_be_asked_for() -> None:

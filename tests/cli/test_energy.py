@@ -88,3 +88,14 @@ def test_networks_to_compare_with_may_be_parted_by_commas(call):
     told = json.loads(call("energy", "respike_tiny", "--compare", "r3d_18, mc3_18", "--json").out)
     names = [f"{name} at {size}²" for name in ("r3d_18", "mc3_18") for size in (112, 224)]
     assert [row["name"] for row in told["compared"]][3:] == names
+
+
+def test_networks_to_compare_with_stand_in_a_row_before_or_after_the_one_that_is_counted(call):
+    for arguments in (
+        ["respike_tiny", "--compare", "r3d_18", "mc3_18"],
+        ["--compare", "r3d_18", "mc3_18", "respike_tiny"],
+        ["respike_tiny", "--compare", "r3d_18,mc3_18"],
+    ):
+        told = json.loads(call("energy", *arguments, "--image-size", "64", "--json").out)
+        names = {row["name"].partition(" at ")[0] for row in told["compared"]}
+        assert {name for name in names if "_18" in name} == {"r3d_18", "mc3_18"}
