@@ -190,7 +190,6 @@ class _ClipParts:
         if not self.event_planes:
             num_groups, num_residuals = settings.clip_length // settings.stride, settings.stride - 1
             height, width = frame.planes[0].shape
-            # one piece of memory a clip, written once and compressed as it lies
             self.event_planes = make_planes(
                 num_groups, num_residuals, height, width, settings.color, settings.threshold
             )

@@ -3,17 +3,17 @@
 import math
 import struct
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import zstandard
-from numpy.typing import NDArray
 
 from respike.color import COLORS, Color
 from respike.data.events import MAX_THRESHOLD, event_dtype
+from respike.data.packing import Events, check_largest, pack, packed_sizes, unpack
 from respike.errors import ShardError, UnreadableVideoError
 
-EVENTS_VERSION = 1
+EVENTS_VERSION = 2
+READ_VERSIONS = (1, 2)
 
 _MAGIC = b"RSPK"
 # magic, version, colour, θ, N, R, then height and width of luma; little-endian
@@ -32,40 +32,22 @@ def plane_shapes(num_groups: int, num_residuals: int, height: int, width: int, c
 
 def make_planes(
     num_groups: int, num_residuals: int, height: int, width: int, color: Color, threshold: int
-) -> tuple[NDArray[np.signedinteger[Any]], ...]:
-    """Three event planes for a clip, not filled in, that lie in memory as `encode_events` writes them: one by one.
+) -> tuple[Events, ...]:
+    """Three event planes for a clip, not filled in.
 
     Shapes are those of `plane_shapes`, `[N, R, h, w]` each; int8, or int16 where `threshold` is 1.
     Raises UnreadableVideoError where they would take more than readers of the format accept.
     """
     shapes = plane_shapes(num_groups, num_residuals, height, width, color)
-    num_samples = [math.prod(shape) for shape in shapes]
-    if (num_bytes := sum(num_samples) * event_dtype(threshold).itemsize) > MAX_EVENT_BYTES:
+    num_bytes = sum(map(math.prod, shapes)) * event_dtype(threshold).itemsize
+    if num_bytes > MAX_EVENT_BYTES:
         raise UnreadableVideoError(
             "encode", f"the events of a clip of {width}x{height} take {num_bytes:,} bytes, at most {MAX_EVENT_BYTES:,}"
         )
-    flat = np.empty(sum(num_samples), event_dtype(threshold))
-    parts = np.split(flat, np.cumsum(num_samples)[:-1])
-    return tuple(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
+    return tuple(np.empty(shape, event_dtype(threshold)) for shape in shapes)
 
 
-def _joined(planes: tuple[NDArray[np.signedinteger[Any]], ...]) -> NDArray[np.signedinteger[Any]]:
-    """The planes' samples in a row; without a copy where they come from `make_planes`."""
-    whole = planes[0].base
-    if (
-        isinstance(whole, np.ndarray)
-        and whole.flags.c_contiguous
-        and whole.ndim == 1
-        and all(plane.base is whole and plane.flags.c_contiguous for plane in planes)
-        and whole.size == sum(plane.size for plane in planes)
-        and [plane.ctypes.data for plane in planes]
-        == [whole.ctypes.data + whole.itemsize * first for first in (0, planes[0].size, whole.size - planes[2].size)]
-    ):
-        return whole
-    return np.concatenate([plane.ravel() for plane in planes])
-
-
-def encode_events(planes: tuple[NDArray[np.signedinteger[Any]], ...], threshold: int, color: Color) -> bytes:
+def encode_events(planes: tuple[Events, ...], threshold: int, color: Color) -> bytes:
     """Encode the event planes of a clip, `[N, R, h, w]` as in EventClip, as one self-describing member.
 
     `threshold` is θ in grey levels. The same planes give the same bytes.
@@ -74,14 +56,23 @@ def encode_events(planes: tuple[NDArray[np.signedinteger[Any]], ...], threshold:
     header = _HEADER.pack(
         _MAGIC, EVENTS_VERSION, COLORS.index(color), threshold, num_groups, num_residuals, height, width
     )
-    content = _joined(planes).astype(event_dtype(threshold).newbyteorder("<"), copy=False)
-    return header + zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content.data)
+    if is_packed(EVENTS_VERSION, threshold):
+        content = pack(planes, color)
+    else:
+        content = np.concatenate([plane.ravel() for plane in planes]).astype("<i2", copy=False).tobytes()
+    return header + zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)
+
+
+def is_packed(version: int, threshold: int) -> bool:
+    """Whether events are packed: not the exact ones, which are 16 bits wide, nor those of the first version."""
+    return version >= 2 and threshold >= 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventsHeader:
     """What an events member says of itself: θ, colour, and the sizes N, R, H, W of luma."""
 
+    version: int
     threshold: int
     color: Color
     num_groups: int
@@ -90,14 +81,26 @@ class EventsHeader:
     width: int
 
     @property
+    def sizes(self) -> tuple[int, int, int, int, Color]:
+        """N, R, H, W and the colour: all that the planes' shapes come from."""
+        return self.num_groups, self.num_residuals, self.height, self.width, self.color
+
+    @property
     def shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the three planes."""
-        return plane_shapes(self.num_groups, self.num_residuals, self.height, self.width, self.color)
+        return plane_shapes(*self.sizes)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the three planes, decompressed."""
+        """Bytes of the three planes in memory."""
         return sum(math.prod(shape) for shape in self.shapes) * event_dtype(self.threshold).itemsize
+
+    @property
+    def stored_sizes(self) -> range:
+        """How many bytes may come out of the compressed part."""
+        if is_packed(self.version, self.threshold):
+            return packed_sizes(*self.sizes)
+        return range(self.num_bytes, self.num_bytes + 1)
 
 
 def read_events_header(content: bytes) -> EventsHeader:
@@ -107,12 +110,13 @@ def read_events_header(content: bytes) -> EventsHeader:
     magic, version, color_code, threshold, *sizes = _HEADER.unpack_from(content)
     if magic != _MAGIC:
         raise ShardError("the events member does not begin with its magic number")
-    if version != EVENTS_VERSION:
-        raise ShardError(f"events are of format {version}, this respike reads {EVENTS_VERSION}", "update respike")
+    if version not in READ_VERSIONS:
+        raise ShardError(f"events are of format {version}, this respike reads up to {EVENTS_VERSION}", "update respike")
     if color_code >= len(COLORS) or not 1 <= threshold <= MAX_THRESHOLD or min(sizes) < 1:
         raise ShardError(f"the events header holds colour {color_code}, threshold {threshold}, sizes {sizes}")
     num_groups, num_residuals, height, width = sizes
     header = EventsHeader(
+        version=version,
         threshold=threshold,
         color=COLORS[color_code],
         num_groups=num_groups,
@@ -125,30 +129,29 @@ def read_events_header(content: bytes) -> EventsHeader:
     return header
 
 
-def decode_events(content: bytes) -> tuple[tuple[NDArray[np.signedinteger[Any]], ...], int, Color]:
+def decode_events(content: bytes) -> tuple[tuple[Events, ...], int, Color]:
     """Decode an events member to (planes, threshold, colour): `[N, R, h, w]` each, int8 or, where θ is 1, int16.
 
     Raises ShardError on damage, before memory is taken for what its header does not promise, and on an event that no
     two 8-bit samples can give.
     """
     header = read_events_header(content)
-    dtype = event_dtype(header.threshold).newbyteorder("<")
-    flat = np.frombuffer(_decompress(content[_HEADER.size :], header.num_bytes), dtype=dtype)
-    most = 255 // header.threshold
-    if (low := int(flat.min())) < -most or (high := int(flat.max())) > most:
-        value = low if low < -most else high
-        raise ShardError(f"the events hold {value}, with threshold {header.threshold} they end at ±{most}")
-    parts = np.split(flat, np.cumsum([math.prod(shape) for shape in header.shapes])[:-1])
-    planes = tuple(part.reshape(shape) for part, shape in zip(parts, header.shapes, strict=True))
+    stored = _decompress(content[_HEADER.size :], header.stored_sizes)
+    if is_packed(header.version, header.threshold):
+        planes = unpack(stored, *header.sizes, threshold=header.threshold)
+    else:
+        flat = np.frombuffer(stored, dtype=event_dtype(header.threshold).newbyteorder("<"))
+        check_largest(flat, header.threshold)
+        parts = np.split(flat, np.cumsum([math.prod(shape) for shape in header.shapes])[:-1])
+        planes = tuple(part.reshape(shape) for part, shape in zip(parts, header.shapes, strict=True))
     return planes, header.threshold, header.color
 
 
-def _decompress(content: bytes, num_bytes: int) -> bytes:
+def _decompress(content: bytes, sizes: range) -> bytes:
     try:
-        declared = zstandard.frame_content_size(content)
-        if declared != num_bytes:
-            raise ShardError(f"the events hold {declared:,} bytes, their header says {num_bytes:,}")
+        if (declared := zstandard.frame_content_size(content)) not in sizes:
+            raise ShardError(f"the events hold {declared:,} bytes, their header says {sizes.start:,} to {sizes[-1]:,}")
         # what follows the frame would be read by nobody
-        return zstandard.ZstdDecompressor().decompress(content, max_output_size=num_bytes, allow_extra_data=False)
+        return zstandard.ZstdDecompressor().decompress(content, max_output_size=declared, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ShardError(f"the events cannot be decompressed: {error}") from error

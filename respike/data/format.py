@@ -1,4 +1,4 @@
-"""The shard contract: member names and bytes ↔ EventClip. Version 1.
+"""The shard contract: member names and bytes ↔ EventClip. Writes version 2, reads 1 too.
 
 A sample is `stride`-independent in form: `KEY.key00.jpg` … one JPEG a group, `KEY.events` with the residual events,
 `KEY.json` with everything else. No pickle anywhere. docs/shard-format.md is the contract in words.
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from respike.color import Color
 from respike.data.events_member import (
     EVENTS_VERSION,
+    READ_VERSIONS,
     EventsHeader,
     decode_events,
     encode_events,
@@ -27,7 +28,7 @@ from respike.errors import ShardError
 from respike.files import canonical_json
 from respike.sample import ClipInfo, EventClip
 
-FORMAT_VERSION = EVENTS_VERSION
+FORMAT_VERSION, READ_FORMATS = EVENTS_VERSION, READ_VERSIONS
 EVENTS_MEMBER = "events"
 INFO_MEMBER = "json"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from respike.color import COLORS
 from respike.data.building.plan import STATE_FOLDER
-from respike.data.format import FORMAT_VERSION
+from respike.data.format import FORMAT_VERSION, READ_FORMATS
 from respike.errors import ShardError
 from respike.files import canonical_json, sha256_of_bytes, unseal
 from respike.sample import SUBSETS, DataSpec
@@ -122,9 +122,9 @@ def parse_index(root: Path, value: Mapping[str, Any], videos: bytes | None) -> D
     Raises ShardError where a field is missing, where the index contradicts itself, and on another format version.
     """
     try:
-        if value["format_version"] != FORMAT_VERSION:
+        if value["format_version"] not in READ_FORMATS:
             raise ShardError(
-                f"{root} is of shard format {value['format_version']}, this respike reads {FORMAT_VERSION}",
+                f"{root} is of shard format {value['format_version']}, this respike reads up to {FORMAT_VERSION}",
                 "update respike, or prepare the data again",
             )
         spec = DataSpec(

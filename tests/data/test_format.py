@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import zstandard
+from respike.color import COLORS
 from respike.data import events_member
 from respike.data import format as fmt
 from respike.errors import ShardError
@@ -171,16 +172,32 @@ def test_ycc_key_frames_keep_the_planes_colours():
 
 @pytest.mark.parametrize("color", ["ycc", "rgb"])
 @pytest.mark.parametrize("threshold", [1, 8])
-def test_planes_made_for_it_are_written_as_they_lie_and_the_same(color, threshold):
-    apart = make_planes(color, threshold)
-    num_groups, num_residuals, height, width = apart[0].shape
-    together = events_member.make_planes(num_groups, num_residuals, height, width, color, threshold)
-    for place, plane in zip(together, apart, strict=True):
-        place[:] = plane
-    assert np.shares_memory(events_member._joined(together), together[0])
-    assert fmt.encode_events(together, threshold, color) == fmt.encode_events(apart, threshold, color)
-    # another order in memory is not taken for the right one
-    luma, blue, red = together
-    assert fmt.encode_events((luma, red, blue), threshold, color) == fmt.encode_events(
-        (luma.copy(), red.copy(), blue.copy()), threshold, color
-    )
+def test_events_of_the_first_version_are_read(color, threshold):
+    written = make_planes(color, threshold)
+    header = struct.pack("<4sBBHHHII", b"RSPK", 1, COLORS.index(color), threshold, *written[0].shape)
+    plain = b"".join(plane.tobytes() for plane in written)
+    planes, *said = fmt.decode_events(header + zstandard.compress(plain))
+    assert said == [threshold, color]
+    for read, plane in zip(planes, written, strict=True):
+        np.testing.assert_array_equal(read, plane)
+
+
+def test_events_of_a_later_version_are_refused():
+    content = bytearray(make_sample()["events"])
+    content[4] = 3
+    with pytest.raises(ShardError, match="format 3, this respike reads up to 2") as raised:
+        fmt.decode_events(bytes(content))
+    assert raised.value.hint == "update respike"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_event_that_no_samples_can_give_is_refused(version):
+    planes = make_planes()
+    planes[1][0, 1, 2, 3] = -32
+    content = fmt.encode_events(planes, 8, "ycc")
+    if version == 1:
+        content = (
+            content[:4] + b"\1" + content[5:20] + zstandard.compress(b"".join(plane.tobytes() for plane in planes))
+        )
+    with pytest.raises(ShardError, match="the events hold -32, with threshold 8 they end at ±31"):
+        fmt.decode_events(content)

@@ -14,7 +14,7 @@ import pytest
 from respike.data.dataset import open_shards
 from respike.data.decode import Decoding
 from respike.data.index import read_index
-from respike.data.prepare import PrepareSettings, plan_shards, prepare
+from respike.data.prepare import PrepareSettings, join_parts, plan_shards, prepare
 from respike.errors import MismatchError, RespikeError, SettingError, ShardError
 from respike.files import folder_lock
 
@@ -116,6 +116,24 @@ def test_other_settings_are_refused_and_named(tmp_path, listing):
     with pytest.raises(MismatchError, match="threshold 8 → 16"):
         prepare(listing, tmp_path / "out", dataclasses.replace(SMALL, threshold=16), num_workers=1)
     assert contents(tmp_path / "out") == before
+
+
+def test_shards_of_an_earlier_format_are_not_made_anew_unasked(tmp_path, listing):
+    prepare(listing, out := tmp_path / "out", SMALL, num_workers=1)
+    settings_path = out / ".respike" / "settings.json"
+    settings = json.loads(settings_path.read_text())
+    del settings["format_version"]
+    settings_path.write_text(json.dumps(settings))
+    before = contents(out)
+    with pytest.raises(MismatchError, match="format_version 1 → 2") as raised:
+        prepare(listing, out, SMALL, num_workers=1)
+    assert raised.value.hint.startswith("what is finished there can still be read")
+    assert contents(out) == before
+    join_parts(out)
+    assert read_index(out).num_clips
+    assert json.loads((out / "dataset.json").read_text())["format_version"] == 1
+    prepare(listing, out, SMALL, num_workers=1, existing="overwrite")
+    assert json.loads((out / "dataset.json").read_text())["format_version"] == 2
 
 
 def test_another_number_of_views_to_evaluate_is_another_setting_and_one_is_what_there_always_was(tmp_path, listing):

@@ -128,7 +128,7 @@ def test_a_damaged_index_file_is_named_alone(out, name, damage):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda value: value.update(format_version=2), "of shard format 2"),
+        (lambda value: value.update(format_version=3), "of shard format 3"),
         (lambda value: value.pop("classes"), "does not hold what it should: 'classes'"),
         (lambda value: value.update(num_clips=99), "99 clips"),
         (lambda value: value["videos"].update(listed=99), "99 listed are not"),
@@ -144,7 +144,7 @@ def test_a_damaged_index_file_is_named_alone(out, name, damage):
 def test_an_index_that_contradicts_itself_is_named_by_verify_and_refused_by_the_loader(out, change, said):
     reseal(out, change)
     assert any(line.startswith("dataset.json: ") and said in line for line in told(out))
-    with pytest.raises(ShardError, match=r"index of|format 2"):
+    with pytest.raises(ShardError, match=r"index of|format 3"):
         open_shards(out)
 
 

@@ -9,10 +9,9 @@ from typing import Any
 from respike.data import index
 from respike.data.building.plan import Mark, Part
 from respike.data.building.tally import Speed
-from respike.data.format import FORMAT_VERSION
 from respike.data.output import card
-from respike.data.output.state import CARD_NAME, write_if_changed
-from respike.files import seal
+from respike.data.output.state import CARD_NAME
+from respike.files import seal, write_if_changed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +68,14 @@ def summarise(out: Path | str, marks: Sequence[Mark], part: Part | None = None) 
 def write_index(out: Path, head: Mapping[str, Any], settings: Mapping[str, Any], marks: Sequence[Mark]) -> None:
     """Write the index, the list of what was skipped and the card, for shards in the order of `marks`.
 
-    `head` holds `dataset, split, classes, evaluation_subset, listed`. Files that stand there as they should are left.
+    `head` holds `format_version, dataset, split, classes, evaluation_subset, listed`. Files that stand there as they
+    should are left.
     """
     rows, skipped, shards = _gather(marks)
     assert head["listed"] == len(rows) + len(skipped)
     videos_text, skipped_text = index.jsonl(rows), index.jsonl(skipped)
     content = {
-        "format_version": FORMAT_VERSION,
+        "format_version": head["format_version"],
         "dataset": head["dataset"],
         "split": head["split"],
         "evaluation_subset": head["evaluation_subset"],

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import uuid
 from collections.abc import Collection, Iterator, Sequence
@@ -12,10 +11,11 @@ from typing import Any
 
 from respike.data import index
 from respike.data.building.plan import STATE_FOLDER, Part, ShardTask
+from respike.data.format import FORMAT_VERSION
 from respike.data.remote.storage import RemoteFolder
 from respike.data.settings import UNTOLD_SETTINGS, PrepareSettings
 from respike.errors import MismatchError, RespikeError
-from respike.files import canonical_json, folder_lock, unseal, write_atomically
+from respike.files import canonical_json, folder_lock, unseal, write_atomically, write_if_changed, write_new
 from respike.sample import VideoListing
 
 CARD_NAME = "README.md"
@@ -26,6 +26,8 @@ OURS = re.compile(
 _MARK_FIELDS = {"members", "fingerprint", "keep_partial", "shard", "videos", "skipped"}
 _MARK_FIELDS |= {"num_events", "num_event_samples"}
 LOCK_NAME = "lock"
+# folders whose settings name no version hold this one
+_UNTOLD_VERSION = 1
 PART_LOCK = re.compile(r"part-(\d+)-of-(\d+)\.lock")
 
 
@@ -103,9 +105,9 @@ class OutputState:
         # through JSON and back, so that what was read compares equal to what would be written
         now = json.loads(canonical_json(_header(listing) | settings.to_json()))
         text = canonical_json(now)
-        if not self._settings.is_file() and _write_new(self._settings, text):
+        if not self._settings.is_file() and write_new(self._settings, text):
             return
-        usual = {"keep_partial": False, **UNTOLD_SETTINGS}
+        usual = {"keep_partial": False, "format_version": _UNTOLD_VERSION, **UNTOLD_SETTINGS}
         before, now = usual | self._read(self._settings), usual | now
         changed = sorted(name for name in now if before.get(name) != now[name])
         if changed == ["keep_partial"] and settings.keep_partial and retry:
@@ -118,6 +120,8 @@ class OutputState:
             hint = f"give another --out, or --overwrite to make {self.name} anew"
             if changed == ["keep_partial"] and settings.keep_partial:
                 hint = f"add --retry-skipped to go on with what was skipped, or {hint}"
+            if changed == ["format_version"]:
+                hint = f"what is finished there can still be read; to make more, {hint}"
             raise MismatchError(f"{self.name} was prepared with other settings: {what}", hint)
 
     def write_plan(self, listing: VideoListing, tasks: Sequence[ShardTask]) -> None:
@@ -136,6 +140,7 @@ class OutputState:
         if not all(isinstance(shard, dict) and shard.keys() >= {"name", "members"} for shard in shards):
             raise self._senseless(self._plan, "it names no shards")
         head = {name: settings.pop(name) for name in ("dataset", "split", "classes")}
+        head["format_version"] = settings.pop("format_version", _UNTOLD_VERSION)
         return head | {name: plan[name] for name in ("evaluation_subset", "listed")}, settings, shards
 
     def name_parts(self, missing: Sequence[str], names: Sequence[str]) -> str:
@@ -219,28 +224,5 @@ class OutputState:
 
 
 def _header(listing: VideoListing) -> dict[str, Any]:
-    return {"dataset": listing.dataset, "split": listing.split, "classes": listing.classes}
-
-
-def _write_new(path: Path, text: str) -> bool:
-    """Write a file unless there is one; of several processes that try, one succeeds."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        write_atomically(temporary, text)
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True
-
-
-def write_if_changed(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically, unless that is what stands there already."""
-    content = text.encode("utf-8", "surrogateescape")
-    try:
-        if path.stat().st_size == len(content) and path.read_bytes() == content:
-            return
-    except OSError:
-        pass
-    write_atomically(path, content)
+    head = {"dataset": listing.dataset, "split": listing.split, "classes": listing.classes}
+    return head | {"format_version": FORMAT_VERSION}
