@@ -8,12 +8,16 @@ import shutil
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from respike.errors import CheckpointError, MismatchError, RespikeError, StoppedError
+from respike.zoo import train_run
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.history import read_history
+from respike.zoo.snapshot import Snapshot, take_snapshot
+from respike.zoo.snapshot_folder import read_snapshot
 from respike.zoo.train_config import TrainConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -210,6 +214,24 @@ def test_a_snapshot_of_another_torch_is_gone_on_with_and_told(tmp_path, monkeypa
     assert len(run(tmp_path, progress=notes).history) == CONFIG.epochs
     assert len(notes.warned) == 1
     assert "saved with torch 2.0.0, this is" in notes.warned[0]
+
+
+def test_a_snapshot_from_before_it_named_its_torch_is_gone_on_with_in_silence(
+    undisturbed, tmp_path, monkeypatch
+) -> None:
+    def take_older(*given: Any) -> Snapshot:
+        snapshot = take_snapshot(*given)
+        del snapshot.facts["torch_version"]
+        return snapshot
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(train_run, "take_snapshot", take_older)
+        newest = _cut_short(tmp_path)[0]
+    assert "torch_version" not in read_snapshot(newest).facts
+    notes = Notes()
+    run(tmp_path, progress=notes)
+    assert notes.warned == []
+    assert weights_of(tmp_path) == weights_of(undisturbed)
 
 
 def test_nothing_but_damaged_snapshots_is_an_error_and_nothing_is_lost(tmp_path) -> None:
