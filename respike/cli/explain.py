@@ -129,7 +129,8 @@ def _tell(
     return {
         "video": clip.info.video,
         "clip": clip.info.clip_index,
-        "class": clip.info.class_name,
+        # a video of one's own has none
+        "class": clip.info.class_name or None,
         "image_size": image_size,
         "frame": spot.group * clip.stride + spot.step + 1,
         "spot": asdict(spot),

@@ -42,6 +42,8 @@ def test_a_video_is_explained_as_its_shards_are(call, small_run: Path, small_sha
     )
     for part in ("spot", "attention", "firing_rates", "verdict"):
         assert of_video[part] == of_shards[part]
+    assert of_shards["class"] == dataset[number].info.class_name
+    assert of_video["class"] is None
 
 
 def test_frame_and_place_choose_the_token(call, small_run: Path, small_shards: Path, tmp_path: Path):
