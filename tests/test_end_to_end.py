@@ -75,7 +75,7 @@ def test_prepare_again_does_nothing(workplace):
 def test_a_missing_root_is_one_line_and_a_hint(tmp_path):
     answer = run("prepare", "ucf101", cwd=tmp_path, code=1)
     error, hint = answer.stderr.splitlines()
-    assert error.startswith("error: UCF101: there is no folder data/ucf101")
+    assert error.startswith("error: there is no folder data/ucf101 to look for UCF101 in")
     assert "https://" in hint
 
 

@@ -45,7 +45,7 @@ class Tree:
 def require_folder(path: Path, what: str, hint: str) -> Path:
     """Return `path` if it is a folder. Raises LayoutError that says what was looked for and how to get it."""
     if not path.is_dir():
-        raise LayoutError(f"{what}: there is no folder {path}", hint)
+        raise LayoutError(f"there is no folder {path} to look for {what} in", hint)
     return path
 
 
