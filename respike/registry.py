@@ -1,10 +1,10 @@
 """Registry: names to things, filled explicitly; an unknown name lists the choices."""
 
-import difflib
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from respike.errors import RespikeError
+from respike.wording import suggest
 
 T = TypeVar("T")
 
@@ -32,12 +32,7 @@ class Registry(Generic[T]):
         try:
             return self._items[name]
         except KeyError:
-            raise RespikeError(f"there is no {self._kind} {name!r}", self._suggest(name)) from None
-
-    def _suggest(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self._items, n=1)
-        did_you_mean = f"did you mean {near[0]!r}? " if near else ""
-        return f"{did_you_mean}choose from {', '.join(self._items)}"
+            raise RespikeError(f"there is no {self._kind} {name!r}", suggest(name, self._items)) from None
 
     def names(self) -> list[str]:
         """All names, in the order they were added."""

@@ -1,9 +1,12 @@
 """Wording: counts and names within sentences, in the singular where there is one. For every message and report."""
 
+import difflib
 from collections.abc import Iterable
 
 # the endings after which a plural takes a further syllable, and a noun whose own sounds otherwise
 _HISSING, _HARD = ("s", "x", "ch", "sh"), ("epoch",)
+# a shorter piece of a name is in too many
+_LEAST_PART = 3
 
 
 def counted(number: int, noun: str) -> str:
@@ -37,3 +40,17 @@ def name_some(names: Iterable[str], most: int = 5) -> str:
     listed = list(names)
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """`did you mean 'x'? ` of the nearest choice, or the first that `name` is a part of; empty where there is none."""
+    listed = list(choices)
+    parts = [each for each in listed if name in each] if len(name) >= _LEAST_PART else []
+    near = difflib.get_close_matches(name, listed, n=1) or parts
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def suggest(name: str, choices: Iterable[str]) -> str:
+    """What to do where `name` is none of the choices: the nearest of them, then all."""
+    listed = list(choices)
+    return f"{did_you_mean(name, listed)}choose from {', '.join(listed)}"

@@ -1,7 +1,7 @@
 """Wording promises: one thing is told in the singular, any other number in the plural."""
 
 import pytest
-from respike.wording import agree, counted, counted_of, name_some, plural, singular
+from respike.wording import agree, counted, counted_of, did_you_mean, name_some, plural, singular, suggest
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,19 @@ def test_the_plural_leads_back_to_its_noun(noun):
 def test_many_names_are_cut_and_counted():
     assert name_some("abc", most=3) == "a, b, c"
     assert name_some("abcdef", most=3) == "a, b, c and 3 more"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("respike_r81", "did you mean 'respike_r18'? "),
+        ("demo16", "did you mean 'respike_tiny.demo16'? "),
+        # a part of everything says nothing
+        ("r", ""),
+        ("nope", ""),
+    ],
+)
+def test_a_mistyped_name_asks_for_the_nearest_or_the_one_it_is_a_part_of(name, told):
+    choices = ("respike_tiny.demo16", "respike_r18", "respike_r50")
+    assert did_you_mean(name, choices) == told
+    assert suggest(name, choices) == f"{told}choose from respike_tiny.demo16, respike_r18, respike_r50"

@@ -1,6 +1,5 @@
 """Ablating: a grid over raw videos → one set of shards a setting, one run a cell, results as they come."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from respike.cli.ablation_report import write_results
 from respike.cli.ranks import num_processes
 from respike.cli.stopping import ProcessError
 from respike.errors import RespikeError, SettingError
+from respike.wording import did_you_mean
 
 if TYPE_CHECKING:
     from respike.data.layouts import Layout
@@ -166,8 +166,7 @@ def _list_videos(request: AblateRequest, layout: "Layout", progress: "Progress")
     root = _root(request)
     if layout.name == "folder" and not root.is_dir():
         # a data set's name that is mistyped lands here, too
-        near = difflib.get_close_matches(request.source, LAYOUTS.names(), n=1)
-        asked = f"did you mean {near[0]!r}? " if near else ""
+        asked = did_you_mean(request.source, LAYOUTS.names())
         raise RespikeError(
             f"{request.source} is no data set, and there is no folder {root}",
             f"{asked}give a folder of <class>/<video>, or choose from {', '.join(LAYOUTS.names())}",

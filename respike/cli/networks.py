@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from respike.errors import RespikeError
+from respike.wording import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,7 @@ def open_network(given: str, device: "torch.device | str", *, num_classes: int) 
     """
     import torch
 
+    from respike.zoo.checkpoint import names_near
     from respike.zoo.models import create_model, list_models
 
     names = list_models()
@@ -51,9 +53,10 @@ def open_network(given: str, device: "torch.device | str", *, num_classes: int) 
         torch.manual_seed(0)
         return Network(title=given, model=create_model(given, num_classes=num_classes).to(device).eval(), spec=None)
     if not _is_checkpoint(given):
+        asked = did_you_mean(given, [*names, *names_near(Path(given))])
         raise RespikeError(
             f"there is no checkpoint and no network {given!r}",
-            f"name a run's folder, a .safetensors file, or one of {', '.join(names)}",
+            f"{asked}name a run's folder, a .safetensors file, or one of {', '.join(names)}",
         )
     model, spec = open_checkpoint(given, device)
     return Network(title=given, model=model, spec=spec)

@@ -1,6 +1,5 @@
 """Catalog: from a name of the zoo, a path or an address to weights on this disk, whole and checked. Loads no torch."""
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from respike.download import fetch
 from respike.errors import CheckpointError
 from respike.files import sha256_of_bytes, sha256_of_file
 from respike.progress import SILENCE, Progress
+from respike.wording import suggest
 from respike.zoo.cards import CARD_NAME, IN_PACKAGE, WEIGHTS_NAME, WeightCard, is_name, read_card, read_cards
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -28,9 +28,7 @@ def find_card(name: str) -> WeightCard:
     """Return the card called `name`. Raises CheckpointError that names the nearest and all there are."""
     cards = read_cards()
     if name not in cards:
-        near = difflib.get_close_matches(name, cards, n=1)
-        did_you_mean = f"did you mean {near[0]!r}? " if near else ""
-        raise CheckpointError(f"the zoo has no weights {name!r}", f"{did_you_mean}choose from {', '.join(cards)}")
+        raise CheckpointError(f"the zoo has no weights {name!r}", suggest(name, cards))
     return cards[name]
 
 

@@ -16,15 +16,16 @@ from torch import Tensor
 from respike.errors import CheckpointError, RespikeError
 from respike.files import sha256_of_bytes, write_atomically
 from respike.progress import SILENCE, Progress
-from respike.wording import counted
-from respike.zoo.cards import WEIGHTS_NAME
+from respike.wording import counted, did_you_mean
+from respike.zoo.cards import WEIGHTS_NAME, read_cards
 from respike.zoo.catalog import resolve_weights
 from respike.zoo.checkpoint_spec import HINT, CheckpointSpec, read_spec, seal_spec, waiting_spec
 from respike.zoo.models import OPEN_MODEL, model_config
 from respike.zoo.nn.respike import ModelConfig, ReSpike
 
-__all__ = ["CheckpointSpec", "find_weights", "load_checkpoint", "save_checkpoint"]
+__all__ = ["CheckpointSpec", "find_weights", "load_checkpoint", "names_near", "save_checkpoint"]
 
+_ANY = "*.safetensors"
 _BEST = "best.safetensors"
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 
@@ -90,8 +91,20 @@ def find_weights(path: Path) -> Path:
             return candidate
     raise CheckpointError(
         f"there is no checkpoint {path}: looked for {', '.join(map(str, candidates))}",
-        "name a .safetensors file, the folder of a run, or weights of `respike zoo list`",
+        f"{did_you_mean(str(path), names_near(path))}name a .safetensors file, the folder of a run, or weights of "
+        "`respike zoo list`",
     )
+
+
+def names_near(path: Path) -> list[str]:
+    """What a mistyped path of weights may have meant: checkpoints and runs beside it, and the names of the zoo."""
+    try:
+        found = sorted(each for each in path.parent.iterdir() if each.match(_ANY) or any(each.glob(_ANY)))
+    except OSError:
+        found = []
+    # a checkpoint may be named without its ending
+    beside = [each if path.suffix or not each.match(_ANY) else each.with_suffix("") for each in found]
+    return [*map(str, beside), *(name for name, card in read_cards().items() if card.has_weights)]
 
 
 def _config_of(spec: CheckpointSpec) -> ModelConfig:

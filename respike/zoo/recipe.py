@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from respike.errors import RespikeError, SettingError
+from respike.wording import suggest
 from respike.zoo.model_options import ModelOptions
 from respike.zoo.plain import to_plain
 from respike.zoo.train_config import TrainConfig
@@ -131,11 +132,10 @@ def read_recipe(name: str | Path) -> Recipe:
 
 def _no_recipe(name: str) -> RespikeError:
     names = list_recipes()
-    choice = f"choose from {', '.join(names)}"
     if name.endswith(".toml"):
-        return RespikeError(f"there is no recipe file {name}", f"check the path, or take one by its name: {choice}")
-    near = difflib.get_close_matches(name, names, n=1)
-    return RespikeError(f"there is no recipe {name!r}", f"did you mean {near[0]!r}? {choice}" if near else choice)
+        known = f"choose from {', '.join(names)}"
+        return RespikeError(f"there is no recipe file {name}", f"check the path, or take one by its name: {known}")
+    return RespikeError(f"there is no recipe {name!r}", suggest(name, names))
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -1,6 +1,7 @@
 """`respike energy`: from a name or a checkpoint to an account, and what it says of where its rates come from."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,10 +73,28 @@ def test_what_is_no_network_lists_the_names(call):
     assert "respike_r18" in answer.err
 
 
-def test_an_unknown_baseline_lists_the_names(call):
-    answer = call("energy", "respike_tiny", "--compare", "r4d")
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("respike_r81", "respike_r18"), ("demo16", "respike_tiny.demo16"), ("run/bets", "run/best")]
+)
+def test_a_mistyped_network_names_the_nearest(call, small_run: Path, tmp_path: Path, monkeypatch, typed, meant):
+    shutil.copytree(small_run, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert f"hint: did you mean '{meant}" in call("energy", typed).err
+
+
+def test_a_mistyped_run_names_the_nearest_wherever_a_checkpoint_is_asked_for(
+    call, small_run: Path, tmp_path: Path, monkeypatch
+):
+    shutil.copytree(small_run, tmp_path / "runs/mine")
+    monkeypatch.chdir(tmp_path)
+    for arguments in (("predict", "runs/mnie", "x.mp4"), ("score", "runs/mnie", "--data", "x")):
+        assert "hint: did you mean 'runs/mine'?" in call(*arguments).err
+
+
+def test_an_unknown_baseline_names_the_nearest_and_all(call):
+    answer = call("energy", "respike_tiny", "--compare", "r3d18")
     assert answer.code == 1
-    assert "r3d_18" in answer.err
+    assert "did you mean 'r3d_18'? choose from mc3_18, " in answer.err
 
 
 def test_settings_of_the_demo_video_are_refused_beside_shards(call, small_run: Path, small_shards: Path):

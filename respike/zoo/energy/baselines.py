@@ -8,6 +8,7 @@ import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
 from respike.errors import SettingError
+from respike.wording import suggest
 from respike.zoo.energy.account import MAC_JOULES
 from respike.zoo.nn.fusion import plain_attention
 
@@ -51,7 +52,7 @@ def estimate_baseline(name: str, *, num_frames: int, image_size: int) -> Baselin
     network does not take.
     """
     if name not in (names := list_baselines()):
-        raise SettingError(f"torchvision has no video network {name!r}", f"choose from {', '.join(names)}")
+        raise SettingError(f"torchvision has no video network {name!r}", suggest(name, names))
     counter = FlopCounterMode(display=False)
     with torch.device("meta"):
         network = torchvision.models.get_model(name, weights=None).eval()
