@@ -83,9 +83,12 @@ def make_account(
     """Open the network, find clips, measure, and count what it is compared with."""
     from respike.zoo.device import resolve_device
     from respike.zoo.energy import estimate_energy
+    from respike.zoo.nn.sizes import check_image_size
 
     if data is not None and (stride or clip_length):
         raise SettingError("--stride and --clip-length are of the demo video", "leave them out: --data has its own")
+    if image_size is not None:
+        check_image_size(image_size, image_size)
     place = resolve_device(device)
     opened = open_network(network, place, num_classes=_DEFAULT_CLASSES)
     size = image_size or (opened.spec.image_size if opened.spec else _DEFAULT_SIZES.get(network, _DEFAULT_SIZE))

@@ -32,7 +32,9 @@ Examples:
 @click.option("--clips", type=click.IntRange(min=1), default=64, show_default=True, help="Most clips of --data to run.")
 @click.option("--stride", type=click.IntRange(min=2), help="Frames a group, of the demo video.  [default: 4]")
 @click.option("--clip-length", type=click.IntRange(min=2), help="Frames a clip, of the demo video.  [default: 16]")
-@click.option("--image-size", type=click.IntRange(min=32), help="Pixels a side.  [default: the training's, else 224]")
+@click.option(
+    "--image-size", type=click.IntRange(min=32), help="Pixels, a multiple of 32.  [default: the training's, else 224]"
+)
 @click.option(
     "--compare",
     metavar="NAME...",

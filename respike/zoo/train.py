@@ -20,7 +20,7 @@ from respike.zoo.checkpoint_spec import CheckpointSpec
 from respike.zoo.device import measure_peak_memory
 from respike.zoo.firing import find_silent_layers
 from respike.zoo.history import EpochRecord
-from respike.zoo.nn.respike import ReSpike, check_image_size
+from respike.zoo.nn.respike import ReSpike
 from respike.zoo.run_folder import BEST_NAME, LAST_NAME, clear_state, read_finished
 from respike.zoo.snapshot import restore_snapshot
 from respike.zoo.snapshot_folder import read_snapshot
@@ -70,14 +70,13 @@ def fit(
     last save, or begins anew where there is none; a run that is done stays as it is. `should_stop` is asked between
     updates: once True, the training is saved and StoppedError raised. `model` is trained in place, on the device.
 
-    Raises SettingError for a device that is not there or a size that is no multiple of 32, RespikeError where `out`
-    holds a run already, where `train` is empty or where `validate` gives no `config.best_metric`, MismatchError where
-    the run to resume was begun otherwise, CheckpointError where every save of it is damaged, and DivergedError where
-    the loss stops being a number (the checkpoints of earlier epochs stay).
+    Raises SettingError for a device that is not there, RespikeError where `out` holds a run already, where `train`
+    is empty or where `validate` gives no `config.best_metric`, MismatchError where the run to resume was begun
+    otherwise, CheckpointError where every save of it is damaged, and DivergedError where the loss stops being a
+    number (the checkpoints of earlier epochs stay).
     """
     if len(train) == 0:
         raise RespikeError("there is no batch to train on", f"lower the batch size, now {config.batch_size}")
-    check_image_size(config.image_size, config.image_size)
     accelerator = make_accelerator(config)
     if resume and (finished := on_main_process(accelerator, lambda: _find_finished(out, config, data))):
         return _result(out, *finished)

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from respike.cropping import CROP_KINDS, CROP_SCALE, CROP_SIDES, CropKind
 from respike.errors import SettingError
 from respike.zoo.nn.lif_backend import LIF_BACKENDS, LIFBackend
+from respike.zoo.nn.sizes import SIZE_STEP, is_size, nearest_sizes
 
 Amp = Literal["no", "bf16", "fp16"]
 AMPS: tuple[Amp, ...] = get_args(Amp)
@@ -38,12 +39,12 @@ class TrainConfig:
     processes see the whole batch (CUDA alone), `lif_backend` says who computes the neurons: torch, triton or auto
     (`respike.zoo.nn.lif_backend`).
 
-    `image_size` is in pixels, `best_metric` the value of the validation, higher being better, that the best checkpoint
-    is kept by. `flip` and `crop` are the loader's augmentation: `resized` crops take from the smallest to the largest
-    share of the area in `crop_scale`, `multi-scale` ones have sides that are `crop_sides` of the short side, the
-    largest first. An evaluation looks at squares whose side is `eval_crop` (above 0, up to 1) of the short side.
-    `device` is auto, cpu, cuda or mps. A training saves where it stands after each epoch and every
-    `save_every_minutes` or `save_every_updates` (None: not for that reason).
+    `image_size` is in pixels, a multiple of 32, `best_metric` the value of the validation, higher being better,
+    that the best checkpoint is kept by. `flip` and `crop` are the loader's augmentation: `resized` crops take from
+    the smallest to the largest share of the area in `crop_scale`, `multi-scale` ones have sides that are
+    `crop_sides` of the short side, the largest first. An evaluation looks at squares whose side is `eval_crop`
+    (above 0, up to 1) of the short side. `device` is auto, cpu, cuda or mps. A training saves where it stands after
+    each epoch and every `save_every_minutes` or `save_every_updates` (None: not for that reason).
 
     The paper trains with `optimizer="momentum", learning_rate=1e-4, weight_decay=1e-4, warmup_share=0`, from a
     backbone with ImageNet weights, in mixed precision. Raises SettingError that names the field.
@@ -83,8 +84,10 @@ class TrainConfig:
     save_every_updates: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "image_size", "accumulation_steps"):
+        for name in ("epochs", "batch_size", "accumulation_steps"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1")
+        nearest = nearest_sizes(self.image_size)
+        self._require("image_size", is_size(self.image_size), f"a multiple of {SIZE_STEP}, such as {nearest}")
         self._require("freeze_backbone_epochs", self.freeze_backbone_epochs >= 0, "a whole number from 0")
         self._require("seed", 0 <= self.seed < 2**32, "a whole number from 0 to 4294967295")
         for name in ("learning_rate", "backbone_lr_scale"):

@@ -73,6 +73,12 @@ def test_what_is_no_network_lists_the_names(call):
     assert "respike_r18" in answer.err
 
 
+def test_a_size_that_the_network_cannot_take_is_told_before_anything_is_opened(call):
+    answer = call("energy", "nowhere", "--image-size", "65")
+    assert answer.code == 1
+    assert answer.err.splitlines()[1] == "hint: for 65 take 64 or 96"
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"), [("respike_r81", "respike_r18"), ("demo16", "respike_tiny.demo16"), ("run/bets", "run/best")]
 )

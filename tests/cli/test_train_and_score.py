@@ -170,7 +170,8 @@ def test_several_data_sets_are_an_error_that_lists_them(shell: Shell) -> None:
         ([*TRAIN, "--sync-batchnorm"], "CUDA"),
         ([*TRAIN, "--init", "nowhere"], "no checkpoint"),
         (["train", "--resume", "--out", RUN, "--recipe", "modern"], "begun with the recipe"),
-        ([*TRAIN, "--image-size", "40"], "32"),
+        # told though there is no data: a size needs none to be wrong
+        ([*TRAIN, "--image-size", "65", "--data", "nowhere"], "a multiple of 32, such as 64 or 96"),
         ([*TRAIN, "--out", RUN], "holds a run already"),
         ([*TRAIN, "--data", "nowhere"], "nowhere"),
         (["score", "nowhere"], "no checkpoint"),

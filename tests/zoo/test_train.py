@@ -197,12 +197,6 @@ def test_a_run_that_finished_no_epoch_gives_its_folder_back(tmp_path: Path) -> N
     assert _fit(tmp_path).best_epoch == 2
 
 
-def test_an_image_size_that_the_network_cannot_halve_is_refused_before_the_folder_is_made(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="40"):
-        _fit(tmp_path / "run", config=dataclasses.replace(CONFIG, image_size=40))
-    assert not (tmp_path / "run").exists()
-
-
 def test_an_empty_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RespikeError, match="no batch to train on"):
         _fit(tmp_path, source=Batches([]))

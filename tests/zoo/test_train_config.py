@@ -41,6 +41,12 @@ def test_a_value_out_of_range_is_refused_by_its_name(name: str, value: object) -
         TrainConfig(**{name: value})
 
 
+@pytest.mark.parametrize(("size", "nearest"), [(65, "64 or 96"), (31, "32"), (-5, "32")])
+def test_a_size_that_the_network_cannot_halve_names_the_nearest_that_it_can(size: int, nearest: str) -> None:
+    with pytest.raises(SettingError, match=f"image_size is {size} .give a multiple of 32, such as {nearest}.$"):
+        TrainConfig(image_size=size)
+
+
 def test_a_mistyped_optimizer_names_the_nearest_alone() -> None:
     with pytest.raises(SettingError, match="did you mean adamw") as caught:
         TrainConfig(optimizer="adamww")

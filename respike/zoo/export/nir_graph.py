@@ -24,7 +24,8 @@ from respike.errors import RespikeError
 from respike.files import write_atomically
 from respike.zoo.export.packages import require
 from respike.zoo.nn.lif import LIF
-from respike.zoo.nn.respike import ReSpike, check_image_size
+from respike.zoo.nn.respike import ReSpike
+from respike.zoo.nn.sizes import check_image_size
 from respike.zoo.nn.spiking_resnet import SpikingBlock
 
 # seconds a step: what snnTorch and SpikingJelly take unless told otherwise; NIR knows no steps, only time constants

@@ -6,12 +6,12 @@ from typing import Any, Literal, get_args
 from respike.errors import SettingError
 from respike.zoo.nn.backbone import STRIDES, BackboneSettings
 from respike.zoo.nn.fusion import FUSION_KINDS, FusionKind
+from respike.zoo.nn.sizes import SIZE_STEP
 from respike.zoo.nn.spiking_resnet import SpikingResNetSettings
 from respike.zoo.plain import from_plain, to_plain
 
 Branches = Literal["hybrid", "ann", "snn", "concat"]
 BRANCHES: tuple[Branches, ...] = get_args(Branches)
-SIZE_STEP = 32  # both branches halve an image five times
 
 
 @dataclass(frozen=True, kw_only=True)

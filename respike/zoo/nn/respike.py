@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from respike.color import COLORS, YCC_TO_RGB, Color
 from respike.errors import SettingError
 from respike.zoo.nn.backbone import BackboneWeights, create_backbone, key_maps
-from respike.zoo.nn.config import BRANCHES, SIZE_STEP, Branches, ModelConfig
+from respike.zoo.nn.config import BRANCHES, Branches, ModelConfig
 from respike.zoo.nn.fusion import Fusion
 from respike.zoo.nn.recompute import recompute
+from respike.zoo.nn.sizes import SIZE_STEP, check_image_size
 from respike.zoo.nn.spiking_resnet import SpikingResNet
 
 __all__ = ["BRANCHES", "SIZE_STEP", "Branches", "ModelConfig", "ReSpike"]
@@ -130,18 +131,6 @@ class ReSpike(nn.Module):
         if self.config.uses_residuals and residuals.shape[2] == 0:
             raise SettingError("the clips hold no residuals (a stride of 1)", "prepare them with a stride of 2 or more")
         check_image_size(*keys.shape[3:])
-
-
-def check_image_size(height: int, width: int) -> None:
-    """Raise SettingError that names the nearest two sizes, unless both sides are multiples of 32."""
-    for side in (height, width):
-        below = side // SIZE_STEP * SIZE_STEP
-        if side != below or side == 0:
-            nearest = f"{below} or {below + SIZE_STEP}" if below else f"{SIZE_STEP}"
-            raise SettingError(
-                f"images are {height}×{width} (height × width), allowed are multiples of {SIZE_STEP}",
-                f"for {side} take {nearest}",
-            )
 
 
 def _mix(planes: tuple[Tensor, ...], weights: tuple[float, ...]) -> Tensor:
