@@ -190,7 +190,8 @@ def _prepare(
 
 def _run_cell(request: AblateRequest, folder: AblationFolder, cell: "Cell", progress: "Progress") -> Mapping[str, Any]:
     """Train a cell, or go on with it, score it and count its energy; keep the result."""
-    from respike.cli.training import TrainRequest, run_training
+    from respike.cli.starting import TrainRequest
+    from respike.cli.training import run_training
 
     setting = cell.setting
     run, shards = folder.run(cell), folder.shards(setting)

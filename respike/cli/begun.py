@@ -7,8 +7,10 @@ from pathlib import Path
 from respike.cli.defaults import RUNS_ROOT
 from respike.errors import MismatchError, RespikeError
 from respike.files import canonical_json
+from respike.wording import agree, name_some
 from respike.zoo.recipe import Recipe, read_recipe
 
+BEST_NAME = "best.safetensors"
 RECIPE_NAME = "recipe.toml"
 REQUEST_NAME = "request.json"
 
@@ -60,6 +62,8 @@ def find_begun() -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise RespikeError(f"no run under {RUNS_ROOT}/ is to be resumed", "name the folder of one with --out")
+        done = [str(path.parent) for path in sorted(RUNS_ROOT.glob(f"*/{BEST_NAME}"))]
+        told = f"{name_some(done)} {agree(len(done), 'is', 'are')} complete; " if done else ""
+        raise RespikeError(f"no run under {RUNS_ROOT}/ is to be resumed", f"{told}name the folder of one with --out")
     names = ", ".join(path.name for path in found)
     raise RespikeError(f"{len(found)} runs can be resumed: {names}", f"choose one, as with --out {found[0]}")

@@ -14,7 +14,8 @@ from respike.zoo.nn.lif_backend import LIF_BACKENDS
 from respike.zoo.train_config import AMPS, SCHEDULES, TrainConfig
 
 if TYPE_CHECKING:
-    from respike.cli.training import TrainOutcome, TrainRequest
+    from respike.cli.starting import TrainRequest
+    from respike.cli.training import TrainOutcome
 
 _DEFAULT_IMAGE_SIZES = {"respike_tiny": 64}
 _SAVE_EVERY = re.compile(r"(\d+(?:\.\d+)?)(m|min|h)?")
@@ -135,6 +136,8 @@ def command(
         return
     if as_json:
         render.print_json(outcome.to_json())
+    elif outcome.was_done and not quiet:
+        _report_done(outcome, data)
     elif not quiet:
         _report(outcome, data)
 
@@ -160,7 +163,7 @@ def _make_request(
     is_resumed: bool,
 ) -> "TrainRequest":
     from respike.cli.begun import find_begun, read_begun
-    from respike.cli.training import TrainRequest
+    from respike.cli.starting import TrainRequest
     from respike.zoo.recipe import Recipe, parse_assignment, read_recipe
 
     assigned = map(parse_assignment, assignments)
@@ -217,5 +220,23 @@ def _report(outcome: "TrainOutcome", data: str | None) -> None:
     facts["time"] = f"{render.format_seconds(seconds)} in training, without validation"
     facts["out"] = f"{result.out}: {result.best.name}, {result.last.name}, history.jsonl, curves.png, tensorboard/"
     render.print_facts(facts)
-    where = "" if data is None else f" --data {shlex.quote(data)}"
-    render.print_line(f"next: respike score {shlex.quote(str(result.out))}{where}")
+    render.print_line(f"next: respike score {shlex.quote(str(result.out))}{_data_option(data)}")
+
+
+def _report_done(outcome: "TrainOutcome", data: str | None) -> None:
+    from respike.cli import render
+    from respike.cli.begun import RECIPE_NAME
+
+    result = outcome.result
+    best = result.history[result.best_epoch - 1]
+    top1 = f", top-1 {render.format_share(best.validation['top1'])} held out" if "top1" in best.validation else ""
+    out, recipe = shlex.quote(str(result.out)), shlex.quote(str(result.out / RECIPE_NAME))
+    render.print_line(
+        f"{result.out} is complete: best epoch {best.epoch} of {len(result.history)}{top1}, in {result.best}; next: "
+        f"`respike score {out}{_data_option(data)}`, or for more epochs, as a run of its own, "
+        f"`respike train --recipe {recipe} --init {out}{_data_option(data)}`"
+    )
+
+
+def _data_option(data: str | None) -> str:
+    return "" if data is None else f" --data {shlex.quote(data)}"

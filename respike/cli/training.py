@@ -1,63 +1,41 @@
 """Training run: from shards and a recipe to a run folder, as `respike train` makes it, on one process or many."""
 
 import contextlib
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from respike.cli.begun import Begun
-from respike.cli.defaults import choose_num_workers, choose_run_folder, find_data
+from respike.cli.defaults import choose_num_workers, choose_run_folder
 from respike.cli.loaders import make_train_loader, make_validation
 from respike.cli.ranks import (
     as_told,
     find_launch_problem,
-    num_processes,
     process_index,
     tells_plan_errors,
 )
+from respike.cli.starting import OpenedData, TrainRequest, open_data, start_from
 from respike.cli.stopping import ProcessError, StopSignals
-from respike.errors import DivergedError, MismatchError, RespikeError, StoppedError
+from respike.errors import DivergedError, RespikeError, StoppedError
 from respike.wording import counted
-from respike.zoo.recipe import Recipe
 from respike.zoo.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from respike.data import ShardDataset
     from respike.progress import Progress
-    from respike.zoo.ablation import FusionVariant
     from respike.zoo.history import EpochRecord
     from respike.zoo.nn.respike import ReSpike
     from respike.zoo.train import TrainResult
 
-_VALIDATION_SHARE = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainRequest:
-    """What was asked for; None is for a default that hangs on what lies on disk.
-
-    `fusion` is how the network fuses where it is not to do so in its own way.
-    """
-
-    data: str | None
-    recipe: Recipe
-    recipe_name: str | None
-    is_batch_size_given: bool
-    num_workers: int | None
-    out: Path | None
-    init: str | None
-    is_resumed: bool
-    fusion: "FusionVariant | None" = None
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOutcome:
-    """What there is to tell afterwards."""
+    """What there is to tell afterwards; `was_done` where the run was complete before, and nothing was trained."""
 
     result: "TrainResult"
     num_train_clips: int
     num_validation_clips: int
+    was_done: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as `respike train --json` prints it."""
@@ -97,10 +75,14 @@ class _Plan:
 def run_training(request: TrainRequest, progress: "Progress", *, force: bool = False) -> TrainOutcome | None:
     """Open the data, build the network, train it and draw the curves; None where another process tells what failed.
 
-    With `force` a network may start from one that has learned from videos that are to test on; that is warned of.
+    A run that is to be resumed and is done is left as it is. With `force` a network may start from one that has
+    learned from videos that are to test on; that is warned of.
     """
     try:
-        plan = _make_plan(request, progress, force=force)
+        opened = open_data(request, progress)
+        if (done := _find_done(request, opened)) is not None:
+            return done
+        plan = _make_plan(request, opened, progress, force=force)
     except RespikeError:
         if tells_plan_errors():
             raise
@@ -120,27 +102,36 @@ def run_training(request: TrainRequest, progress: "Progress", *, force: bool = F
             raise told from error
 
 
-def _make_plan(request: TrainRequest, progress: "Progress", *, force: bool) -> _Plan:
+def _find_done(request: TrainRequest, opened: OpenedData) -> TrainOutcome | None:
+    """The outcome of a run that is to be resumed and is done; None where there is something to do.
+
+    Raises MismatchError where it was made otherwise.
+    """
+    from respike.zoo.train import find_finished
+
+    if not request.is_resumed or request.out is None:
+        return None
+    result = find_finished(request.out, opened.recipe.training, opened.train_part.spec)
+    if result is None:
+        return None
+    num_train, num_held_out = len(opened.train_part), len(opened.held_out)
+    return TrainOutcome(result=result, num_train_clips=num_train, num_validation_clips=num_held_out, was_done=True)
+
+
+def _make_plan(request: TrainRequest, opened: OpenedData, progress: "Progress", *, force: bool) -> _Plan:
     import torch
 
-    from respike.data import open_shards
     from respike.zoo.ablation import OWN_VARIANT, create_variant
     from respike.zoo.device import resolve_device
 
-    data = find_data(request.data)
-    shards = open_shards(data)
-    train_part, held_out = open_shards(data, "train").hold_out(_VALIDATION_SHARE)
-    recipe = _fit_batch_size(request, len(train_part), progress)
-    classes = train_part.spec.classes
-    if len(classes) < 2:
-        raise RespikeError(f"the data has one class, {classes[0]}", "prepare videos of at least two classes")
-    if not len(held_out):
+    recipe = opened.recipe
+    if not len(opened.held_out):
         progress.warn("every class has a single source video: nothing is held out, and the best epoch is the last")
     device = resolve_device(recipe.training.device).type
     torch.manual_seed(recipe.training.seed)
     model = create_variant(
         recipe.network,
-        num_classes=len(classes),
+        num_classes=len(opened.train_part.spec.classes),
         branches=recipe.branches,
         options=recipe.given_options,
         fusion=request.fusion or OWN_VARIANT,
@@ -149,55 +140,17 @@ def _make_plan(request: TrainRequest, progress: "Progress", *, force: bool) -> _
     )
     seen_videos: tuple[str, ...] = ()
     if request.init is not None:
-        seen_videos = _start_from(request.init, model, shards, held_out, progress, force=force)
+        seen_videos = start_from(request.init, model, opened, progress, force=force)
     return _Plan(
-        begun=Begun(recipe=recipe, recipe_name=request.recipe_name, data=data, init=request.init),
-        train_part=train_part,
-        held_out=held_out,
+        begun=Begun(recipe=recipe, recipe_name=request.recipe_name, data=opened.name, init=request.init),
+        train_part=opened.train_part,
+        held_out=opened.held_out,
         model=model,
         num_workers=choose_num_workers(request.num_workers, device),
         out=request.out,
         is_resumed=request.is_resumed,
         seen_videos=seen_videos,
     )
-
-
-def _fit_batch_size(request: TrainRequest, num_clips: int, progress: "Progress") -> Recipe:
-    """Bring the default batch size, never one that was asked for, down to what there is."""
-    recipe, size = request.recipe, request.recipe.training.batch_size
-    most = max(1, num_clips // num_processes())
-    if request.is_batch_size_given or most >= size:
-        return recipe
-    progress.say(f"batch size {most} instead of {size}: there are no more clips")
-    return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, batch_size=most))
-
-
-def _start_from(
-    init: str,
-    model: "ReSpike",
-    shards: "ShardDataset",
-    held_out: "ShardDataset",
-    progress: "Progress",
-    *,
-    force: bool,
-) -> tuple[str, ...]:
-    """Load what fits of a trained network; return hashes of the videos it has learned from, which stay learned."""
-    from respike.zoo.checkpoint import load_checkpoint
-    from respike.zoo.transfer import find_overlap, transfer_weights
-
-    source, spec = load_checkpoint(init, progress=progress)
-    tested = {row.video for row in shards.clips if row.subset == shards.spec.evaluation_subset}
-    if known := find_overlap(spec, tested):
-        problem = f"{init} has learned from {len(known)} of the {counted(len(tested), 'video')} to test on"
-        if not force:
-            hint = "choose another split or another checkpoint, or go on with --force"
-            raise MismatchError(f"{problem}, the first {known[0]}", hint)
-        progress.warn(f"{problem}: scores on them will mislead")
-    if known := find_overlap(spec, {row.video for row in held_out.clips}):
-        progress.warn(f"{init} has learned from {len(known)} of the videos held out: validation will look too good")
-    transfer = transfer_weights(source, spec.data.classes, model, shards.spec.classes)
-    progress.say(f"from {init}: {transfer}")
-    return spec.train_videos
 
 
 def _train(plan: _Plan, signals: StopSignals, progress: "Progress") -> TrainOutcome:

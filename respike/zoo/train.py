@@ -29,7 +29,7 @@ from respike.zoo.train_epoch import Totals, train_epoch
 from respike.zoo.train_run import TrainRun, Validate, explained_loss, on_main_process, open_run_folder
 from respike.zoo.train_state import TrainState, make_accelerator, make_state
 
-__all__ = ["TrainResult", "Validate", "fit"]
+__all__ = ["TrainResult", "Validate", "find_finished", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +78,8 @@ def fit(
     if len(train) == 0:
         raise RespikeError("there is no batch to train on", f"lower the batch size, now {config.batch_size}")
     accelerator = make_accelerator(config)
-    if resume and (finished := on_main_process(accelerator, lambda: _find_finished(out, config, data))):
-        return _result(out, *finished)
+    if resume and (finished := on_main_process(accelerator, lambda: find_finished(out, config, data))):
+        return finished
     with open_run_folder(accelerator, out, resume=resume) as folder:
         run = TrainRun(
             train=train,
@@ -98,11 +98,17 @@ def fit(
     return _result(out, state.best_epoch, state.history)
 
 
-def _find_finished(out: Path, config: TrainConfig, data: DataSpec) -> tuple[int, tuple[EpochRecord, ...]] | None:
-    if finished := read_finished(out, config, data):
-        # it may have been killed while it cleared up
-        clear_state(out)
-    return finished
+def find_finished(out: Path, config: TrainConfig, data: DataSpec) -> TrainResult | None:
+    """Return what the run in `out` left where it is done, None where it is not.
+
+    Raises MismatchError where it was made with other settings or on other data.
+    """
+    finished = read_finished(out, config, data)
+    if finished is None:
+        return None
+    # it may have been killed while it cleared up
+    clear_state(out)
+    return _result(out, *finished)
 
 
 def _result(out: Path, best_epoch: int, history: Iterable[EpochRecord]) -> TrainResult:

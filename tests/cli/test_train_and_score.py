@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from respike.data import make_loader, open_shards
 from respike.data.prepare import prepare
 from respike.data.settings import PrepareSettings
 from respike.zoo.checkpoint import load_checkpoint
+from respike.zoo.history import read_history
 from respike.zoo.recipe import read_recipe
 from respike.zoo.scoring import score
 from respike.zoo.seen import find_seen
@@ -296,6 +298,28 @@ def test_resume_finds_the_only_run_that_is_not_done(shell: Shell) -> None:
     answer = shell("train", "--resume")
     assert (answer.code, answer.out) == (1, "")
     assert "no run under runs/" in answer.err
+    assert f"hint: {RUN} is complete; name the folder of one" in answer.err
+
+
+def test_resume_of_a_run_that_is_done_says_so_in_a_line_does_nothing_and_how_to_go_on(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in Path(RUN).rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        # no network is made for it
+        patch.setattr("respike.zoo.ablation.create_variant", None)
+        answer = shell("train", "--resume", "--out", RUN)
+        assert shell("train", "--resume", "--out", RUN, "--quiet") == Answer(0, "", "")
+    assert (answer.code, answer.err) == (0, "")
+    (line,) = answer.out.splitlines()
+    top1 = read_history(Path(RUN))[0].validation["top1"]
+    assert line.startswith(
+        f"{RUN} is complete: best epoch 1 of 1, top-1 {top1:.1%} held out, in {RUN}/best.safetensors; next: "
+    )
+    assert {path: path.read_bytes() for path in Path(RUN).rglob("*") if path.is_file()} == before
+    for command in re.findall("`respike ([^`]+)`", line):
+        assert shell(*command.split()).code == 0
+    assert load_checkpoint(Path(f"{RUN}-2"))[1].epoch == 1
 
 
 def test_resume_of_a_run_that_is_done_says_its_result_again(shell: Shell) -> None:

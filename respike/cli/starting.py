@@ -1,0 +1,99 @@
+"""Starting: what a training begins with: its data, opened and looked at, and another network's weights."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from respike.cli.defaults import find_data
+from respike.cli.ranks import num_processes
+from respike.errors import MismatchError, RespikeError
+from respike.wording import counted
+from respike.zoo.recipe import Recipe
+
+if TYPE_CHECKING:
+    from respike.data import ShardDataset
+    from respike.progress import Progress
+    from respike.zoo.ablation import FusionVariant
+    from respike.zoo.nn.respike import ReSpike
+
+_VALIDATION_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What was asked for; None is for a default that hangs on what lies on disk.
+
+    `fusion` is how the network fuses where it is not to do so in its own way.
+    """
+
+    data: str | None
+    recipe: Recipe
+    recipe_name: str | None
+    is_batch_size_given: bool
+    num_workers: int | None
+    out: Path | None
+    init: str | None
+    is_resumed: bool
+    fusion: "FusionVariant | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedData:
+    """Shards, their clips to train on and those held out, and the recipe as it goes with as many clips."""
+
+    name: str
+    shards: "ShardDataset"
+    train_part: "ShardDataset"
+    held_out: "ShardDataset"
+    recipe: Recipe
+
+
+def open_data(request: TrainRequest, progress: "Progress") -> OpenedData:
+    """Find and open the data. Raises RespikeError where there is none, several, or nothing to learn from it."""
+    from respike.data import open_shards
+
+    name = find_data(request.data)
+    shards = open_shards(name)
+    train_part, held_out = open_shards(name, "train").hold_out(_VALIDATION_SHARE)
+    classes = train_part.spec.classes
+    if len(classes) < 2:
+        raise RespikeError(f"the data has one class, {classes[0]}", "prepare videos of at least two classes")
+    recipe = _fit_batch_size(request, len(train_part), progress)
+    return OpenedData(name=name, shards=shards, train_part=train_part, held_out=held_out, recipe=recipe)
+
+
+def _fit_batch_size(request: TrainRequest, num_clips: int, progress: "Progress") -> Recipe:
+    """Bring the default batch size, never one that was asked for, down to what there is."""
+    recipe, size = request.recipe, request.recipe.training.batch_size
+    most = max(1, num_clips // num_processes())
+    if request.is_batch_size_given or most >= size:
+        return recipe
+    progress.say(f"batch size {most} instead of {size}: there are no more clips")
+    return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, batch_size=most))
+
+
+def start_from(
+    init: str, model: "ReSpike", opened: OpenedData, progress: "Progress", *, force: bool
+) -> tuple[str, ...]:
+    """Load what fits of a trained network; return hashes of the videos it has learned from, which stay learned.
+
+    Raises MismatchError where some of them are to test on, unless `force` makes that a warning.
+    """
+    from respike.zoo.checkpoint import load_checkpoint
+    from respike.zoo.transfer import find_overlap, transfer_weights
+
+    source, spec = load_checkpoint(init, progress=progress)
+    shards = opened.shards
+    tested = {row.video for row in shards.clips if row.subset == shards.spec.evaluation_subset}
+    if known := find_overlap(spec, tested):
+        problem = f"{init} has learned from {len(known)} of the {counted(len(tested), 'video')} to test on"
+        if not force:
+            hint = "choose another split or another checkpoint, or go on with --force"
+            raise MismatchError(f"{problem}, the first {known[0]}", hint)
+        progress.warn(f"{problem}: scores on them will mislead")
+    if known := find_overlap(spec, {row.video for row in opened.held_out.clips}):
+        progress.warn(f"{init} has learned from {len(known)} of the videos held out: validation will look too good")
+    transfer = transfer_weights(source, spec.data.classes, model, shards.spec.classes)
+    progress.say(f"from {init}: {transfer}")
+    return spec.train_videos
