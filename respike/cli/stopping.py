@@ -1,7 +1,10 @@
-"""Stopping: SIGTERM or Ctrl-C asks a training to save and stop; a second one ends it at once."""
+"""Stopping: SIGTERM or Ctrl-C asks a training to save and stop, which is told; a second one ends it at once."""
 
+import contextlib
+import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +16,17 @@ if TYPE_CHECKING:
 # a shell's codes for what a signal has ended
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+# no signal has this number
+_END = 0
 
 
 class StopSignals:
-    """While its block runs, the first signal only makes `is_asked` true."""
+    """While its block runs, the first signal only makes `is_asked` true; `tell` gets a line on that at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._ear: _Ear | None = None
         self._received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -28,12 +36,16 @@ class StopSignals:
                 self._before[number] = signal.signal(number, self._receive)
             except ValueError:  # not in the main thread: whoever embeds us keeps its own handlers
                 break
+        if self._before:
+            self._ear = _Ear(self._announce)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
+        if self._ear is not None:
+            self._ear.close()
 
     def is_asked(self) -> bool:
         """Whether a signal has come."""
@@ -57,12 +69,54 @@ class StopSignals:
         self._received = signal.Signals(number)
         # the next one is not to be waited out
         self._restore()
+        if self._ear is not None and self._ear.num_heard > 1:
+            # it came before this one was handled, and Python makes one of the two
+            signal.raise_signal(number)
+
+    def _announce(self, number: signal.Signals) -> None:
+        self._tell(
+            f"{_WORDS[number]}: stopping after this batch, once all is saved; "
+            f"{_NAMES[number]} again stops at once, without saving"
+        )
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
             # None: a handler that was not set from Python and cannot be set back from it
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
+
+
+class _Ear:
+    """Hears signals as they come, in a thread: Python's handlers wait until torch is back from what it computes.
+
+    The backward pass of a large batch is one such call, and takes a minute on a CPU. `tell` gets the first signal.
+    """
+
+    def __init__(self, tell: Callable[[signal.Signals], None]) -> None:
+        self.num_heard = 0
+        self._tell = tell
+        self._out, self._in = os.pipe()
+        os.set_blocking(self._in, False)
+        self._before = signal.set_wakeup_fd(self._in, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Hear no more."""
+        signal.set_wakeup_fd(self._before)
+        os.write(self._in, bytes([_END]))
+        self._thread.join()
+        os.close(self._in)
+        os.close(self._out)
+
+    def _listen(self) -> None:
+        while (number := os.read(self._out, 1)[0]) != _END:
+            if number in CODES:
+                self.num_heard += 1
+                if self.num_heard == 1:
+                    # whoever read it may have gone
+                    with contextlib.suppress(OSError):
+                        self._tell(signal.Signals(number))
 
 
 class _Watched:

@@ -89,7 +89,7 @@ def run_training(request: TrainRequest, progress: "Progress", *, force: bool = F
         return None
     if problem := find_launch_problem():
         progress.warn(problem)
-    with StopSignals() as signals:
+    with StopSignals(progress.warn) as signals:
         try:
             return _train(plan, signals, progress)
         except StoppedError as error:

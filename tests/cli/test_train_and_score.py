@@ -278,7 +278,8 @@ def test_sigterm_saves_and_says_how_to_go_on(shell: Shell) -> None:
     assert time.monotonic() - started < 30
     said = (shell.folder / "err-0").read_text()
     assert process.exitcode == 143, said
-    assert "terminated: training stopped in epoch" in said
+    assert "warning: terminated: stopping after this batch" in said
+    assert "error: terminated: training stopped in epoch" in said
     assert "respike train --resume --out cut" in said
     listed = shell("runs", "--root", "cut")
     assert listed.code == 0
