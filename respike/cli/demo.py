@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from respike.cli.outputs import OutputFolder
+from respike.cli.stopping import StopRemark
 from respike.wording import counted
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ Examples:
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that make and prepare videos.  [default: cores]")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+@click.make_pass_decorator(StopRemark, ensure=True)
 def command(
+    remark: StopRemark,
     out: Path,
     ablate: bool,
     epochs: int | None,
@@ -80,6 +83,7 @@ def command(
         settings = dataclasses.replace(settings, train_videos=videos, test_videos=max(1, videos // 2))
     train, test = _make_data(out, settings, workers, progress)
     config = demo_training(seed) if epochs is None else demo_training(seed, epochs=epochs)
+    remark.text = "; training begins anew"
     kinds: tuple[Branches, ...] = ("hybrid", *(ABLATION if ablate else ()))
     results = [_train_and_score(kind, train, test, config, out, progress) for kind in kinds]
     seconds = time.perf_counter() - started
@@ -148,22 +152,20 @@ def _train_and_score(
     from respike.zoo.scoring import score
     from respike.zoo.train import fit
 
-    num_classes = len(train.spec.classes)
     torch.manual_seed(config.seed)
-    model = create_model(MODEL, num_classes=num_classes, branches=branches)
+    model = create_model(MODEL, num_classes=len(train.spec.classes), branches=branches)
     run = out / "runs" / branches
     # a demo is made anew each time; only its videos and shards are kept
     shutil.rmtree(run, ignore_errors=True)
     # a demo cut down to a few videos may have less than a batch
     config = dataclasses.replace(config, batch_size=min(config.batch_size, len(train)))
     loader = make_train_loader(train, config, num_workers=0)
-    title, epochs = _BRANCH_TITLES[branches], counted(config.epochs, "epoch")
-    progress.say(f"{title}: {counted(len(train), 'clip')} to train on, {epochs}")
+    clips, epochs = counted(len(train), "clip"), counted(config.epochs, "epoch")
+    progress.say(f"{_BRANCH_TITLES[branches]}: {clips} to train on, {epochs}")
     result = fit(model, loader, config, out=run, data=train.spec, progress=progress)
     held_out = make_loader(test, batch_size=32, training=False, image_size=config.image_size)
-    scores = score(
-        model, held_out, num_classes=num_classes, fingerprint=test.spec.fingerprint, forced=False, progress=progress
-    )
+    fingerprint, num_classes = test.spec.fingerprint, model.config.num_classes
+    scores = score(model, held_out, num_classes=num_classes, fingerprint=fingerprint, forced=False, progress=progress)
     return DemoResult(
         branches=branches,
         scores=scores,

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 import respike
+from respike.cli.stopping import StopRemark
 from respike.errors import RespikeError
 
 # name → what `respike --help` says of it, so that help need not load the commands
@@ -41,7 +42,7 @@ COMMANDS = {
 _AFTER_STOP = {
     "prepare": ": finished shards are kept, run the same command to go on",
     "train": ": what was saved before is kept, `respike train --resume` goes on from it",
-    "demo": ": finished videos and shards are kept, run the same command to go on; training begins anew",
+    "demo": ": finished videos and shards are kept, run the same command to go on",
     "ablate": ": finished cells are kept, run the same command to go on",
     "download": ": what was received is kept, run the same command to go on",
 }
@@ -110,22 +111,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in given
+    remark = StopRemark()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # a terminal that lacks θ, or a file name that is no text, must not end an hour's work
             stream.reconfigure(errors="backslashreplace")
     try:
         with _stopped_by_sigterm():
-            code = cli.main(args=given, prog_name="respike", standalone_mode=False)
+            code = cli.main(args=given, prog_name="respike", standalone_mode=False, obj=remark)
             sys.stdout.flush()
     except RespikeError as error:
         _fail(error.problem, error.hint, getattr(error, "code", FAILED), as_json)
     except click.ClickException as error:
         _refuse(error, as_json)
     except (KeyboardInterrupt, click.Abort):
-        _fail(_stopped("interrupted", given), "", INTERRUPTED, as_json)
+        _fail(_stopped("interrupted", given) + remark.text, "", INTERRUPTED, as_json)
     except _Terminated:
-        _fail(_stopped("terminated", given), "", TERMINATED, as_json)
+        _fail(_stopped("terminated", given) + remark.text, "", TERMINATED, as_json)
     except BrokenPipeError:
         _close_stdout()
         sys.exit(READER_GONE)
