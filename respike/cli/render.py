@@ -9,13 +9,14 @@ from functools import partial
 from typing import TextIO
 
 from rich.cells import cell_len
-from rich.console import Console, JustifyMethod, RenderableType
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.progress import Task as RichTask
 from rich.table import Table
 from rich.text import Text
 
+from respike.cli.folding import GAP, LEAST_WORDS, fold, lay_out
 from respike.cli.lines import (
     Lines,
     Warnings,
@@ -46,8 +47,6 @@ __all__ = [
 _UNFOLDED_WIDTH = 10_000
 # below this many columns a bar keeps its count and its time left
 _LEAST_WIDTH_FOR_RATE = 60
-# what a column of words is folded to at most, so that names stay readable
-_LEAST_WORDS = 12
 # more lines would leave no room for anything else
 _MOST_WORKERS = 8
 
@@ -72,13 +71,8 @@ def print_json(value: object) -> None:
 
 
 def print_facts(facts: Mapping[str, object], title: str = "") -> None:
-    """Print names and values in two columns."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in facts.items():
-        table.add_row(_text(name), _text(value))
-    _print(table, title)
+    """Print names and values in two columns; a value folds between words."""
+    _print_pairs([(plain(name), plain(str(value))) for name, value in facts.items()], title)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
@@ -87,27 +81,24 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     Words may fold, numbers must not: where the terminal is too narrow for these, each row is told as facts.
     """
     cells = [[plain(str(cell)) for cell in row] for row in rows]
-    table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
-    needed = 0
-    for number, column in enumerate(columns):
-        are_numbers = number > 0 and all(row[number][:1].isdigit() or row[number] in ("", "–") for row in cells)
-        justify: JustifyMethod = "right" if are_numbers else "left"
-        table.add_column(_text(column), justify=justify, overflow="fold", no_wrap=are_numbers)
-        widest = max(cell_len(text) for text in (column, *(row[number] for row in cells)))
-        needed += table.padding[1] + (widest if are_numbers else min(widest, _LEAST_WORDS))
-    if needed > _console(sys.stdout).width:
+    layout = lay_out(columns, cells, _console(sys.stdout).width, cell_len)
+    if layout is None:
         for number, row in enumerate(cells):
-            print_facts(dict(zip(columns, row, strict=True)), title=title if number == 0 else "")
+            _print_pairs(list(zip(columns, row, strict=True)), title if number == 0 else "")
             sys.stdout.write("\n" if number < len(cells) - 1 else "")
         return
+    table = Table(header_style="bold", box=None, padding=(0, GAP, 0, 0))
+    for heading, column in zip(columns, layout, strict=True):
+        table.add_column(_folded(heading, column.width), justify=column.justify, width=column.width, no_wrap=True)
     for row in cells:
-        table.add_row(*map(_text, row))
+        table.add_row(*(_folded(cell, column.width) for cell, column in zip(row, layout, strict=True)))
     _print(table, title)
 
 
-def print_line(text: str) -> None:
-    """Print one line as it is, however long."""
-    _console(sys.stdout).print(_text(text), soft_wrap=True)
+def print_line(text: str, *, folds: bool = False) -> None:
+    """Print one line as it is, however long; what nobody copies may fold between words on a terminal."""
+    console = _console(sys.stdout)
+    console.print(_folded(plain(text), console.width if folds else _UNFOLDED_WIDTH), soft_wrap=True)
 
 
 def print_error(problem: str, hint: str = "", *, as_json: bool = False) -> None:
@@ -127,8 +118,19 @@ def _console(file: TextIO) -> Console:
     return Console(file=file, width=width, highlight=False, markup=False, emoji=False)
 
 
-def _text(value: object) -> Text:
-    return Text(plain(str(value)))
+def _folded(text: str, width: int) -> Text:
+    return Text(fold(text, width, cell_len))
+
+
+def _print_pairs(pairs: Sequence[tuple[str, str]], title: str) -> None:
+    names = max((cell_len(name) for name, _ in pairs), default=0)
+    values = max(LEAST_WORDS, _console(sys.stdout).width - names - 2 * GAP)
+    table = Table(show_header=False, box=None, padding=(0, GAP, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(Text(name), _folded(value, values))
+    _print(table, title)
 
 
 def _print(table: Table, title: str) -> None:

@@ -1,5 +1,7 @@
 """What the tests of commands share: calling the program in this process, and shards to call it on."""
 
+import io
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,30 @@ class Answer:
     code: int
     out: str
     err: str
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Make stderr and stdout one terminal of some width."""
+
+    def make(columns: int, **environment: str) -> Terminal:
+        for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in ({"TERM": "xterm", "COLUMNS": str(columns), "LINES": "30"} | environment).items():
+            monkeypatch.setenv(name, value)
+        screen = Terminal()
+        monkeypatch.setattr(sys, "stderr", screen)
+        monkeypatch.setattr(sys, "stdout", screen)
+        return screen
+
+    return make
 
 
 @pytest.fixture

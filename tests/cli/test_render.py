@@ -1,35 +1,9 @@
-import io
 import json
-import sys
 import time
 
 import pytest
 from respike.cli import render
 from respike.progress import SILENCE
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.fixture
-def terminal(monkeypatch):
-    """Make stderr and stdout one terminal of some width."""
-
-    def make(columns: int, **environment: str) -> Terminal:
-        for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in ({"TERM": "xterm", "COLUMNS": str(columns), "LINES": "30"} | environment).items():
-            monkeypatch.setenv(name, value)
-        screen = Terminal()
-        monkeypatch.setattr(sys, "stderr", screen)
-        monkeypatch.setattr(sys, "stdout", screen)
-        return screen
-
-    return make
 
 
 def work(progress) -> None:
@@ -150,6 +124,35 @@ def test_numbers_are_whole_however_narrow_the_terminal(terminal, columns):
     assert all(f"12345.{n}{m}" in said for n in range(2) for m in range(6))
     assert max(map(len, said.splitlines())) <= columns
     assert said.count("number 5") == (1 if columns == 120 else 2)
+
+
+def test_folding_breaks_no_word_and_no_number(terminal):
+    screen = terminal(60, NO_COLOR="1", TERM="dumb")
+    name, numbers = "snn.stages.0.blocks.0.shortcut.convolution", ("1,234.5 MMAC", "12,345.6 k", "1,234.56 mJ")
+    render.print_table(("layer", "MACs", "accumulates", "energy"), [(name, *numbers)])
+    render.print_facts({"program": "/usr/lib/python3/site-packages/imageio/binaries/ffmpeg-linux-9.0.2 of today"})
+    said = screen.getvalue()
+    assert max(map(len, said.splitlines())) <= 60
+    assert all(number in said for number in (*numbers, "9.0.2", "imageio/", "packages/"))
+    first = [line.partition("  ")[0] for line in said.splitlines()[1:4]]
+    assert "".join(first) == name
+    assert all(part.endswith(".") for part in first[:-1])
+
+
+def test_columns_of_one_name_are_all_told_where_a_row_is_told_as_facts(terminal):
+    screen = terminal(30, NO_COLOR="1", TERM="dumb")
+    render.print_table(("", "", "what"), [("first", "second", "abcdefghijklmnopqrstuvwxyz")])
+    assert all(word in screen.getvalue() for word in ("first", "second"))
+
+
+def test_a_line_may_fold_between_words_and_does_not_where_it_may_be_copied(terminal):
+    screen = terminal(40, NO_COLOR="1", TERM="dumb")
+    words = "whatever the rates, a clip takes from 343.12 µJ to 422.35 µJ"
+    render.print_line(words, folds=True)
+    assert max(map(len, screen.getvalue().splitlines())) <= 40
+    assert screen.getvalue().split() == words.split()
+    render.print_line(words)
+    assert words in screen.getvalue().splitlines()
 
 
 def test_json_survives_names_that_are_no_text(capsys):
