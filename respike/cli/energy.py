@@ -2,14 +2,17 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from respike.cli.accounting import Account, make_account
 from respike.cli.outputs import OutputFile
 from respike.cli.spreading import spreading_command
-from respike.wording import agree
+from respike.wording import agree, counted
+
+if TYPE_CHECKING:
+    from respike.zoo.energy import EnergyReport
 
 
 def _names_network(word: str) -> bool:
@@ -43,9 +46,10 @@ Examples:
     help="torchvision's video networks, or none.  [default: its 3D ResNets]",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option("--layers", is_flag=True, help="Print a row for each layer as well, as --json always does.")
 @click.option("--png", type=OutputFile(), metavar="FILE", help="Draw the comparison.")
 @click.option("--json", "as_json", is_flag=True, help="Print the account as JSON: counts of one clip, joules.")
-def command(network: str, png: Path | None, as_json: bool, **options: Any) -> None:
+def command(network: str, png: Path | None, layers: bool, as_json: bool, **options: Any) -> None:
     """Count what MODEL_OR_CHECKPOINT computes for one clip, and its energy in 45 nm CMOS.
 
     A multiply-accumulate takes 4.6 pJ, an accumulate 0.9 pJ. Convolutions that see spikes accumulate where one
@@ -62,20 +66,65 @@ def command(network: str, png: Path | None, as_json: bool, **options: Any) -> No
     if as_json:
         render.print_json(account.to_json())
         return
-    _print(account)
+    _print(account, layers=layers)
     if png is not None:
         render.print_line(f"wrote {png}")
 
 
-def _print(account: Account) -> None:
+def _print(account: Account, *, layers: bool) -> None:
     from respike.cli import render
     from respike.zoo.energy import MAC_JOULES
 
     report = account.report
     render.print_line(
         f"{account.title}: one clip of {account.num_frames} frames at {account.image_size}², {account.num_keys} of "
-        f"them {agree(account.num_keys, 'a key frame', 'key frames')}; firing rates of {account.clips}"
+        f"them {agree(account.num_keys, 'a key frame', 'key frames')}; firing rates of {account.clips}",
+        folds=True,
     )
+    render.print_table(("part", "MACs", "accumulates", "energy"), _parts(report))
+    if not layers:
+        render.print_line(f"{counted(len(report.layers), 'layer')}; --layers prints a row for each")
+    if report.stem_event_density is not None:
+        render.print_line(
+            f"the stem is counted dense; by its events ({render.format_share(report.stem_event_density)} of its input) "
+            f"the clip takes {format_joules(report.sparse_stem_joules)}",
+            folds=True,
+        )
+        render.print_line(
+            f"not counted: {format_count(report.neuron_updates)} neuron updates, "
+            f"{format_joules(report.neuron_joules)} at a MAC each; memory",
+            folds=True,
+        )
+    render.print_table(
+        ("network, the same clip", "MACs", "accumulates", "energy", "ratio"),
+        [(name, *_operations(*figures), f"{figures[2] / report.joules:.2f}×") for name, *figures in account.rows()],
+    )
+    for remark in account.remarks:
+        render.print_line(remark, folds=True)
+    if account.remarks and report.acs:
+        render.print_line(
+            f"whatever the rates, a clip takes from {format_joules(report.macs * MAC_JOULES)} (no neuron fires) to "
+            f"{format_joules(report.most_joules)} (all fire at each step)",
+            folds=True,
+        )
+    if layers:
+        _print_layers(report)
+
+
+def _parts(report: "EnergyReport") -> list[tuple[str, ...]]:
+    """A row a branch, below it its stages, at the end all together."""
+    rows = []
+    totals = report.by_branch()
+    for branch, parts in report.by_part().items():
+        rows.append((branch, *_operations(*totals[branch])))
+        if len(parts) > 1:
+            rows += [(f"  {name}", *_operations(*figures)) for name, figures in parts.items()]
+    return [*rows, ("all", *_operations(report.macs, report.acs, report.joules))]
+
+
+def _print_layers(report: "EnergyReport") -> None:
+    from respike.cli import render
+
     render.print_table(
         ("layer", "input rate", "MACs", "accumulates", "energy"),
         [
@@ -87,31 +136,6 @@ def _print(account: Account) -> None:
             for layer in report.layers
         ],
     )
-    render.print_table(
-        ("branch", "MACs", "accumulates", "energy"),
-        [(name, *_operations(*figures)) for name, figures in report.by_branch().items()]
-        + [("all", *_operations(report.macs, report.acs, report.joules))],
-    )
-    if report.stem_event_density is not None:
-        render.print_line(
-            f"the stem is counted dense; by its events ({render.format_share(report.stem_event_density)} of its input) "
-            f"the clip takes {format_joules(report.sparse_stem_joules)}"
-        )
-        render.print_line(
-            f"not counted: {format_count(report.neuron_updates)} neuron updates, "
-            f"{format_joules(report.neuron_joules)} at a MAC each; memory"
-        )
-    render.print_table(
-        ("network, the same clip", "MACs", "accumulates", "energy", "ratio"),
-        [(name, *_operations(*figures), f"{figures[2] / report.joules:.2f}×") for name, *figures in account.rows()],
-    )
-    for remark in account.remarks:
-        render.print_line(remark)
-    if account.remarks and report.acs:
-        render.print_line(
-            f"whatever the rates, a clip takes from {format_joules(report.macs * MAC_JOULES)} (no neuron fires) to "
-            f"{format_joules(report.most_joules)} (all fire at each step)"
-        )
 
 
 def _operations(macs: float, acs: float, joules: float) -> tuple[str, str, str]:

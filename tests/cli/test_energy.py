@@ -41,8 +41,23 @@ def test_a_bare_name_says_that_weights_are_from_chance_and_rates_of_a_demo_video
     assert answer.code == 0
     assert "weights are from chance" in answer.out
     assert "demo video" in answer.out
-    assert "snn.stem.conv" in answer.out
     assert "whatever the rates, a clip takes from" in answer.out
+
+
+def test_totals_come_first_and_single_layers_where_they_are_asked_for(call):
+    asked = ("energy", "respike_tiny", "--compare", "none")
+    parts, with_layers, told = (call(*asked, *more).out for more in ((), ("--layers",), ("--json",)))
+    layers = [layer["name"] for layer in json.loads(told)["report"]["layers"]]
+    first = [line.split()[0] for line in parts.splitlines()[1:]]
+    assert first[:2] == ["part", "ANN"]
+    assert first[2:7] == ["ann.conv1", "ann.layer1", "ann.layer2", "ann.layer3", "ann.layer4"]
+    assert first[7:13] == ["SNN", "snn.stem", *(f"snn.stages.{stage}" for stage in range(4))]
+    assert first[13:18] == ["fusion", "fusions.2", "fusions.3", "head", "all"]
+    assert f"{len(layers)} layers; --layers prints a row for each" in parts
+    assert not set(layers) - {"head"} & set(first)
+    # the same summary, and after it the layers
+    rest = with_layers.splitlines()[-len(layers) :]
+    assert [line.split()[0] for line in rest] == layers
 
 
 def test_the_demo_video_is_cut_as_asked(call):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from respike.errors import RespikeError, SettingError
 from respike.sample import Batch
-from respike.zoo.energy import AC_JOULES, MAC_JOULES, estimate_baseline, estimate_energy
+from respike.zoo.energy import AC_JOULES, MAC_JOULES, EnergyReport, LayerEnergy, estimate_baseline, estimate_energy
 from respike.zoo.models import create_model
 from respike.zoo.nn.fusion import plain_attention
 from torch import nn
@@ -40,6 +40,29 @@ class TwoLayers(nn.Module):
         spikes = torch.zeros_like(real)
         spikes[..., ::4] = 1  # a quarter of the columns
         return self.snn["conv"](spikes)
+
+
+def test_the_stages_of_a_branch_make_up_its_total() -> None:
+    names = (
+        "snn.stem.conv",
+        "snn.stages.1.blocks.0.conv1",
+        "snn.stages.1.blocks.1.conv1",
+        "snn.stages.2.norm",
+        "snn.head",
+    )
+    layers = tuple(
+        LayerEnergy(name=name, branch="SNN", macs=10.0**place, acs=0.0, input_rate=None)
+        for place, name in enumerate(names)
+    )
+    report = EnergyReport(layers=layers, stem_event_density=None)
+    (parts,) = report.by_part().values()
+    assert {name: figures[0] for name, figures in parts.items()} == {
+        "snn.stem": 1,
+        "snn.stages.1": 110,
+        "snn.stages.2": 1000,
+        "snn.head": 10000,
+    }
+    assert sum(figures[0] for figures in parts.values()) == report.by_branch()["SNN"][0]
 
 
 def test_two_layers_agree_with_a_count_by_hand():

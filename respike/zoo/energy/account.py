@@ -6,11 +6,13 @@ Source: Horowitz, Computing's energy problem, ISSCC 2014; arXiv 2409.01564, sect
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 MAC_JOULES = 4.6e-12
 AC_JOULES = 0.9e-12
 STEM = "snn.stem"
+# MACs, accumulates, joules
+Figures: TypeAlias = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +86,21 @@ class EnergyReport:
         """What the neurons' own updates would add at one MAC each: the leak is a product."""
         return self.neuron_updates * MAC_JOULES
 
-    def by_branch(self) -> dict[str, tuple[float, float, float]]:
+    def by_branch(self) -> dict[str, Figures]:
         """(MACs, ACs, joules) of each branch, in the order of the layers."""
-        totals: dict[str, tuple[float, float, float]] = {}
+        totals: dict[str, Figures] = {}
         for layer in self.layers:
-            macs, acs, joules = totals.get(layer.branch, (0.0, 0.0, 0.0))
-            totals[layer.branch] = (macs + layer.macs, acs + layer.acs, joules + layer.joules)
+            totals[layer.branch] = _add(totals.get(layer.branch), layer)
         return totals
+
+    def by_part(self) -> dict[str, dict[str, Figures]]:
+        """(MACs, ACs, joules) of each stage of each branch, such as `snn.stages.0`, in the order of the layers."""
+        parts: dict[str, dict[str, Figures]] = {}
+        for layer in self.layers:
+            branch = parts.setdefault(layer.branch, {})
+            name = _part_of(layer.name)
+            branch[name] = _add(branch.get(name), layer)
+        return parts
 
     def to_json(self) -> dict[str, Any]:
         """The account as `respike energy --json` prints it."""
@@ -110,3 +120,15 @@ class EnergyReport:
             },
             "layers": [layer.to_json() for layer in self.layers],
         }
+
+
+def _add(figures: Figures | None, layer: LayerEnergy) -> Figures:
+    macs, acs, joules = figures or (0.0, 0.0, 0.0)
+    return macs + layer.macs, acs + layer.acs, joules + layer.joules
+
+
+def _part_of(name: str) -> str:
+    """The stage that a layer is in: `layer1` of `ann.layer1.0.conv1`, `stages.0` of `snn.stages.0.blocks.1.conv1`."""
+    words = name.split(".")
+    is_numbered = len(words) > 1 and words[1][-1].isdigit()
+    return ".".join(words[:2] if is_numbered or len(words) < 3 or not words[2].isdigit() else words[:3])
