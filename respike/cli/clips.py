@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
     from respike.data import ShardDataset
     from respike.data.settings import PrepareSettings
+    from respike.errors import UnreadableVideoError
     from respike.sample import Batch, EventClip
 
 _DEMO_SIZE = 256
+_NEXT_STEP = "see whether it is a video, and whole; fetch it again, or re-encode it, as by `ffmpeg -i OLD NEW.mp4`"
 
 
 class _Collector:
@@ -32,6 +34,11 @@ class _Collector:
 
     def restart(self) -> None:
         self.clips, self.num_clips = [], 0
+
+
+def next_step(error: "UnreadableVideoError") -> str:
+    """What to do about a video that cannot be used."""
+    return "check the path" if error.stage == "missing" else _NEXT_STEP
 
 
 def demo_clips(settings: "PrepareSettings", *, image_size: int) -> "list[EventClip]":
@@ -82,7 +89,7 @@ def _clip_of_video(path: Path, number: int, settings: "PrepareSettings") -> "Eve
     try:
         stream_clips(path, settings, collector)
     except UnreadableVideoError as error:
-        raise RespikeError(f"{path}: {error.stage}: {error.reason}", "name a video that plays to its end") from error
+        raise RespikeError(f"{path}: {error}", next_step(error)) from error
     if not collector.clips:
         raise RespikeError(f"{path} has no clip {number}", f"it makes {collector.num_clips}, counted from 0")
     return collector.clips[0]

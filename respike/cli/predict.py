@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from respike.data.settings import PrepareSettings
+    from respike.errors import UnreadableVideoError
     from respike.progress import Task
     from respike.sample import EventClip
     from respike.zoo.checkpoint import CheckpointSpec
@@ -80,7 +81,7 @@ def command(
 
     Clips are cut, encoded and decoded as `respike prepare` did for the network's training, so that the answer is the
     one that `respike score` counts. A video of any length takes the memory of a few clips. A video that cannot be read
-    is told in one line; the others go on, and the command exits 1 at the end.
+    is told with what to do about it; the others go on, and the command exits 1 at the end.
     """
     from respike.cli import render
     from respike.errors import UnreadableVideoError
@@ -97,7 +98,7 @@ def command(
                 prediction = predict_video(path, model, spec, settings, top=top, task=task, tell=tell)
             except UnreadableVideoError as error:
                 num_failed += 1
-                _report_failure(path, f"{error.stage}: {error.reason}", as_json=as_json)
+                _report_failure(path, error, as_json=as_json)
             else:
                 _report(prediction, as_json=as_json)
             task.advance(1, failed=num_failed)
@@ -202,10 +203,11 @@ def _report(prediction: VideoPrediction, *, as_json: bool) -> None:
     render.print_table(("class", "probability"), rows)
 
 
-def _report_failure(path: Path, reason: str, *, as_json: bool) -> None:
+def _report_failure(path: Path, error: "UnreadableVideoError", *, as_json: bool) -> None:
     from respike.cli import render
+    from respike.cli.clips import next_step
 
     if as_json:
-        render.print_json({"video": str(path), "error": reason})
+        render.print_json({"video": str(path), "error": str(error), "hint": next_step(error)})
     else:
-        render.print_error(f"{path}: {reason}")
+        render.print_error(f"{path}: {error}", next_step(error))

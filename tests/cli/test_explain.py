@@ -72,11 +72,12 @@ def test_a_place_that_is_none_is_wrong_usage(call, small_run: Path, small_shards
     assert call("explain", small_run, small_shards, "--out", tmp_path, "--at", "left").code == 2
 
 
-def test_a_broken_video_is_one_line(call, small_run: Path, tmp_path: Path):
+def test_a_broken_video_is_told_with_what_to_do(call, small_run: Path, tmp_path: Path):
     (tmp_path / "bad.mp4").write_text("no video")
     answer = call("explain", small_run, tmp_path / "bad.mp4", "--out", tmp_path)
     assert answer.code == 1
     assert answer.err.startswith(f"error: {tmp_path / 'bad.mp4'}: open: ")
+    assert answer.err.splitlines()[1].startswith("hint: see whether it is a video, and whole; ")
 
 
 def test_without_fusion_there_is_no_attention_and_no_picture_of_an_earlier_one(

@@ -79,7 +79,7 @@ def test_top_says_how_many_classes_and_the_likeliest_comes_first(call, small_run
     assert both["predictions"][0]["probability"] >= both["predictions"][1]["probability"]
 
 
-def test_broken_videos_take_a_line_each_the_rest_go_on_and_the_end_is_1(
+def test_broken_videos_are_told_with_what_to_do_the_rest_go_on_and_the_end_is_1(
     call, small_run: Path, video_folder: Path, tmp_path: Path
 ):
     good = next(video_folder.glob("*/*.mp4"))
@@ -89,9 +89,11 @@ def test_broken_videos_take_a_line_each_the_rest_go_on_and_the_end_is_1(
     assert answer.code == 1
     assert str(good) in answer.out
     assert str(cut) not in answer.out
-    first, second = answer.err.splitlines()
-    assert first.startswith(f"error: {cut}: ")
+    first, what_next, second, check = answer.err.splitlines()
+    assert first.startswith(f"error: {cut}: open: ")
+    assert what_next.startswith("hint: see whether it is a video, and whole; ")
     assert second == f"error: {tmp_path / 'none.mp4'}: missing: No such file or directory"
+    assert check == "hint: check the path"
 
 
 def test_a_broken_video_is_an_object_with_its_error_in_json(call, small_run: Path, tmp_path: Path):
@@ -100,6 +102,7 @@ def test_a_broken_video_is_an_object_with_its_error_in_json(call, small_run: Pat
     assert json.loads(answer.out) == {
         "video": str(tmp_path / "none.mp4"),
         "error": "missing: No such file or directory",
+        "hint": "check the path",
     }
 
 
