@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli import names
 from respike.cli.outputs import OutputFolder
 from respike.cli.spreading import Spread, spreading_command
 from respike.wording import counted
@@ -39,7 +40,7 @@ Examples:
   respike ablate demo --scenes hard --fusion faithful:4,2,1,1 additive:4,2,1,1 none --recipe demo16hard --seeds 3
 """,
 )
-@click.argument("source")
+@click.argument("source", shell_complete=names.sources)
 @click.option("--root", type=click.Path(path_type=Path), help="Where the videos lie.  [default: data/SOURCE]")
 @click.option("--split", type=int, help="Which official split.  [default: 1 where there are splits]")
 @click.option("--out", type=OutputFolder(), metavar="DIR", help="Where all goes.  [default: ablations/SOURCE]")
@@ -74,8 +75,18 @@ Examples:
 @click.option(
     "--seeds", "num_seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings a setting."
 )
-@click.option("--recipe", metavar="NAME|FILE", help="How every cell is trained.  [default: the demo's own]")
-@click.option("--init", metavar="CHECKPOINT", help="Start every cell from what fits of a trained network.")
+@click.option(
+    "--recipe",
+    shell_complete=names.recipes,
+    metavar="NAME|FILE",
+    help="How every cell is trained.  [default: the demo's own]",
+)
+@click.option(
+    "--init",
+    shell_complete=names.checkpoints,
+    metavar="CHECKPOINT",
+    help="Start every cell from what fits of a trained network.",
+)
 @click.option("--epochs", type=int, help="Passes over the training clips.  [default: the recipe's]")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any other setting of the recipe.")
 @click.option("--clip-length", type=click.IntRange(min=1), default=16, show_default=True, help="Frames a clip.")

@@ -3,9 +3,12 @@
 import itertools
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from respike.errors import RespikeError
-from respike.sample import DataSpec
+
+if TYPE_CHECKING:
+    from respike.sample import DataSpec
 
 SHARDS_ROOT = Path("shards")
 RUNS_ROOT = Path("runs")
@@ -32,7 +35,7 @@ def find_data(given: str | None) -> str:
     return str(found[0])
 
 
-def choose_run_folder(given: Path | None, model: str, data: DataSpec) -> Path:
+def choose_run_folder(given: Path | None, model: str, data: "DataSpec") -> Path:
     """Return the folder that was given, else `runs/<model>-<dataset>[-splitN]`, numbered from 2 where it is taken."""
     if given is not None:
         return given

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli import names
 from respike.cli.accounting import Account, make_account
 from respike.cli.outputs import OutputFile
 from respike.cli.spreading import spreading_command
@@ -29,8 +30,13 @@ Examples:
   respike energy respike_r18 --compare r3d_18 swin3d_t --png energy.png
 """,
 )
-@click.argument("network", metavar="MODEL_OR_CHECKPOINT")
-@click.option("--data", metavar="DIR", help="Prepared shards to measure firing rates on.  [default: a made demo video]")
+@click.argument("network", metavar="MODEL_OR_CHECKPOINT", shell_complete=names.networks)
+@click.option(
+    "--data",
+    shell_complete=names.data_sets,
+    metavar="DIR",
+    help="Prepared shards to measure firing rates on.  [default: a made demo video]",
+)
 @click.option("--subset", help="train, val or test.  [default: the one that the data set is scored on]")
 @click.option("--clips", type=click.IntRange(min=1), default=64, show_default=True, help="Most clips of --data to run.")
 @click.option("--stride", type=click.IntRange(min=2), help="Frames a group, of the demo video.  [default: 4]")
@@ -40,6 +46,7 @@ Examples:
 )
 @click.option(
     "--compare",
+    shell_complete=names.video_networks,
     metavar="NAME...",
     multiple=True,
     callback=lambda _, __, given: tuple(name.strip() for each in given for name in each.split(",")),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli import names
 from respike.cli.networks import open_checkpoint, settings_of
 from respike.cli.outputs import OutputFolder
 from respike.errors import SettingError
@@ -33,7 +34,7 @@ Examples:
   respike explain runs/mine holiday.mp4 --frame 6 --at 100,80 --out why
 """
 )
-@click.argument("checkpoint")
+@click.argument("checkpoint", shell_complete=names.checkpoints)
 @click.argument("source", metavar="CLIP_OR_VIDEO", type=click.Path(path_type=Path))
 @click.option("--out", type=OutputFolder(), required=True, metavar="DIR", help="Where the pictures go.")
 @click.option("--clip", "number", type=click.IntRange(min=0), default=0, show_default=True, help="Which clip, from 0.")

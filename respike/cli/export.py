@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli import names
 from respike.cli.networks import open_checkpoint, settings_of
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ Examples:
   respike export runs/spikes-alone --format nir --out spikes.nir
 """
 )
-@click.argument("checkpoint")
+@click.argument("checkpoint", shell_complete=names.checkpoints)
 @click.option("--format", "kind", type=click.Choice(["onnx", "nir"]), required=True, help="What to write.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where.  [default: beside the weights]")
 @click.option(

@@ -2,6 +2,7 @@
 
 import click
 
+from respike.cli import names
 from respike.cli.prepared import gather_facts, report
 
 
@@ -12,7 +13,7 @@ Examples:
   respike index shards/kinetics400 --json
 """
 )
-@click.argument("out", metavar="OUT")
+@click.argument("out", metavar="OUT", shell_complete=names.data_sets)
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 def command(out: str, quiet: bool, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli import names
 from respike.cli.outputs import OutputFile
 from respike.errors import ShardError
 from respike.wording import counted
@@ -27,7 +28,7 @@ Examples:
   respike inspect shards/ucf101-split1 --html report.html
 """
 )
-@click.argument("shards")
+@click.argument("shards", shell_complete=names.data_sets)
 @click.option("--png", type=OutputFile(), metavar="FILE", help="Write a contact sheet of key frames and events.")
 @click.option("--html", type=OutputFile(), metavar="FILE", help="Write numbers and contact sheet as one page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")

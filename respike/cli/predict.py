@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli import names
 from respike.cli.networks import open_checkpoint, settings_of
 from respike.wording import counted
 
@@ -59,7 +60,7 @@ Examples:
   respike predict runs/mine match.mkv --each-clip
 """
 )
-@click.argument("checkpoint", metavar="NAME_OR_CHECKPOINT")
+@click.argument("checkpoint", metavar="NAME_OR_CHECKPOINT", shell_complete=names.checkpoints)
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="VIDEO...")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to name.")
 @click.option("--each-clip", is_flag=True, help="Tell each clip's best class as it comes.")

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli import names
+
 if TYPE_CHECKING:
     from respike.zoo.recipe import Recipe
 
@@ -17,7 +19,7 @@ Examples:
   respike train --recipe hmdb51 --data shards/hmdb51-split1 --epochs 50
 """
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=names.recipes)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(name: str | None, as_json: bool) -> None:
     """List the recipes of `respike train`, or show what is in the one called NAME (or in a TOML file)."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from respike.cli import names
 from respike.cli.outputs import OutputFile
 from respike.cli.score_report import report, report_set
 from respike.errors import MismatchError
@@ -39,9 +40,10 @@ Examples:
   respike score runs/split1 runs/split2 runs/split3   # each, mean and deviation
 """
 )
-@click.argument("checkpoints", nargs=-1, metavar="[CHECKPOINT]...")
+@click.argument("checkpoints", nargs=-1, metavar="[CHECKPOINT]...", shell_complete=names.checkpoints)
 @click.option(
     "--data",
+    shell_complete=names.data_sets,
     multiple=True,
     metavar="DIR",
     help="Prepared shards; with several checkpoints once, or once each.  [default: those under shards/ that fit]",

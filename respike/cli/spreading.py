@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
 # options by name, and what a value of theirs looks like
 Spread = Mapping[str, Callable[[str], bool]]
@@ -14,6 +15,13 @@ def spreading_command(spread: Spread) -> type[click.Command]:
     class SpreadingCommand(click.Command):
         def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
             return super().parse_args(ctx, spread_values(args, spread))
+
+        def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+            # after a first value click knows only of what comes next, not that more may follow
+            spreading = [param for param in self.params if not spread.keys().isdisjoint(param.opts)]
+            begun = [param for param in spreading if ctx.params.get(str(param.name))]
+            more = [item for param in begun for item in param.shell_complete(ctx, incomplete)]
+            return [*more, *super().shell_complete(ctx, incomplete)]
 
     return SpreadingCommand
 

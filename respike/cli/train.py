@@ -1,12 +1,12 @@
 """`respike train`: shards → a trained network in a run folder."""
 
 import re
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli import names
 from respike.cli.outputs import OutputFolder
 from respike.cli.ranks import leave_together, process_index
 from respike.errors import DivergedError, StoppedError
@@ -15,7 +15,6 @@ from respike.zoo.train_config import AMPS, SCHEDULES, TrainConfig
 
 if TYPE_CHECKING:
     from respike.cli.starting import TrainRequest
-    from respike.cli.training import TrainOutcome
 
 _DEFAULT_IMAGE_SIZES = {"respike_tiny": 64}
 _SAVE_EVERY = re.compile(r"(\d+(?:\.\d+)?)(m|min|h)?")
@@ -32,10 +31,25 @@ Examples:
   torchrun --nproc-per-node 4 -m respike train --recipe kinetics400
 """
 )
-@click.option("--data", metavar="DIR", help="Prepared shards.  [default: the only set under shards/]")
-@click.option("--recipe", metavar="NAME", help="Settings to start from; `respike recipes` lists them.")
+@click.option(
+    "--data",
+    shell_complete=names.data_sets,
+    metavar="DIR",
+    help="Prepared shards.  [default: the only set under shards/]",
+)
+@click.option(
+    "--recipe",
+    shell_complete=names.recipes,
+    metavar="NAME",
+    help="Settings to start from; `respike recipes` lists them.",
+)
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any setting of a recipe, by its name.")
-@click.option("--model", "network", help="respike_r18, _r50, _mobile, _convnext or _tiny.  [default: respike_r18]")
+@click.option(
+    "--model",
+    "network",
+    shell_complete=names.models,
+    help="respike_r18, _r50, _mobile, _convnext or _tiny.  [default: respike_r18]",
+)
 @click.option(
     "--branches",
     type=click.Choice(["hybrid", "ann", "snn", "concat"]),
@@ -86,7 +100,10 @@ Examples:
     help="Where the ANN branch starts; imagenet fetches weights once.  [default: none]",
 )
 @click.option(
-    "--init", metavar="CHECKPOINT", help="Start from a trained network, a path or a name of the zoo; see below."
+    "--init",
+    shell_complete=names.checkpoints,
+    metavar="CHECKPOINT",
+    help="Start from a trained network, a path or a name of the zoo; see below.",
 )
 @click.option("--force", is_flag=True, help="Use --init though it has learned from videos that are to test on.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, or with the only one that is not done.")
@@ -117,6 +134,7 @@ def command(
     classes differ.
     """
     from respike.cli import render
+    from respike.cli.train_report import report
     from respike.cli.training import run_training
 
     # one process tells what all do
@@ -136,10 +154,8 @@ def command(
         return
     if as_json:
         render.print_json(outcome.to_json())
-    elif outcome.was_done and not quiet:
-        _report_done(outcome, data)
     elif not quiet:
-        _report(outcome, data)
+        report(outcome, data)
 
 
 # --set takes an option's name, too: `--set lr=0.01` is what those try who know --lr
@@ -203,40 +219,3 @@ def _saving(every: str | None) -> dict[str, Any]:
     if not match[2]:
         return {"save_every_updates": int(match[1]), "save_every_minutes": "none"}
     return {"save_every_minutes": float(match[1]) * (60 if match[2] == "h" else 1)}
-
-
-def _report(outcome: "TrainOutcome", data: str | None) -> None:
-    from respike.cli import render
-
-    result = outcome.result
-    best = result.history[result.best_epoch - 1]
-    seconds = sum(record.seconds for record in result.history)
-    clips = f"{outcome.num_train_clips:,} trained on, {outcome.num_validation_clips:,} held out"
-    facts = {"clips": clips, "best epoch": f"{best.epoch} of {len(result.history)}"}
-    facts["training"] = f"loss {best.train_loss:.3f}, top-1 {render.format_share(best.train_accuracy)}"
-    if best.validation:
-        clip, video = (render.format_share(best.validation[name]) for name in ("top1", "video_top1"))
-        facts["validation"] = f"top-1 {clip} of clips, {video} of videos"
-    facts["time"] = f"{render.format_seconds(seconds)} in training, without validation"
-    facts["out"] = f"{result.out}: {result.best.name}, {result.last.name}, history.jsonl, curves.png, tensorboard/"
-    render.print_facts(facts)
-    render.print_line(f"next: respike score {shlex.quote(str(result.out))}{_data_option(data)}")
-
-
-def _report_done(outcome: "TrainOutcome", data: str | None) -> None:
-    from respike.cli import render
-    from respike.cli.begun import RECIPE_NAME
-
-    result = outcome.result
-    best = result.history[result.best_epoch - 1]
-    top1 = f", top-1 {render.format_share(best.validation['top1'])} held out" if "top1" in best.validation else ""
-    out, recipe = shlex.quote(str(result.out)), shlex.quote(str(result.out / RECIPE_NAME))
-    render.print_line(
-        f"{result.out} is complete: best epoch {best.epoch} of {len(result.history)}{top1}, in {result.best}; next: "
-        f"`respike score {out}{_data_option(data)}`, or for more epochs, as a run of its own, "
-        f"`respike train --recipe {recipe} --init {out}{_data_option(data)}`"
-    )
-
-
-def _data_option(data: str | None) -> str:
-    return "" if data is None else f" --data {shlex.quote(data)}"

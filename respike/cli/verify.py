@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli import names
 from respike.errors import RespikeError
 from respike.wording import counted, name_some
 
@@ -22,7 +23,7 @@ Examples:
   respike verify shards/ucf101-split1 --repair
 """
 )
-@click.argument("out", metavar="OUT")
+@click.argument("out", metavar="OUT", shell_complete=names.data_sets)
 @click.option("--repair", is_flag=True, help="Drop damaged shards, so that the next prepare makes just those again.")
 @click.option("--quick", is_flag=True, help="Hash every file, but decode no sample.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")

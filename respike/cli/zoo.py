@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from respike.cli.names import cards, checkpoints
 from respike.cli.outputs import OutputFolder
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def list_weights(markdown: bool, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=cards)
 @_offline
 @_json
 def show(name: str, offline: bool, as_json: bool) -> None:
@@ -91,7 +92,7 @@ def show(name: str, offline: bool, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=cards)
 @_offline
 @_quiet
 @_json
@@ -114,7 +115,7 @@ def download(names: tuple[str, ...], offline: bool, quiet: bool, as_json: bool) 
 
 
 @command.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=cards)
 @_json
 def verify(names: tuple[str, ...], as_json: bool) -> None:
     """Check the weights that are here, all or those NAMEd, byte by byte; exit 1 where any are damaged.
@@ -137,7 +138,7 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("checkpoint")
+@click.argument("checkpoint", shell_complete=checkpoints)
 @click.option("--name", required=True, metavar="ARCH.TAG", help="The network's name, a dot, a tag of your own.")
 @click.option("--licence", required=True, help="An SPDX name, such as Apache-2.0 or CC-BY-4.0.")
 @click.option(

@@ -7,16 +7,31 @@ import sys
 from pathlib import Path
 
 import pytest
+from respike.cli import names
 from respike.cli.completion import SHELLS
 from respike.cli.main import COMMANDS
+from respike.zoo.cards import read_cards
+from respike.zoo.energy import list_baselines
+from respike.zoo.models import list_models
+from respike.zoo.recipe import list_recipes
+
+from tests.processes import ROOT
+
+# the folder that tests run in stands for nothing once they go to another
+_ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
-def offered(line: str) -> list[str]:
-    """What Tab offers at the end of `line`."""
+def offered(line: str, folder: Path | None = None) -> list[str]:
+    """What Tab offers at the end of `line`, in a folder."""
     words = line.split(" ")
     told = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_RESPIKE_COMPLETE": "bash_complete"}
     answer = subprocess.run(
-        [sys.executable, "-m", "respike"], env=os.environ | told, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "respike"],
+        env=_ENVIRONMENT | told,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert not answer.stderr
     return answer.stdout.splitlines()
@@ -73,6 +88,57 @@ def test_every_command_is_offered_and_none_is_imported_for_it():
 def test_options_and_choices_of_a_command_are_offered():
     assert "plain,--stride" in offered("respike prepare --str")
     assert offered("respike completion z") == ["plain,zsh"]
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("respike train --model respike_r", ["plain,respike_r18", "plain,respike_r50"]),
+        ("respike train --recipe h", ["file,h", "plain,hmdb51"]),
+        ("respike train --recipe=h", ["file,h", "plain,hmdb51"]),
+        ("respike train --init ", ["file,", "plain,runs/mine", "plain,respike_tiny.demo16"]),
+        ("respike train --data ", ["dir,", "plain,shards/small"]),
+        ("respike recipes demo16h", ["file,demo16h", "plain,demo16hard"]),
+        ("respike score runs/mine r", ["file,r", "plain,runs/mine", "plain,respike_tiny.demo16"]),
+        ("respike predict respike_tiny.", ["file,respike_tiny.", "plain,respike_tiny.demo16"]),
+        # one without weights is shown, and predicts nothing
+        ("respike zoo show respike_r50.u", ["plain,respike_r50.ucf101"]),
+        ("respike predict respike_r50.u", ["file,respike_r50.u"]),
+        ("respike energy respike_tiny", ["file,respike_tiny", "plain,respike_tiny.demo16", "plain,respike_tiny"]),
+        ("respike energy respike_r18 --compare r3", ["plain,r3d_18"]),
+        ("respike energy respike_r18 --compare r3d_18 swin3d_t mc", ["plain,mc3_18"]),
+        ("respike inspect s", ["dir,s", "plain,shards/small"]),
+        ("respike ablate hm", ["dir,hm", "plain,hmdb51"]),
+    ],
+)
+def test_names_are_offered_where_one_is_asked_for(tmp_path: Path, line, wanted):
+    for path in ("runs/mine/best.safetensors", "runs/begun/config.json", "shards/small/dataset.json"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+    assert offered(line, tmp_path) == wanted
+
+
+def test_the_names_are_those_that_there_are():
+    def values(offer, incomplete=""):
+        return [item.value for item in offer(None, None, incomplete) if item.type == "plain"]
+
+    assert values(names.models) == list_models()
+    assert values(names.video_networks) == [*list_baselines(), "none"]
+    assert values(names.recipes) == list_recipes()
+    assert values(names.cards) == sorted(read_cards())
+    with_weights = sorted(name for name, card in read_cards().items() if card.has_weights)
+    assert [name for name in values(names.checkpoints) if not name.startswith("runs/")] == with_weights
+
+
+@pytest.mark.parametrize(
+    "line", ["respike train --model r", "respike energy ", "respike zoo show ", "respike train --init "]
+)
+def test_nothing_heavy_is_loaded_for_an_answer_to_tab(line):
+    told = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_RESPIKE_COMPLETE": "bash_complete"}
+    code = "import sys\nfrom respike.cli.main import main\ntry:\n    main()\nfinally:\n    print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    answer = subprocess.run(command, env=_ENVIRONMENT | told, capture_output=True, text=True, check=True)
+    assert not {"torch", "timm", "numpy", "rich"} & set(answer.stdout.splitlines()[-1].split())
 
 
 def test_a_mistyped_command_before_tab_is_no_error():
