@@ -36,8 +36,10 @@ class _Collector:
         self.clips, self.num_clips = [], 0
 
 
-def next_step(error: "UnreadableVideoError") -> str:
+def next_step(path: Path, error: "UnreadableVideoError") -> str:
     """What to do about a video that cannot be used."""
+    if path.is_dir():
+        return f"it is a folder: name the videos in it, as {path}/*.mp4"
     return "check the path" if error.stage == "missing" else _NEXT_STEP
 
 
@@ -89,7 +91,7 @@ def _clip_of_video(path: Path, number: int, settings: "PrepareSettings") -> "Eve
     try:
         stream_clips(path, settings, collector)
     except UnreadableVideoError as error:
-        raise RespikeError(f"{path}: {error}", next_step(error)) from error
+        raise RespikeError(f"{path}: {error}", next_step(path, error)) from error
     if not collector.clips:
         raise RespikeError(f"{path} has no clip {number}", f"it makes {collector.num_clips}, counted from 0")
     return collector.clips[0]

@@ -7,6 +7,7 @@ import click
 
 from respike.cli import names
 from respike.cli.networks import open_checkpoint, settings_of
+from respike.errors import CheckpointError
 
 if TYPE_CHECKING:
     from respike.zoo.checkpoint import CheckpointSpec
@@ -22,7 +23,12 @@ Examples:
 )
 @click.argument("checkpoint", shell_complete=names.checkpoints)
 @click.option("--format", "kind", type=click.Choice(["onnx", "nir"]), required=True, help="What to write.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where.  [default: beside the weights]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where.  [default: beside a run's weights, else here]",
+)
 @click.option(
     "--float64", is_flag=True, help="NIR: keep weights in double precision, so that no spike is rounded away."
 )
@@ -59,7 +65,11 @@ def command(checkpoint: str, kind: str, out: Path | None, float64: bool, as_json
 def _default_path(checkpoint: str, kind: str) -> Path:
     from respike.zoo.checkpoint import find_weights
 
-    return find_weights(Path(checkpoint)).with_suffix(f".{kind}")
+    try:
+        return find_weights(Path(checkpoint)).with_suffix(f".{kind}")
+    except CheckpointError:
+        # a name of the zoo or an address, whose weights lie in the package or a cache: no place to write to
+        return Path(f"{checkpoint.rstrip('/').rpartition('/')[2]}.{kind}")
 
 
 def _facts(spec: "CheckpointSpec") -> dict[str, Any]:

@@ -4,6 +4,7 @@ import difflib
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,9 @@ _AFTER_STOP = {
     "ablate": ": finished cells are kept, run the same command to go on",
     "download": ": what was received is kept, run the same command to go on",
 }
+# `x>=1` or `0<x<=1`, as click says it
+_RANGE = re.compile(r"is not in the range (?:([-\d.]+)(<=?))?x(<=?|>=?)([-\d.]+)\.$")
+_SIGNS = {">": "above", ">=": "from", "<": "below", "<=": "up to"}
 FAILED, INTERRUPTED, READER_GONE, TERMINATED = 1, 130, 141, 143
 
 
@@ -169,13 +173,22 @@ def _stopped(how: str, arguments: Sequence[str]) -> str:
 
 
 def _refuse(error: click.ClickException, as_json: bool) -> None:
-    """Tell wrong usage in click's own way, or as JSON."""
+    """Tell wrong usage in click's own way, but for its formulas, or as JSON."""
+    if isinstance(error, click.BadParameter) and _RANGE.search(error.message):
+        said = _RANGE.sub(_say_range, error.message)
+        error = click.BadParameter(said, error.ctx, error.param, error.param_hint)
     if not as_json:
         error.show()
         sys.exit(error.exit_code)
     context = getattr(error, "ctx", None)
     hint = f"see `{context.command_path} --help`" if context is not None else ""
     _fail(error.format_message(), hint, error.exit_code, as_json)
+
+
+def _say_range(found: re.Match[str]) -> str:
+    least, sign, other_sign, most = found.groups()
+    lower = f"{'above' if sign == '<' else 'from'} {least} " if least else ""
+    return f"is out of range: give a number {lower}{_SIGNS[other_sign]} {most}."
 
 
 def _fail(problem: str, hint: str, code: int, as_json: bool) -> None:

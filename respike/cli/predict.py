@@ -209,6 +209,6 @@ def _report_failure(path: Path, error: "UnreadableVideoError", *, as_json: bool)
     from respike.cli.clips import next_step
 
     if as_json:
-        render.print_json({"video": str(path), "error": str(error), "hint": next_step(error)})
+        render.print_json({"video": str(path), "error": str(error), "hint": next_step(path, error)})
     else:
-        render.print_error(f"{path}: {error}", next_step(error))
+        render.print_error(f"{path}: {error}", next_step(path, error))

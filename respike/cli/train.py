@@ -214,7 +214,7 @@ def _saving(every: str | None) -> dict[str, Any]:
     match = _SAVE_EVERY.fullmatch(every.strip())
     if match is None or (not match[2] and not match[1].isdigit()):
         raise click.BadParameter(
-            f"{every!r} is neither updates, such as 500, nor minutes, such as 5m", param_hint="--save-every"
+            f"{every!r} is neither updates, such as 500, nor minutes, such as 5m", param_hint="'--save-every'"
         )
     if not match[2]:
         return {"save_every_updates": int(match[1]), "save_every_minutes": "none"}

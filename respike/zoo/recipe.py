@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from respike.errors import RespikeError, SettingError
 from respike.wording import suggest
@@ -182,4 +182,7 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
 
 def _describe(options: tuple[Any, ...]) -> str:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
-    return " or ".join(names.get(option, "a list, as long as the one it has") for option in options)
+    choices = {option: f"one of {', '.join(get_args(option))}" for option in options if get_origin(option) is Literal}
+    return " or ".join(
+        choices.get(option) or names.get(option, "a list, as long as the one it has") for option in options
+    )

@@ -102,6 +102,8 @@ def holds_run(folder: Path) -> bool:
 def read_description(folder: Path) -> dict[str, Any]:
     """Read what RunFolder.describe wrote. Raises RespikeError where there is nothing that can be read."""
     path = folder / CONFIG_NAME
+    if not folder.is_dir():
+        raise RespikeError(f"there is no run {folder}", "`respike runs` lists those under runs/")
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

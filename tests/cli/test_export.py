@@ -47,3 +47,10 @@ def test_an_unknown_format_lists_the_formats(call, small_run: Path):
     answer = call("export", small_run, "--format", "tflite")
     assert answer.code == 2
     assert "onnx" in answer.err
+
+
+def test_weights_of_the_zoo_are_written_here_by_their_name(call, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = call("export", "respike_tiny.demo16", "--format", "onnx")
+    assert answer.code == 0, answer.err
+    assert [path.name for path in tmp_path.iterdir()] == ["respike_tiny.demo16.onnx"]

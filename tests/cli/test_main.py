@@ -73,6 +73,20 @@ def test_an_unknown_option_names_the_nearest(call):
     assert "--stride" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("demo", "--epochs", 0), "0 is out of range: give a number from 1."),
+        (("score", "x", "--eval-crop", 2), "2.0 is out of range: give a number above 0 up to 1."),
+    ],
+)
+def test_a_number_out_of_range_is_told_in_words_and_not_as_a_formula(call, arguments, said):
+    answer = call(*arguments)
+    assert answer.code == 2
+    assert answer.err.endswith(f": {said}\n")
+    assert json.loads(call(*arguments, "--json").err)["error"].endswith(f": {said}")
+
+
 def test_a_foreseen_problem_is_a_line_and_a_hint_on_stderr(call, failing):
     failing(RespikeError("the thing is wrong", "set it right"))
     answer = call("doctor")

@@ -96,6 +96,11 @@ def test_broken_videos_are_told_with_what_to_do_the_rest_go_on_and_the_end_is_1(
     assert check == "hint: check the path"
 
 
+def test_a_folder_for_a_video_is_told_to_name_those_in_it(call, small_run: Path, tmp_path: Path):
+    answer = call("predict", small_run, tmp_path, "--quiet")
+    assert answer.err.splitlines()[1] == f"hint: it is a folder: name the videos in it, as {tmp_path}/*.mp4"
+
+
 def test_a_broken_video_is_an_object_with_its_error_in_json(call, small_run: Path, tmp_path: Path):
     answer = call("predict", small_run, tmp_path / "none.mp4", "--json")
     assert answer.code == 1

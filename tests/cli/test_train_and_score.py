@@ -169,6 +169,7 @@ def test_several_data_sets_are_an_error_that_lists_them(shell: Shell) -> None:
         ([*TRAIN, "--set", "learning_rat=1"], "did you mean 'learning_rate'"),
         ([*TRAIN, "--set", "batch_size=many"], "a whole number"),
         ([*TRAIN, "--set", "epochs"], "NAME=VALUE"),
+        ([*TRAIN, "--set", "fusion=5"], "give one of faithful, additive, none"),
         ([*TRAIN, "--sync-batchnorm"], "CUDA"),
         ([*TRAIN, "--init", "nowhere"], "no checkpoint"),
         (["train", "--resume", "--out", RUN, "--recipe", "modern"], "begun with the recipe"),
@@ -382,7 +383,8 @@ def test_runs_are_listed_and_compared(shell: Shell) -> None:
     assert "0.004" in table
     assert "weight_decay" not in table
     assert "are the same" in shell("runs", RUN, RUN).out
-    assert shell("runs", "nowhere").code == 1
+    nowhere = shell("runs", "nowhere")
+    assert (nowhere.code, nowhere.err.splitlines()[0]) == (1, "error: there is no run nowhere")
 
 
 @pytest.mark.parametrize("command", ["train", "score", "recipes", "runs"])

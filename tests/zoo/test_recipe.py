@@ -58,6 +58,7 @@ def test_any_value_can_be_another() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
+        ({"fusion": 5}, "fusion is 5 .give one of faithful, additive, none"),
         ({"learning_rat": 1.0}, "did you mean 'learning_rate'"),
         ({"qqq": 1.0}, "choose from .*learning_rate"),
         ({"epochs": 1.5}, "epochs is 1.5.*a whole number"),
