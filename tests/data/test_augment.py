@@ -1,5 +1,6 @@
 """Augmentation promises: key frames and events go through the same crop, flip and resize."""
 
+import cv2
 import numpy as np
 import pytest
 from respike.color import ycc_difference_to_rgb
@@ -79,6 +80,59 @@ def test_augmenting_then_reconstructing_equals_reconstructing_then_augmenting(vi
     # two roundings to whole grey levels on one way, one on the other
     assert np.abs(first[0] - second.astype(int)).max() <= 2
     assert np.abs(first[0] - cut(clip_of(frames, 1), view, 48)[1][0] - keys).max() < threshold + 2
+
+
+def cut_plane_by_plane(clip, view, size):
+    """The definition: each plane of each picture cut, scaled, resized and mirrored by itself."""
+
+    def look(plane, factor):
+        top, left = view.top // factor, view.left // factor
+        part = plane[top : top + -(-view.height // factor), left : left + -(-view.width // factor)]
+        method = cv2.INTER_AREA if min(part.shape) > 2 * size else cv2.INTER_LINEAR
+        part = np.ascontiguousarray(part)
+        resized = part if part.shape == (size, size) else cv2.resize(part, (size, size), interpolation=method)
+        return resized[:, ::-1] if view.flip else resized
+
+    factors = [clip.planes[0].shape[-1] // plane.shape[-1] for plane in clip.planes]
+    keys = [[look(plane, 1) for plane in picture] for picture in clip.keys]
+    residuals = [
+        [
+            [
+                look(plane.astype(np.int16) * clip.threshold, factor)
+                for plane, factor in zip(frame, factors, strict=True)
+            ]
+            for frame in zip(*group, strict=True)
+        ]
+        for group in zip(*clip.planes, strict=True)
+    ]
+    return np.array(keys), np.array(residuals)
+
+
+@pytest.mark.parametrize("size", [16, 40, 48, 224])
+@pytest.mark.parametrize("view", [*VIEWS, View(top=2, left=4, height=40, width=40, flip=True)])
+@pytest.mark.parametrize(("color", "threshold", "num_groups"), [("ycc", 8, 4), ("ycc", 3, 1), ("rgb", 1, 2)])
+def test_planes_resized_together_are_what_each_is_by_itself(size, view, color, threshold, num_groups):
+    generator = np.random.default_rng(3)
+    most = 255 // threshold
+    halved = (30, 40) if color == "ycc" else (60, 80)
+    planes = []
+    for sides in ((60, 80), halved, halved):
+        # rows that do not follow on each other, as they may lie in memory
+        plane = generator.integers(-most, most + 1, (num_groups, 3, sides[0], sides[1] + 5), np.int16)
+        planes.append(plane.astype(np.int8 if threshold > 1 else np.int16)[..., : sides[1]])
+    # planes without an event, at the beginning, in the midst and at the end
+    planes[0][0, 1] = planes[1][0, 0] = planes[2][-1, -1] = 0
+    keys = generator.integers(0, 256, (num_groups, 60, 80, 3), np.uint8).transpose(0, 3, 1, 2)
+    clip = EventClip(key="k", keys=keys, planes=tuple(planes), threshold=threshold, color=color, info=INFO)
+    for got, expected in zip(cut(clip, view, size), cut_plane_by_plane(clip, view, size), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_a_plane_without_events_is_written_over_what_stood_there():
+    clip = clip_of(np.repeat(smooth_frames()[:1], 4, axis=0), 8)
+    residuals = np.full((1, 3, 3, 48, 48), 77, np.int16)
+    write_view(clip, VIEWS[1], np.empty((1, 3, 48, 48), np.uint8), residuals)
+    assert not residuals.any()
 
 
 def test_a_flip_mirrors_keys_and_residuals_alike():
