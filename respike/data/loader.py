@@ -1,14 +1,17 @@
 """The loader: shards → batches. Exact epochs, equal ranks, the same order on any number of workers."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from respike.color import Color
 from respike.cropping import CROP_SCALE, CROP_SIDES, CropKind
 from respike.data.augment import write_view
+from respike.data.batch_memory import BatchBytes, BatchMemory, make_anywhere
 from respike.data.batch_order import BatchOrder, Row
 from respike.data.crops import View, centre_view
 from respike.data.dataset import ShardDataset
@@ -30,16 +33,19 @@ class ClipLoader:
         self.settings = settings
         self._order = BatchOrder(len(dataset), settings)
         self._epoch = self._next_batch = 0
+        # batches of several crops come together, so one group ahead is memory enough
+        num_ahead = 2 if settings.num_crops == 1 else 1
+        # and those that are looked at, and those that just were
+        memory = BatchMemory(num_workers, (num_ahead + 2) * settings.num_crops) if num_workers else None
         self._loader: DataLoader[Any] = DataLoader(
-            _BatchGroups(dataset, settings),
+            _BatchGroups(dataset, settings, memory),
             batch_sampler=self._order,
             num_workers=num_workers,
             collate_fn=_as_it_is,
             worker_init_fn=_begin_worker,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
-            # batches of several crops come together, so one group ahead is memory enough
-            prefetch_factor=None if num_workers == 0 else 2 if settings.num_crops == 1 else 1,
+            prefetch_factor=num_ahead if num_workers else None,
             # a forked worker would inherit the accelerator's and the decoder's threads
             multiprocessing_context="spawn" if num_workers > 0 else None,
         )
@@ -119,15 +125,21 @@ def make_loader(
     return ClipLoader(dataset, settings, num_workers)
 
 
-class _BatchGroups(Dataset[list[Batch]]):
-    """Batches of the same clips, one a crop, as workers make them."""
+class _BatchGroups(Dataset[list[Any]]):
+    """Batches of the same clips, one a crop: as they are, or as workers send them, in `memory`."""
 
-    def __init__(self, dataset: ShardDataset, settings: LoaderSettings) -> None:
-        self._dataset, self._settings = dataset, settings
+    def __init__(self, dataset: ShardDataset, settings: LoaderSettings, memory: BatchMemory | None) -> None:
+        self._dataset, self._settings, self._memory = dataset, settings, memory
 
-    def __getitems__(self, rows: Sequence[Row]) -> list[Batch]:
+    def __getitems__(self, rows: Sequence[Row]) -> list[Batch] | list[BatchBytes]:
         """Make the batches of these rows; torch's loader asks for all of them at once by this name."""
-        return _assemble(map(self._look, rows), len(rows), self._settings.image_size)
+        make = self._memory.make if self._memory else make_anywhere
+        made = _assemble(map(self._look, rows), len(rows), self._settings.image_size, make)
+        if self._memory is None:
+            return [facts.batch(one.content) for one, facts in made]
+        for one, facts in made:
+            one.finish(facts.batch)
+        return [one for one, _ in made]
 
     def _look(self, row: Row) -> tuple[EventClip, tuple[View, ...], bool]:
         number, epoch, counts = row
@@ -136,33 +148,82 @@ class _BatchGroups(Dataset[list[Batch]]):
         return clip, self._settings.choose_views(height, width, number, epoch), counts
 
 
-def _assemble(clips: Iterable[tuple[EventClip, Sequence[View], bool]], num_rows: int, image_size: int) -> list[Batch]:
+@dataclass(frozen=True, kw_only=True)
+class _BatchFacts:
+    """All of a batch but its pixels."""
+
+    num_groups: int
+    num_residuals: int
+    image_size: int
+    color: Color
+    labels: tuple[int, ...]
+    video_ids: tuple[str, ...]
+    clip_indices: tuple[int, ...]
+    mask: tuple[bool, ...]
+    crop: int
+
+    def batch(self, pixels: torch.Tensor) -> Batch:
+        """The batch whose pixels are these bytes."""
+        keys, residuals = _split(pixels, len(self.labels), self.num_groups, self.num_residuals, self.image_size)
+        return Batch(
+            keys=keys,
+            residuals=residuals,
+            color=self.color,
+            labels=torch.tensor(self.labels, dtype=torch.int64),
+            video_ids=self.video_ids,
+            clip_indices=torch.tensor(self.clip_indices, dtype=torch.int64),
+            mask=torch.tensor(self.mask, dtype=torch.bool),
+            crop=self.crop,
+        )
+
+
+def _split(
+    pixels: torch.Tensor, num_rows: int, num_groups: int, num_residuals: int, size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and residuals of a batch in its bytes; residuals first, whose numbers take two."""
+    shape = (num_rows, num_groups, num_residuals, 3, size, size)
+    num_bytes = 2 * math.prod(shape)
+    keys = pixels[num_bytes:].view(num_rows, num_groups, 3, size, size)
+    return keys, pixels[:num_bytes].view(torch.int16).view(shape)
+
+
+def _assemble(
+    clips: Iterable[tuple[EventClip, Sequence[View], bool]],
+    num_rows: int,
+    image_size: int,
+    make: Callable[[int, int], list[BatchBytes]],
+) -> list[tuple[BatchBytes, _BatchFacts]]:
     """Augment clips straight into their rows: arrays of their own, copied into a batch, take a third longer."""
     infos, counted = [], []
     for place, (clip, views, counts) in enumerate(clips):
         if place == 0:
             color, (num_groups, num_residuals) = clip.color, clip.planes[0].shape[:2]
-            shape = (num_groups, num_residuals, 3, image_size, image_size)
+            num_bytes = num_rows * num_groups * (1 + 2 * num_residuals) * 3 * image_size**2
+            memory = make(num_bytes, len(views))
             pixels = [
-                (np.empty((num_rows, num_groups, *shape[2:]), np.uint8), np.empty((num_rows, *shape), np.int16))
-                for _ in views
+                tuple(part.numpy() for part in _split(one.content, num_rows, num_groups, num_residuals, image_size))
+                for one in memory
             ]
         for view, (keys, residuals) in zip(views, pixels, strict=True):
             write_view(clip, view, keys[place], residuals[place])
         infos.append(clip.info)
         counted.append(counts)
     return [
-        Batch(
-            keys=torch.from_numpy(keys),
-            residuals=torch.from_numpy(residuals),
-            color=color,
-            labels=torch.tensor([info.label for info in infos], dtype=torch.int64),
-            video_ids=tuple(info.video for info in infos),
-            clip_indices=torch.tensor([info.clip_index for info in infos], dtype=torch.int64),
-            mask=torch.tensor(counted, dtype=torch.bool),
-            crop=crop,
+        (
+            one,
+            _BatchFacts(
+                num_groups=num_groups,
+                num_residuals=num_residuals,
+                image_size=image_size,
+                color=color,
+                labels=tuple(info.label for info in infos),
+                video_ids=tuple(info.video for info in infos),
+                clip_indices=tuple(info.clip_index for info in infos),
+                mask=tuple(counted),
+                crop=crop,
+            ),
         )
-        for crop, (keys, residuals) in enumerate(pixels)
+        for crop, one in enumerate(memory)
     ]
 
 
@@ -173,7 +234,8 @@ def make_batch(clips: Sequence[EventClip], image_size: int, eval_crop: float = 1
     """
     height, width = clips[0].keys.shape[-2:]
     rows = ((clip, [centre_view(height, width, eval_crop)], True) for clip in clips)
-    return _assemble(rows, len(clips), image_size)[0]
+    [(made, facts)] = _assemble(rows, len(clips), image_size, make_anywhere)
+    return facts.batch(made.content)
 
 
 def _begin_worker(number: int) -> None:
