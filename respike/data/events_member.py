@@ -136,7 +136,7 @@ def decode_events(content: bytes) -> tuple[tuple[Events, ...], int, Color]:
     two 8-bit samples can give.
     """
     header = read_events_header(content)
-    stored = _decompress(content[_HEADER.size :], header.stored_sizes)
+    stored = _decompress(memoryview(content)[_HEADER.size :], header.stored_sizes)
     if is_packed(header.version, header.threshold):
         planes = unpack(stored, *header.sizes, threshold=header.threshold)
     else:
@@ -147,7 +147,7 @@ def decode_events(content: bytes) -> tuple[tuple[Events, ...], int, Color]:
     return planes, header.threshold, header.color
 
 
-def _decompress(content: bytes, sizes: range) -> bytes:
+def _decompress(content: memoryview, sizes: range) -> bytes:
     try:
         if (declared := zstandard.frame_content_size(content)) not in sizes:
             raise ShardError(f"the events hold {declared:,} bytes, their header says {sizes.start:,} to {sizes[-1]:,}")
