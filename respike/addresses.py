@@ -32,8 +32,13 @@ def protocol_of(address: str) -> str:
 
 
 def is_address(path: str) -> bool:
-    """Whether `path` is no path on this machine."""
+    """Whether `path` is no path on this machine: the one answer for all that takes either."""
     return bool(protocol_of(path))
+
+
+def is_web(address: str) -> bool:
+    """Whether an address is asked by HTTP."""
+    return protocol_of(address) in _WEB
 
 
 def check_address(address: str) -> None:
@@ -44,7 +49,7 @@ def check_address(address: str) -> None:
     protocol = protocol_of(address)
     allowed = (*PROTOCOLS, *os.environ.get(PROTOCOLS_VARIABLE, "").lower().split())
     # of a web address, colons are those of an IPv6 host, or a part of the path: none leads fsspec on
-    is_chain = "::" in address and protocol not in _WEB
+    is_chain = "::" in address and not is_web(address)
     if protocol and (protocol not in allowed or is_chain or "://" not in address):
         raise RespikeError(
             f"{without_password(address)!r} is no address that respike opens; allowed are a path and "
@@ -62,8 +67,11 @@ def open_address(address: str) -> tuple["fsspec.AbstractFileSystem", str]:
     if not is_address(address):
         system = fsspec.filesystem("file")
         return system, str(system._strip_protocol(address))
+    protocol = protocol_of(address)
+    # fsspec knows protocols in small letters alone
+    address = protocol + address[len(protocol) :]
     try:
-        if (protocol := protocol_of(address)) in _WEB:
+        if is_web(address):
             return fsspec.filesystem(protocol), address
         system, path = fsspec.core.url_to_fs(address)
     except ImportError as error:

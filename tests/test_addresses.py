@@ -1,6 +1,10 @@
 """Addresses promise: stores that only move bytes are opened; what could run something or lead on is one line."""
 
+import re
+from pathlib import Path
+
 import pytest
+import respike
 from respike.addresses import check_address, is_address, open_address, without_password
 from respike.data.obtain.sources import Source
 from respike.download import fetch
@@ -62,10 +66,30 @@ def test_stores_and_paths_are_let_through(address):
 
 @pytest.mark.parametrize(
     ("text", "is_one"),
-    [("s3://x", True), ("pipe:x", True), ("c:/x", False), ("./pipe:x", False), ("a b:x", False), ("x", False)],
+    [
+        *(("s3://x", True), ("HF://owner/repo", True), ("pipe:x", True)),
+        *(("c:/x", False), ("C:\\x", False), ("C://x", False)),
+        *(("./pipe:x", False), ("a b:x", False), ("x", False), ("", False)),
+    ],
 )
 def test_what_only_looks_like_an_address_is_one(text, is_one):
     assert is_address(text) == is_one
+
+
+def test_a_protocol_in_large_letters_opens_the_same(tmp_path):
+    (tmp_path / "Name").write_text("here")
+    for address in (f"FILE://{tmp_path}/Name", f"file://{tmp_path}/Name"):
+        system, path = open_address(address)
+        assert system.cat_file(path) == b"here"
+        assert fetch(address, tmp_path / address.partition(":")[0]).read_text() == "here"
+
+
+def test_nothing_else_decides_what_an_address_is():
+    rest = [path for path in Path(respike.__file__).parent.rglob("*.py") if path.name != "addresses.py"]
+    # engines do not know addresses, and those of Ray are none of ours
+    deciding = re.compile(r'"://" (not )?in|startswith\("\w+:/|\("http", "https"\)|://\.')
+    found = {path.name for path in rest if deciding.search(path.read_text())}
+    assert found == {"ray_cluster.py"}
 
 
 def test_a_users_own_protocol_is_opened_where_it_is_named(monkeypatch):

@@ -45,6 +45,7 @@ def open_network(given: str, device: "torch.device | str", *, num_classes: int) 
     """
     import torch
 
+    from respike.zoo.catalog import names_weights
     from respike.zoo.checkpoint import names_near
     from respike.zoo.models import create_model, list_models
 
@@ -52,7 +53,7 @@ def open_network(given: str, device: "torch.device | str", *, num_classes: int) 
     if given in names and not Path(given).exists():
         torch.manual_seed(0)
         return Network(title=given, model=create_model(given, num_classes=num_classes).to(device).eval(), spec=None)
-    if not _is_checkpoint(given):
+    if not names_weights(given):
         asked = did_you_mean(given, [*names, *names_near(Path(given))])
         raise RespikeError(
             f"there is no checkpoint and no network {given!r}",
@@ -60,13 +61,6 @@ def open_network(given: str, device: "torch.device | str", *, num_classes: int) 
         )
     model, spec = open_checkpoint(given, device)
     return Network(title=given, model=model, spec=spec)
-
-
-def _is_checkpoint(given: str) -> bool:
-    from respike.zoo.cards import is_name
-
-    path = Path(given)
-    return "://" in given or is_name(given) or path.exists() or path.with_name(f"{path.name}.safetensors").exists()
 
 
 def settings_of(spec: "CheckpointSpec") -> "PrepareSettings":

@@ -199,9 +199,10 @@ def publish(
 
 
 def _card(name: str, *, offline: bool) -> "WeightCard":
+    from respike.addresses import is_address
     from respike.zoo.catalog import find_card, read_published
 
-    return read_published(name, offline=offline or None) if "://" in name else find_card(name)
+    return read_published(name, offline=offline or None) if is_address(name) else find_card(name)
 
 
 def _read_scores(path: Path) -> dict[str, object]:

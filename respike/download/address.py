@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from respike.addresses import check_address, protocol_of, without_password
+from respike.addresses import check_address, is_web, protocol_of, without_password
 from respike.download.hub import locate_on_hub
 from respike.errors import DownloadError, RespikeError
 
@@ -33,7 +33,7 @@ def locate(address: str) -> Place:
     if protocol_of(address) == "hf":
         url, token = locate_on_hub(address)
         return Place(url=url, told=url, is_web=True, token=token)
-    return Place(url=address, told=without_password(address), is_web=protocol_of(address) in ("http", "https"))
+    return Place(url=address, told=without_password(address), is_web=is_web(address))
 
 
 def by_hand(place: Place) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from respike.errors import DownloadError
 
 _FILE = re.compile(
-    r"hf://(?:(?P<type>dataset|space|model)s/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)"
+    r"(?i:hf)://(?:(?P<type>dataset|space|model)s/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)"
 )
 # codes of the header X-Error-Code → what is wrong, what to do. A repository without permission looks like none at all
 _REFUSALS = {

@@ -1,12 +1,12 @@
 """Catalog: from a name of the zoo, a path or an address to weights on this disk, whole and checked. Loads no torch."""
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from respike.addresses import check_address, is_address
 from respike.download import fetch
 from respike.errors import CheckpointError
 from respike.files import sha256_of_bytes, sha256_of_file
@@ -21,7 +21,6 @@ OFFLINE_VARIABLE = "RESPIKE_OFFLINE"
 DEFAULT_NAME = "respike_tiny.demo16"
 
 State = Literal["in the package", "here", "to fetch", "damaged", "no weights yet"]
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://.+", re.IGNORECASE)
 
 
 def find_card(name: str) -> WeightCard:
@@ -40,22 +39,40 @@ def resolve_weights(checkpoint: str | Path, *, offline: bool | None = None, prog
     `https://host/folder`. Other paths are returned as they are. With `offline` (None: where RESPIKE_OFFLINE is set)
     nothing is fetched.
 
-    Raises CheckpointError on a name the zoo lacks, or has no weights for, DownloadError where they cannot be had.
+    Raises CheckpointError on a name the zoo lacks, or has no weights for, DownloadError where they cannot be had,
+    RespikeError on an address that respike does not open.
     """
     text, path = str(checkpoint), Path(checkpoint)
-    if isinstance(checkpoint, str) and _ADDRESS.fullmatch(text):
-        return download(read_published(text, offline=offline, progress=progress), offline=offline, progress=progress)
-    beside = [path, path.with_name(f"{path.name}.safetensors")] if path.name else [path]
-    if any(each.exists() for each in beside) or not is_name(text):
+    if _is_there(path) or not names_weights(checkpoint):
         return path
-    return download(find_card(text), offline=offline, progress=progress)
+    card = find_card(text) if is_name(text) else read_published(text, offline=offline, progress=progress)
+    return download(card, offline=offline, progress=progress)
+
+
+def names_weights(checkpoint: str | Path) -> bool:
+    """Whether weights may be meant: by a path where something is, by a name like the zoo's, by an address."""
+    # a Path is none, since it has lost a slash of the two
+    is_remote = isinstance(checkpoint, str) and is_address(checkpoint)
+    return is_remote or is_name(str(checkpoint)) or _is_there(Path(checkpoint))
+
+
+def _is_there(path: Path) -> bool:
+    beside = [path, path.with_name(f"{path.name}.safetensors")] if path.name else [path]
+    try:
+        return any(each.exists() for each in beside)
+    # longer than names may be, as an address can
+    except OSError:
+        return False
 
 
 def read_published(address: str, *, offline: bool | None = None, progress: Progress = SILENCE) -> WeightCard:
     """Read the card of a published folder, fetched unless it was before; its weights are then asked for at `address`.
 
-    Raises DownloadError where it cannot be had, CheckpointError where it is no card.
+    Raises DownloadError where it cannot be had, CheckpointError where it is no card, RespikeError on an address that
+    respike does not open.
     """
+    # as it was given, before the name of a file stands behind it
+    check_address(address)
     address = address.rstrip("/")
     folder = cache_folder() / f"address-{sha256_of_bytes(address.encode())[:16]}"
     path = fetch(f"{address}/{CARD_NAME}", folder / CARD_NAME, offline=_is_offline(offline), progress=progress)

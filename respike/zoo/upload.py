@@ -64,7 +64,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _hint(error: BaseException, address: str) -> str:
-    if not address.startswith("hf://"):
+    if protocol_of(address) != "hf":
         return "check the address and its credentials"
     response = getattr(error, "response", None) if isinstance(error, HfHubHTTPError) else None
     if response is not None and response.status_code == HTTPStatus.TOO_MANY_REQUESTS:

@@ -9,7 +9,7 @@ import respike.zoo.catalog as catalog
 import torch
 from respike.errors import CheckpointError, DownloadError, MismatchError, RespikeError
 from respike.zoo.cards import CARDS_FOLDER, WeightCard, read_card, read_cards
-from respike.zoo.catalog import DEFAULT_NAME, download, find_card, look, resolve_weights, verify
+from respike.zoo.catalog import DEFAULT_NAME, download, find_card, look, names_weights, resolve_weights, verify
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.models import create_model
 
@@ -149,8 +149,30 @@ def test_a_path_comes_before_a_name(listed, tmp_path, monkeypatch, server):
     assert load_checkpoint(NAME)[1].image_size == 32
 
 
+def test_a_path_that_looks_like_an_address_comes_first_where_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RespikeError, match=r"'run:3' is no address .*for a path of that name, \./ first"):
+        resolve_weights("run:3")
+    save_small(tmp_path / "run:3")
+    assert resolve_weights("run:3") == tmp_path.__class__("run:3")
+
+
+@pytest.mark.parametrize(
+    ("given", "may_be"),
+    [
+        *(("hf://owner/repo", True), ("HF://owner/repo", True), ("s3://bucket/" + "x" * 300, True), (NAME, True)),
+        *(("C://x", False), ("C:\\x", False), ("nothing", False), ("runs/nothing", False)),
+    ],
+)
+def test_addresses_and_names_may_be_weights_and_paths_where_something_is(given, may_be, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert names_weights(given) == may_be
+    (tmp_path / "runs").mkdir()
+    assert names_weights("runs")
+
+
 def test_other_paths_stay_as_they_are(tmp_path):
-    for path in ("runs/x", "best.safetensors", "best", tmp_path / "a.b"):
+    for path in ("runs/x", "best.safetensors", "best", "C://x", tmp_path / "a.b"):
         assert resolve_weights(path) == tmp_path.__class__(path)
 
 

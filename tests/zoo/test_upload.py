@@ -43,6 +43,11 @@ def test_the_folder_becomes_a_repository_in_one_commit_and_comes_back(hub, publi
     assert hash_of(resolve_weights(ADDRESS)) == hash_of(published / "model.safetensors")
 
 
+def test_an_address_in_large_letters_is_the_same_repository(hub, published):
+    upload(published, ADDRESS.replace("hf", "HF"))
+    assert hash_of(resolve_weights(ADDRESS.replace("hf", "HF"))) == hash_of(published / "model.safetensors")
+
+
 def test_a_repository_that_is_there_gets_another_commit_and_large_files_that_are_there_stay(hub, published):
     upload(published, ADDRESS)
     upload(published, ADDRESS)
@@ -64,6 +69,7 @@ def test_a_revision_becomes_a_branch_of_that_name(hub, published):
         (None, ADDRESS, "401"),
         ("hf_of_a_stranger", ADDRESS, "401"),
         (READ_TOKEN, ADDRESS, "403"),
+        (None, ADDRESS.upper(), "401"),
         (TOKEN, "hf://somebody/repo", "the rights to create a model under the namespace"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from respike.addresses import THIS_MACHINE, check_address, protocol_of
+from respike.addresses import THIS_MACHINE, check_address, is_web, protocol_of
 from respike.errors import RespikeError, SettingError
 
 ENVIRONMENT_VARIABLE = "RESPIKE_SOURCES"
@@ -65,7 +65,7 @@ class Source:
         base = self.addresses[0]
         for line in text.split():
             address = _join(base, line)
-            if _is_web(base) and not _is_web(address):
+            if is_web(base) and not is_web(address):
                 raise SettingError(f"{self.name} names {line!r}, which is not on the web", "look at the list")
             if _is_here(address) and not _is_here(base):
                 raise SettingError(f"{self.name} names {line!r}, which is on this machine", "look at the list")
@@ -76,10 +76,6 @@ class Source:
         if not sources:
             raise SettingError(f"{self.name} names no archive", "look at the list")
         return list(sources.values())
-
-
-def _is_web(address: str) -> bool:
-    return protocol_of(address) in ("http", "https")
 
 
 def _is_here(address: str) -> bool:
