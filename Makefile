@@ -47,14 +47,14 @@ test-oldest: install-dev ## the tests on the oldest releases that pyproject.toml
 	$(BIN)/uv venv --quiet --allow-existing --python 3.11 $(OLDEST)
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --resolution lowest-direct --extra ray pyproject.toml -o $(OLDEST)/oldest.txt
 	$(BIN)/uv pip install --quiet --python $(OLDEST) -r $(OLDEST)/oldest.txt pytest pytest-timeout pytest-xdist spikingjelly
-	PYTHONPATH=. $(OLDEST)/bin/python -m pytest -n $(TEST_WORKERS) -m 'not slow'
+	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -n $(TEST_WORKERS) -m 'not slow'
 
 test-oldest-export: install-dev ## the tests of export on the oldest releases that its extra allows
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	$(BIN)/uv venv --quiet --allow-existing --python 3.11 $(OLDEST)-export
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --resolution lowest-direct --extra export pyproject.toml -o $(OLDEST)-export/oldest.txt
 	$(BIN)/uv pip install --quiet --python $(OLDEST)-export -r $(OLDEST)-export/oldest.txt pytest pytest-timeout pytest-xdist
-	PYTHONPATH=. $(OLDEST)-export/bin/python -m pytest -n $(TEST_WORKERS) -m 'not slow' tests/zoo/export tests/cli/test_export.py
+	PYTHONPATH=$(CURDIR) $(OLDEST)-export/bin/python -m pytest -n $(TEST_WORKERS) -m 'not slow' tests/zoo/export tests/cli/test_export.py
 
 lint: install-dev ## ruff: style, docstrings, common errors
 	$(BIN)/ruff check .

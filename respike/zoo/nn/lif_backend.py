@@ -51,13 +51,16 @@ def _load_kernels() -> None:
     global _kernels
     try:
         _kernels = import_module("respike.zoo.nn.lif_triton")
-    except ImportError:  # no Triton, as on macOS
+    except ImportError:  # no Triton, as on macOS, or an old one, as with torch 2.6
         _kernels = None
 
 
 def _check_fused(surrogates: set[str]) -> None:
     if _kernels is None:
-        raise SettingError("lif_backend is 'triton', and Triton does not import here", "take torch, or install triton")
+        raise SettingError(
+            "lif_backend is 'triton', and there is no Triton 3.3 or later here",
+            "take torch, or install torch 2.7 or later, built for CUDA",
+        )
     if others := surrogates - {FUSED_SURROGATE}:
         raise SettingError(
             f"lif_backend is 'triton', which has no surrogate gradient {', '.join(sorted(others))}",

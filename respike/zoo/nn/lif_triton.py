@@ -1,4 +1,4 @@
-"""LIF in Triton: all time steps of a layer in one kernel, and its way back in another. Imports only where triton is.
+"""LIF in Triton: all time steps of a layer in one kernel, its way back in another. Imports only where Triton 3.3 is.
 
 A program takes a block of neurons through all steps: potentials stay in registers, in single precision whatever the
 currents are, and memory is read and written once. The plain version, `lif.py`, says what is computed.
@@ -15,6 +15,10 @@ from torch.library import custom_op
 
 if TYPE_CHECKING:
     from respike.zoo.nn.lif import LIFSettings
+
+# 3.2 knows no tuple that grows
+if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):
+    raise ImportError(f"Triton {triton.__version__} is older than 3.3")
 
 # a neuron's potentials of all steps are in registers on the way back
 MOST_STEPS = 32

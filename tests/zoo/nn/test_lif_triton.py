@@ -16,10 +16,14 @@ ROOT = Path(__file__).parents[3]
 PARTS = ("neurons", "empty", "operators", "network", "wrong")
 
 
+def import_kernels():
+    return pytest.importorskip("respike.zoo.nn.lif_triton", reason="no Triton 3.3 or later", exc_type=ImportError)
+
+
 @pytest.fixture(scope="module")
 def interpreted():
     """What each part of `fused_lif` said, from one process."""
-    pytest.importorskip("triton", reason="Triton is not installed")
+    import_kernels()
     command = [sys.executable, "-m", "tests.zoo.nn.fused_lif", *PARTS]
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
@@ -37,8 +41,8 @@ def test_the_kernels_compute_what_the_plain_neurons_do(interpreted, part):
 @pytest.mark.parametrize("pointer", ["*bf16", "*fp32"])
 def test_the_kernels_become_machine_code_for_an_h100(learns_tau, pointer, monkeypatch, tmp_path):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    triton = pytest.importorskip("triton", reason="Triton is not installed")
-    from respike.zoo.nn import lif_triton
+    lif_triton = import_kernels()
+    import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -58,7 +62,7 @@ def test_the_plain_neurons_are_what_one_gets_unasked():
 
 
 def test_the_backend_decides_which_code_runs(monkeypatch):
-    pytest.importorskip("triton", reason="Triton is not installed")
+    import_kernels()
     layer, current = LIF(LIFSettings()), torch.zeros(3, 2)
     set_lif_backend(layer, "auto")
     assert kernels_for(current, 3, layer.settings, "auto") is None
@@ -78,14 +82,23 @@ def test_what_cannot_be_had_is_refused_and_changes_nothing(monkeypatch):
     with pytest.raises(SettingError, match="choose from torch, triton, auto"):
         set_lif_backend(layer, "cupy")
     monkeypatch.setitem(sys.modules, "respike.zoo.nn.lif_triton", None)
-    with pytest.raises(SettingError, match="Triton does not import"):
+    with pytest.raises(SettingError, match=r"no Triton 3.3 or later here"):
         set_lif_backend(layer, "triton")
     set_lif_backend(layer, "auto")
     assert kernels_for(torch.zeros(3, 2), 3, LIFSettings(), "auto") is None
 
 
+def test_an_older_triton_is_as_good_as_none(monkeypatch):
+    triton = pytest.importorskip("triton", reason="Triton is not installed")
+    monkeypatch.setattr(triton, "__version__", "3.2.0")
+    monkeypatch.delitem(sys.modules, "respike.zoo.nn.lif_triton", raising=False)
+    monkeypatch.setattr(lif_backend, "_kernels", None)
+    with pytest.raises(SettingError, match=r"no Triton 3.3 or later here \(take torch, or install torch 2.7 or later"):
+        set_lif_backend(LIF(LIFSettings()), "triton")
+
+
 def test_a_surrogate_that_the_kernels_lack_is_named():
-    pytest.importorskip("triton", reason="Triton is not installed")
+    import_kernels()
     layer = LIF(OTHER)
     with pytest.raises(SettingError, match="no surrogate gradient triangle"):
         set_lif_backend(layer, "triton")
