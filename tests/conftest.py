@@ -46,6 +46,11 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
+def files_under(folder: Path) -> dict[str, bytes]:
+    """The same with all that lies in its folders, by paths from there."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def listing_of(root: Path) -> VideoListing:
     """A listing of `root/<class>/*`: every fifth video to test, the rest to train."""
     classes = tuple(sorted(folder.name for folder in root.iterdir() if folder.is_dir()))

@@ -16,7 +16,7 @@ from respike.data.shards import ShardReader
 from respike.data.verify import verify
 from respike.errors import RespikeError, ShardError
 
-from tests.conftest import listing_of
+from tests.conftest import files_under, listing_of
 from tests.data.forging import change_info, forge_member, forge_samples, reseal
 
 SHARD = "train-000000.tar"
@@ -32,10 +32,6 @@ def prepared(video_folder, tmp_path_factory):
 @pytest.fixture
 def out(prepared, tmp_path):
     return Path(shutil.copytree(prepared, tmp_path / "out"))
-
-
-def files_under(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def assert_refused(out: Path, named: str, said: str = "") -> None:

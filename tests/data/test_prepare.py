@@ -18,20 +18,8 @@ from respike.data.prepare import PrepareSettings, join_parts, plan_shards, prepa
 from respike.errors import MismatchError, RespikeError, SettingError, ShardError
 from respike.files import folder_lock
 
-from tests.conftest import contents, listing_of
-
-SMALL = PrepareSettings(videos_per_shard=3, short_side=32)
-
-
-@pytest.fixture
-def listing(video_folder):
-    return listing_of(video_folder)
-
-
-def replaced(listing, number, path):
-    videos = list(listing.videos)
-    videos[number] = dataclasses.replace(videos[number], path=path)
-    return dataclasses.replace(listing, videos=tuple(videos))
+from tests.conftest import contents
+from tests.data.conftest import SMALL, replaced
 
 
 def test_one_worker_and_two_write_the_same_bytes(tmp_path, listing):
@@ -182,7 +170,7 @@ sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
 from respike.data.prepare import prepare
 from tests.conftest import listing_of
-from tests.data.test_prepare import SMALL
+from tests.data.conftest import SMALL
 prepare(listing_of(Path({str(video_folder)!r})), Path(sys.argv[1]), SMALL, num_workers=1)
 """
     )

@@ -16,38 +16,19 @@ from respike.data.building.plan import Part
 from respike.data.dataset import open_shards
 from respike.data.engines import local
 from respike.data.index import read_index
-from respike.data.prepare import PrepareSettings, join_parts, prepare
+from respike.data.prepare import join_parts, prepare
 from respike.data.video_writer import write_video
 from respike.errors import RespikeError
 
 from tests.conftest import contents, listing_of, moving_square
+from tests.data.conftest import SMALL, replaced
 
-SMALL = PrepareSettings(videos_per_shard=3, short_side=32)
 ROOT = Path(__file__).parents[2]
 GUILTY = "wave/v02.mp4"
 
 
-@pytest.fixture
-def listing(video_folder):
-    return listing_of(video_folder)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(video_folder, tmp_path_factory):
-    """What a run leaves that nothing happened to."""
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
-    prepare(listing_of(video_folder), out, SMALL, num_workers=2)
-    return contents(out)
-
-
 def without(listing, video_id):
     videos = (dataclasses.replace(v, path=None) if v.video_id == video_id else v for v in listing.videos)
-    return dataclasses.replace(listing, videos=tuple(videos))
-
-
-def replaced(listing, number, path):
-    videos = list(listing.videos)
-    videos[number] = dataclasses.replace(videos[number], path=path)
     return dataclasses.replace(listing, videos=tuple(videos))
 
 
@@ -132,7 +113,7 @@ def run_program(out: Path, video_folder: Path, **environment: str) -> subprocess
     """The same run as `undisturbed`, in a process group of its own."""
     program = (
         "import sys; from pathlib import Path; from respike.data.prepare import prepare\n"
-        "from tests.conftest import listing_of; from tests.data.test_prepare_faults import SMALL\n"
+        "from tests.conftest import listing_of; from tests.data.conftest import SMALL\n"
         "prepare(listing_of(Path(sys.argv[1])), Path(sys.argv[2]), SMALL, num_workers=2)"
     )
     return subprocess.Popen(

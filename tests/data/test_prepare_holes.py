@@ -10,27 +10,13 @@ from respike.data import prepare as module
 from respike.data.building import build
 from respike.data.engines import inline
 from respike.data.output.state import OutputState
-from respike.data.prepare import Part, PrepareSettings, join_parts, prepare
+from respike.data.prepare import Part, join_parts, prepare
 from respike.data.verify import verify
 from respike.errors import RespikeError
 from respike.files import write_atomically
 
-from tests.conftest import contents, listing_of
-
-SMALL = PrepareSettings(videos_per_shard=3, short_side=32)
-
-
-@pytest.fixture
-def listing(video_folder):
-    return listing_of(video_folder)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, video_folder):
-    """What an undisturbed run writes."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    prepare(listing_of(video_folder), out, SMALL, engine=inline.run)
-    return contents(out)
+from tests.conftest import contents
+from tests.data.conftest import SMALL
 
 
 def without(listing, *numbers):
@@ -54,13 +40,13 @@ def marks(out):
     ("before", "after"),
     [('"label":1', '"label":0'), ('"num_clips":2', '"num_clips":3'), ('"skipped":[]', '"skipped":5 ')],
 )
-def test_a_changed_finished_mark_is_not_believed(tmp_path, listing, whole, before, after):
+def test_a_changed_finished_mark_is_not_believed(tmp_path, listing, undisturbed, before, after):
     prepare(listing, tmp_path / "out", SMALL, engine=inline.run)
     for mark in marks(tmp_path / "out"):
         text = mark.read_text()
         mark.write_text(text.replace(before, after).replace(before.replace(":", ": "), after.replace(":", ": ")))
     prepare(listing, tmp_path / "out", SMALL, engine=inline.run)
-    assert contents(tmp_path / "out") == whole
+    assert contents(tmp_path / "out") == undisturbed
 
 
 def test_no_mark_of_the_old_shard_stands_beside_the_new_one(tmp_path, listing, monkeypatch):
@@ -120,14 +106,14 @@ def test_a_disk_that_takes_no_more_is_no_fault_of_the_video(tmp_path, listing, m
         prepare(listing, tmp_path / "out", SMALL, engine=inline.run)
 
 
-def test_a_shard_without_a_mark_of_an_earlier_plan_does_not_stay(tmp_path, listing, whole):
+def test_a_shard_without_a_mark_of_an_earlier_plan_does_not_stay(tmp_path, listing, undisturbed):
     out = tmp_path / "out"
     prepare(listing, out, SMALL, engine=inline.run)
     # killed between the shard and its mark, then listed anew with fewer videos
     (out / "train-000007.tar").write_bytes(b"a shard of yesterday")
     (out / "train-notes.tar").write_bytes(b"not a name of ours")
     prepare(listing, out, SMALL, engine=inline.run)
-    assert contents(out) == whole | {"train-notes.tar": b"not a name of ours"}
+    assert contents(out) == undisturbed | {"train-notes.tar": b"not a name of ours"}
 
 
 def test_a_shard_of_links_to_nothing_is_skipped_and_not_the_end_of_the_run(tmp_path, listing):

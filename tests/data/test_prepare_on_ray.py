@@ -13,30 +13,14 @@ from respike.data.engines import ray as engine
 from respike.data.prepare import PrepareSettings, prepare
 from respike.errors import RespikeError
 
-from tests.conftest import listing_of
+from tests.conftest import contents
+from tests.data.conftest import SMALL
 from tests.data.stores import make_store
 
 ray = pytest.importorskip("ray", reason="the extra respike[ray] is not installed")
 # by default Ray's workers step back behind everything else on the machine, such as other tests
 os.environ.update(RAY_worker_niceness="0")
-SMALL = PrepareSettings(videos_per_shard=3, short_side=32)
 ROOT = Path(__file__).parents[2]
-
-
-def contents(out):
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.name[0] != "."}
-
-
-@pytest.fixture(scope="module")
-def listing(video_folder):
-    return listing_of(video_folder)
-
-
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory, listing):
-    out = tmp_path_factory.mktemp("local")
-    prepare(listing, out, SMALL, num_workers=1)
-    return contents(out)
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +55,13 @@ def test_the_command_prepares_on_ray_and_says_the_same(tmp_path, video_folder):
 class TestOnTwoNodes:
     """All on one cluster; the last test takes a node away."""
 
-    def test_the_bytes_are_those_of_a_local_run(self, tmp_path, listing, expected, on_cluster):
+    def test_the_bytes_are_those_of_a_local_run(self, tmp_path, listing, undisturbed, on_cluster):
         prepare(listing, tmp_path / "out", SMALL, engine=on_cluster)
-        assert contents(tmp_path / "out") == expected
+        assert contents(tmp_path / "out") == undisturbed
 
-    def test_every_node_delivers_to_a_remote_address(self, tmp_path, listing, expected, on_cluster):
+    def test_every_node_delivers_to_a_remote_address(self, tmp_path, listing, undisturbed, on_cluster):
         prepare(listing, make_store(tmp_path / "store"), SMALL, engine=on_cluster)
-        assert contents(tmp_path / "store" / "set") == expected
+        assert contents(tmp_path / "store" / "set") == undisturbed
 
     def test_a_file_that_no_node_can_read_is_skipped_alone(self, tmp_path, listing, on_cluster):
         victim = listing.videos[0].video_id

@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 
 from respike.data.building.plan import Part
-from respike.data.prepare import PrepareSettings, prepare
+from respike.data.prepare import prepare
 
 from tests.conftest import listing_of
-
-SMALL = PrepareSettings(videos_per_shard=3, short_side=32)
+from tests.data.conftest import SMALL
 
 
 def temporaries(out: Path) -> list[str]:

@@ -18,7 +18,7 @@ from respike.data.verify import repair, verify
 from respike.errors import RespikeError, ShardError
 from respike.files import seal, unseal
 
-from tests.conftest import listing_of
+from tests.conftest import contents, listing_of
 from tests.data.forging import change_info, forge_samples, reseal
 
 SETTINGS = PrepareSettings(videos_per_shard=4, short_side=16)
@@ -45,10 +45,6 @@ def prepared(listing, tmp_path_factory):
 @pytest.fixture
 def out(prepared, tmp_path):
     return Path(shutil.copytree(prepared, tmp_path / "out"))
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 def told(out: Path, **options) -> list[str]:

@@ -14,21 +14,9 @@ from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.models import create_model
 
 from tests.download.server import running
-from tests.zoo.published import files_at, publish_small, save_small
+from tests.zoo.published import files_at, save_small
 
 NAME = "respike_tiny.test"
-
-
-@pytest.fixture(scope="module")
-def published_once(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("small")
-    publish_small(folder)
-    return folder / "published"
-
-
-@pytest.fixture
-def published(published_once, tmp_path):
-    return shutil.copytree(published_once, tmp_path / "published")
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ from respike.zoo.snapshot_folder import read_snapshot
 from respike.zoo.train_config import TrainConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.conftest import files_under
 from tests.processes import forking_context
 from tests.zoo.batches import Notes
 from tests.zoo.resuming import CONFIG, run, run_in_child, weights_of
@@ -257,11 +258,11 @@ def test_resuming_what_was_never_begun_begins_it(undisturbed, tmp_path) -> None:
 
 
 def test_resuming_a_run_that_is_done_changes_nothing(undisturbed) -> None:
-    before = {path: path.read_bytes() for path in undisturbed.rglob("*") if path.is_file()}
+    before = files_under(undisturbed)
     result = run(undisturbed)
     assert result.history == read_history(undisturbed)
     assert result.best_epoch == load_checkpoint(result.best)[1].epoch
-    assert {path: path.read_bytes() for path in undisturbed.rglob("*") if path.is_file()} == before
+    assert files_under(undisturbed) == before
 
 
 @pytest.mark.parametrize(

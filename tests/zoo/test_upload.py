@@ -10,16 +10,9 @@ from respike.zoo.catalog import resolve_weights
 from respike.zoo.upload import upload
 
 from tests.download.hub import READ_TOKEN, TOKEN, Repository, running_hub, visit
-from tests.zoo.published import FILES, hash_of, publish_small, save_small
+from tests.zoo.published import FILES, hash_of, save_small
 
 ADDRESS = "hf://owner/repo"
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("small")
-    publish_small(folder)
-    return folder / "published"
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from respike.data.obtain.unpack import unpack
 from respike.errors import RespikeError
 from respike.progress import SILENCE
 
+from tests.conftest import files_under
+
 FILES = {"top/a/1 (x).avi": b"one" * 10_000, "top/b/-2.avi": b"two", "top/empty.txt": b""}
 
 
@@ -42,10 +44,6 @@ def make(path: Path, files: dict[str, bytes]) -> Path:
     return make_zip(path, files) if path.suffix == ".zip" else make_tar(path, files)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def everything(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
@@ -58,14 +56,14 @@ def name(request):
 def test_one_folder_in_an_archive_becomes_the_target(tmp_path, name):
     archive = make_zip(tmp_path / name, FILES) if name == "X.ZIP" else make(tmp_path / name, FILES)
     unpack(archive, tmp_path / "out", SILENCE)
-    assert contents(tmp_path / "out") == {key.removeprefix("top/"): value for key, value in FILES.items()}
+    assert files_under(tmp_path / "out") == {key.removeprefix("top/"): value for key, value in FILES.items()}
     assert everything(tmp_path) & {".out.unpacking"} == set()
 
 
 def test_an_archive_of_files_becomes_the_target(tmp_path):
     files = {"./a_000001_000011.mp4": b"a", "./b.mp4": b"b"}
     unpack(make_tar(tmp_path / "x.tar.gz", files), tmp_path / "out", SILENCE)
-    assert contents(tmp_path / "out") == {"a_000001_000011.mp4": b"a", "b.mp4": b"b"}
+    assert files_under(tmp_path / "out") == {"a_000001_000011.mp4": b"a", "b.mp4": b"b"}
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar.gz"])
@@ -127,7 +125,7 @@ def test_every_cut_and_flip_is_told_or_harmless(tmp_path):
                 except RespikeError:
                     assert not (tmp_path / "out").exists()
                     continue
-                found = sorted(contents(tmp_path / "out").values())
+                found = sorted(files_under(tmp_path / "out").values())
                 original = original or found
                 # a flip in a name or a time is not seen by these formats, one in what a file holds is
                 assert suffix == "tar.gz" or len(found) < 2 or found == original
@@ -154,7 +152,7 @@ def test_what_a_kill_left_is_cleared_and_the_archive_unpacked_afresh(tmp_path):
     (tmp_path / ".out.unpacking" / "all").mkdir(parents=True)
     (tmp_path / ".out.unpacking" / "all" / "half.avi").write_bytes(b"ha")
     unpack(make_zip(tmp_path / "x.zip", {"a": b"1", "b": b"2"}), tmp_path / "out", SILENCE)
-    assert contents(tmp_path / "out") == {"a": b"1", "b": b"2"}
+    assert files_under(tmp_path / "out") == {"a": b"1", "b": b"2"}
 
 
 def test_stopped_half_way_there_is_no_target(tmp_path, monkeypatch):
@@ -172,7 +170,7 @@ def test_nested_archives_become_folders(tmp_path):
     jump = make_tar(tmp_path / "jump.tar", {"1.avi": b"j", "2.avi": b"k"}).read_bytes()
     archive = make_zip(tmp_path / "x.zip", {"wave.zip": wave, "jump.tar": jump, "readme.txt": b"r"})
     unpack(archive, tmp_path / "out", SILENCE, nested=True)
-    assert contents(tmp_path / "out") == {
+    assert files_under(tmp_path / "out") == {
         "wave hand/1.avi": b"w",
         "jump/1.avi": b"j",
         "jump/2.avi": b"k",

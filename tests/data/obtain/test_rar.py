@@ -9,20 +9,17 @@ from respike.data.obtain.rar import require_rar_program, unpack_rar
 from respike.errors import RespikeError
 from respike.progress import SILENCE
 
+from tests.conftest import files_under
 from tests.data.obtain.rars import write_rar, write_unrar
 
 FILES = {"brush_hair/a (1) [x]&+;~@#!.avi": b"one" * 1000, "brush_hair/-p.avi": b"two", "ü/b.avi": b""}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def unpack(archive: Path, folder: Path) -> dict[str, bytes]:
     folder.mkdir(exist_ok=True)
     with SILENCE.task("unpack", total=None, unit="bytes") as task:
         unpack_rar(archive, folder, task)
-    return contents(folder)
+    return files_under(folder)
 
 
 @pytest.fixture(params=["unrar", "7zz", "7z", "bsdtar"])
@@ -53,7 +50,7 @@ def test_a_name_that_leads_out_stops_it_before_a_byte_is_written(program, tmp_pa
     archive = write_rar(tmp_path / "x.rar", {"fine.txt": b"1", name: b"2"})
     with pytest.raises(ArchiveError, match="leads out of its folder"):
         unpack(archive, tmp_path / "out")
-    assert contents(tmp_path / "out") == {}
+    assert files_under(tmp_path / "out") == {}
 
 
 def test_a_rar_that_is_none_is_told_with_what_the_program_says(program, tmp_path):
@@ -108,7 +105,7 @@ def test_a_program_that_fills_the_disk_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(rar, "most_bytes", lambda _: 3 << 20)
     with pytest.raises(ArchiveError, match="more than a data set would"):
         unpack(write_rar(tmp_path / "x.rar", FILES), tmp_path / "out")
-    assert sum(map(len, contents(tmp_path / "out").values())) < 30 << 20
+    assert sum(map(len, files_under(tmp_path / "out").values())) < 30 << 20
 
 
 def test_a_rar_with_a_password_asks_nobody(program, tmp_path):

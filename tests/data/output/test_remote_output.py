@@ -14,29 +14,14 @@ from respike.data.remote import storage
 from respike.data.remote.storage import RemoteFolder
 from respike.errors import MismatchError, RespikeError
 
-from tests.conftest import listing_of
+from tests.data.conftest import SMALL
 from tests.data.stores import make_store
-
-SMALL = PrepareSettings(videos_per_shard=3, short_side=32)
 
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
     monkeypatch.setattr(storage, "_FIRST_PAUSE_SECONDS", 0)
     monkeypatch.setattr(remote_lock, "_SETTLE_SECONDS", 0)
-
-
-@pytest.fixture(scope="module")
-def listing(video_folder):
-    return listing_of(video_folder)
-
-
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory, listing):
-    """What a run into a folder writes."""
-    out = tmp_path_factory.mktemp("local")
-    prepare(listing, out, SMALL, num_workers=1)
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 @pytest.fixture
@@ -49,53 +34,53 @@ def contents(address):
     return {name: folder.read(name) for name in folder.sizes()}
 
 
-def test_a_store_gets_the_bytes_that_a_folder_gets(memory, listing, expected):
+def test_a_store_gets_the_bytes_that_a_folder_gets(memory, listing, undisturbed):
     summary = prepare(listing, memory, SMALL)
-    assert contents(memory) == expected
+    assert contents(memory) == undisturbed
     assert (str(summary.out), summary.written, summary.num_built) == (memory, 12, 5)
-    assert summary.num_bytes == sum(len(content) for name, content in expected.items() if name.endswith(".tar"))
+    assert summary.num_bytes == sum(len(content) for name, content in undisturbed.items() if name.endswith(".tar"))
 
 
-def test_worker_processes_deliver_to_the_store(tmp_path, listing, expected):
+def test_worker_processes_deliver_to_the_store(tmp_path, listing, undisturbed):
     address = make_store(tmp_path / "store")
     prepare(listing, address, SMALL, num_workers=2)
-    assert contents(address) == expected
+    assert contents(address) == undisturbed
 
 
-def test_what_is_finished_at_the_address_is_kept(memory, listing, expected, monkeypatch):
+def test_what_is_finished_at_the_address_is_kept(memory, listing, undisturbed, monkeypatch):
     prepare(listing, memory, SMALL)
     monkeypatch.setattr(RemoteFolder, "upload", None)  # a second upload would fail
     assert prepare(listing, memory, SMALL).num_built == 0
-    assert contents(memory) == expected
+    assert contents(memory) == undisturbed
 
 
-def test_a_shard_that_is_gone_or_cut_there_alone_is_made_again(memory, listing, expected):
+def test_a_shard_that_is_gone_or_cut_there_alone_is_made_again(memory, listing, undisturbed):
     prepare(listing, memory, SMALL)
     folder = RemoteFolder(memory)
     folder.remove("test-000000.tar")
-    folder.write("train-000001.tar", expected["train-000001.tar"][:-512])
+    folder.write("train-000001.tar", undisturbed["train-000001.tar"][:-512])
     assert prepare(listing, memory, SMALL).num_built == 2
-    assert contents(memory) == expected
+    assert contents(memory) == undisturbed
 
 
-def test_other_settings_are_refused_by_the_name_of_the_address(memory, listing, expected):
+def test_other_settings_are_refused_by_the_name_of_the_address(memory, listing, undisturbed):
     prepare(listing, memory, SMALL)
     with pytest.raises(MismatchError, match=f"{memory} was prepared with other settings: threshold 8 → 16"):
         prepare(listing, memory, PrepareSettings(videos_per_shard=3, short_side=32, threshold=16))
-    assert contents(memory) == expected
+    assert contents(memory) == undisturbed
 
 
-def test_an_earlier_plan_leaves_nothing_behind(memory, listing, expected):
+def test_an_earlier_plan_leaves_nothing_behind(memory, listing, undisturbed):
     prepare(listing, memory, PrepareSettings(videos_per_shard=1, short_side=32))
     prepare(listing, memory, SMALL, existing="overwrite")
-    assert contents(memory) == expected
+    assert contents(memory) == undisturbed
 
 
-def test_a_shard_without_a_mark_of_an_earlier_plan_does_not_stay(memory, listing, expected):
+def test_a_shard_without_a_mark_of_an_earlier_plan_does_not_stay(memory, listing, undisturbed):
     prepare(listing, memory, SMALL)
     RemoteFolder(memory).write("train-000007.tar", "a shard of yesterday")
     prepare(listing, memory, SMALL)
-    assert contents(memory) == expected
+    assert contents(memory) == undisturbed
 
 
 def test_files_of_others_are_not_written_over(memory, listing):
@@ -105,13 +90,13 @@ def test_files_of_others_are_not_written_over(memory, listing):
     assert RemoteFolder(memory).read("dataset.json") == b"mine"
 
 
-def test_parts_join_at_the_address(memory, listing, expected):
+def test_parts_join_at_the_address(memory, listing, undisturbed):
     for number in (1, 2):
         with pytest.raises(RespikeError):
             open_shards(memory)
         prepare(listing, memory, SMALL, part=Part(number=number, count=2))
     join_parts(memory)
-    assert contents(memory) == expected
+    assert contents(memory) == undisturbed
 
 
 def test_a_missing_part_is_named(memory, listing):
@@ -122,14 +107,14 @@ def test_a_missing_part_is_named(memory, listing):
 
 
 @pytest.mark.parametrize("faults", [{"fail_every": 3}, {"cut_every": 3}, {"flip_every": 3}])
-def test_a_store_that_fails_now_and_then_gets_every_byte(tmp_path, listing, expected, faults):
+def test_a_store_that_fails_now_and_then_gets_every_byte(tmp_path, listing, undisturbed, faults):
     address = make_store(tmp_path / "store", **faults)
     prepare(listing, address, SMALL, num_workers=1)
-    assert contents(address) == expected
+    assert contents(address) == undisturbed
 
 
 @pytest.mark.parametrize("gone_after", [0, 4, 9, 14, 17])
-def test_a_store_that_disappears_is_one_error_and_a_later_run_goes_on(tmp_path, listing, expected, gone_after):
+def test_a_store_that_disappears_is_one_error_and_a_later_run_goes_on(tmp_path, listing, undisturbed, gone_after):
     address = make_store(tmp_path / "store", gone_after=gone_after)
     with pytest.raises(RespikeError, match="no route to host") as error:
         prepare(listing, address, SMALL, num_workers=1)
@@ -137,7 +122,7 @@ def test_a_store_that_disappears_is_one_error_and_a_later_run_goes_on(tmp_path, 
     make_store(tmp_path / "store")
     assert "dataset.json" not in RemoteFolder(address).sizes()
     summary = prepare(listing, address, SMALL, num_workers=1)
-    assert contents(address) == expected
+    assert contents(address) == undisturbed
     assert summary.num_built < 5 or gone_after < 9
 
 
@@ -148,14 +133,14 @@ def test_a_store_that_cuts_all_it_is_given_never_gets_an_index(tmp_path, listing
     assert "dataset.json" not in RemoteFolder(address).sizes()
 
 
-def test_no_half_upload_is_left_lying_there(tmp_path, listing, expected):
+def test_no_half_upload_is_left_lying_there(tmp_path, listing, undisturbed):
     address = make_store(tmp_path / "store")
     prepare(listing, address, SMALL, num_workers=1)
     folder = RemoteFolder(address)
     (tmp_path / "store" / "set" / ".train-000000.tar.0badcafe.tmp").write_bytes(b"half")
     folder.remove("train-000000.tar")
     prepare(listing, address, SMALL, num_workers=1)
-    assert contents(address) == expected
+    assert contents(address) == undisturbed
 
 
 def test_nothing_of_the_scratch_folder_is_left(memory, listing, tmp_path, monkeypatch):
