@@ -141,12 +141,30 @@ def _division(current: Tensor, num_steps: int) -> tuple[int, int, int]:
     return num_neurons, block, -(-num_neurons // block)
 
 
+# what both ways have in common; Triton puts the code of these where they are called
+@triton.jit  # type: ignore[untyped-decorator]
+def _neurons_of_program(num_neurons, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    # 64 bits: all steps of a large batch are more than 2³¹ elements
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    return place, place < num_neurons
+
+
 @triton.jit
-def _charge(kept, arriving, rate):  # type: ignore[no-untyped-def]
+def _read(tensor, place, mask):  # type: ignore[no-untyped-def]
+    return tl.load(tensor + place, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _rate_of(learned, rate):  # type: ignore[no-untyped-def]
+    return rate if learned is None else tl.load(learned)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _charge(kept, arriving, rate, IS_FIRST: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     # the two forms of torch.lerp, so that both versions round alike
     rising = kept + rate * (arriving - kept)
     falling = arriving - (arriving - kept) * (1 - rate)
-    return tl.where(rate < 0.5, rising, falling)
+    return arriving * rate if IS_FIRST else tl.where(rate < 0.5, rising, falling)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -166,15 +184,11 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     IS_SOFT: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
-    # 64 bits: all steps of a large batch are more than 2³¹ elements
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = place < num_neurons
-    if learned is not None:
-        rate = tl.load(learned)
+    place, mask = _neurons_of_program(num_neurons, BLOCK)
+    rate = _rate_of(learned, rate)
     kept = tl.zeros([BLOCK], tl.float32)
     for step in tl.static_range(NUM_STEPS):
-        arriving = tl.load(current + place, mask=mask, other=0.0).to(tl.float32)
-        potential = arriving * rate if step == 0 else _charge(kept, arriving, rate)
+        potential = _charge(kept, _read(current, place, mask), rate, step == 0)
         fired = (potential >= threshold).to(tl.float32)
         tl.store(spikes + place, fired.to(spikes.dtype.element_ty), mask=mask)
         kept = _reset(potential, fired, threshold, IS_SOFT)
@@ -198,16 +212,13 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     IS_SOFT: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = place < num_neurons
-    if learned is not None:
-        rate = tl.load(learned)
+    place, mask = _neurons_of_program(num_neurons, BLOCK)
+    rate = _rate_of(learned, rate)
     kept = tl.zeros([BLOCK], tl.float32)
     potentials = ()
     for step in tl.static_range(NUM_STEPS):
-        arriving = tl.load(current + place, mask=mask, other=0.0).to(tl.float32)
-        potential = arriving * rate if step == 0 else _charge(kept, arriving, rate)
-        fired = tl.load(spikes + place, mask=mask, other=0.0).to(tl.float32)
+        potential = _charge(kept, _read(current, place, mask), rate, step == 0)
+        fired = _read(spikes, place, mask)
         potentials = potentials + (potential,)  # type: ignore[assignment]  # noqa: RUF005  # no star in Triton
         kept = _reset(potential, fired, threshold, IS_SOFT)
         place += num_neurons
@@ -216,15 +227,16 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     for step in tl.static_range(NUM_STEPS - 1, -1, -1):
         place -= num_neurons
         if not IS_SOFT:  # h[t] reaches h[t+1] through v[t], which is 0 where it has fired
-            fired = tl.load(spikes + place, mask=mask, other=0.0).to(tl.float32)
+            fired = _read(spikes, place, mask)
             through_membrane = through_membrane * (1 - fired)
         arctan = slope * (potentials[step] - threshold)
-        arriving_grad = tl.load(grad_spikes + place, mask=mask, other=0.0).to(tl.float32)
+        arriving_grad = _read(grad_spikes, place, mask)
         grad = arriving_grad * (height / (1 + arctan * arctan)) + through_membrane
         tl.store(grad_current + place, (grad * rate).to(grad_current.dtype.element_ty), mask=mask)
         if learned is not None:
-            arriving = tl.load(current + place, mask=mask, other=0.0).to(tl.float32)
+            arriving = _read(current, place, mask)
             if step > 0:
+                # not by _read: subtracted last, it compiles to other registers
                 fired_before = tl.load(spikes + place - num_neurons, mask=mask, other=0.0).to(tl.float32)
                 arriving -= _reset(potentials[step - 1], fired_before, threshold, IS_SOFT)
             summed += grad * arriving
