@@ -53,7 +53,7 @@ test-oldest-export: install-dev ## the tests of export on the oldest releases th
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	$(BIN)/uv venv --quiet --allow-existing --python 3.11 $(OLDEST)-export
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --resolution lowest-direct --extra export pyproject.toml -o $(OLDEST)-export/oldest.txt
-	$(BIN)/uv pip install --quiet --python $(OLDEST)-export -r $(OLDEST)-export/oldest.txt pytest pytest-timeout pytest-xdist
+	$(BIN)/uv pip install --quiet --python $(OLDEST)-export -r $(OLDEST)-export/oldest.txt pytest pytest-timeout pytest-xdist nirtorch snntorch spikingjelly
 	PYTHONPATH=$(CURDIR) $(OLDEST)-export/bin/python -m pytest -n $(TEST_WORKERS) -m 'not slow' tests/zoo/export tests/cli/test_export.py
 
 lint: install-dev ## ruff: style, docstrings, common errors
