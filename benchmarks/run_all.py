@@ -26,6 +26,7 @@ SHORT: dict[str, list[str]] = {
     "bench_lif": ["--rounds", "5"],
     "bench_listing": ["--rows", "60000"],
     "bench_loader": ["--rounds", "2"],
+    "bench_loader_worker": ["--rounds", "3"],
     "bench_model": ["--rounds", "3"],
     "bench_prepare": ["--rounds", "2", "--copies", "5"],
     "bench_resume": ["--videos", "3330", "--rounds", "3"],
