@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 from respike.cli.stopping import StopSignals
@@ -18,6 +19,14 @@ def num_rounds() -> int:
     started = time.perf_counter()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000)
     return int(100_000 * SECONDS_BUSY / (time.perf_counter() - started))
+
+
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Ctrl-C as Python heeds it, also where the tests run in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def compute(num_rounds: int, *signals: signal.Signals) -> None:
@@ -57,7 +66,7 @@ def test_a_signal_is_told_while_the_batch_is_still_being_computed(num_rounds, nu
     assert signal.getsignal(number) is before
 
 
-def test_a_second_ctrl_c_stops_at_once_though_it_came_within_the_same_batch(num_rounds):
+def test_a_second_ctrl_c_stops_at_once_though_it_came_within_the_same_batch(num_rounds, heeded):
     told = []
     with pytest.raises(KeyboardInterrupt), StopSignals(told.append):
         compute(num_rounds, signal.SIGINT, signal.SIGINT)
