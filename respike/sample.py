@@ -15,7 +15,7 @@ Glossary:
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,7 +214,16 @@ class BatchSource(Protocol):
         """Batches of one epoch, the same on every rank."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the augmentation of the next pass."""
+        """Choose the order and the augmentation of the next pass, from its first batch."""
+
+
+@runtime_checkable
+class CountedSource(BatchSource, Protocol):
+    """A BatchSource that knows how much a whole pass shows, as the loader does."""
+
+    @property
+    def num_views(self) -> int:
+        """Rows that count in a whole pass of an evaluation, over all ranks: each crop of each clip."""
 
 
 @dataclass(frozen=True, kw_only=True)

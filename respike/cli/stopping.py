@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from respike.errors import RespikeError, StoppedError
 
 if TYPE_CHECKING:
-    from respike.sample import Batch, BatchSource
+    from respike.sample import Batch, CountedSource
 
 # a shell's codes for what a signal has ended
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -69,7 +69,7 @@ class StopSignals:
         """What happened, in one word."""
         return _WORDS[self._received or signal.SIGTERM]
 
-    def watch(self, source: "BatchSource") -> "BatchSource":
+    def watch(self, source: "CountedSource") -> "CountedSource":
         """The same batches; a pass through them ends in StoppedError once a signal has come."""
         return _Watched(source, self)
 
@@ -128,9 +128,9 @@ class _Ear:
 
 
 class _Watched:
-    """A BatchSource that looks for a signal before each batch."""
+    """A source of batches that looks for a signal before each batch."""
 
-    def __init__(self, source: "BatchSource", signals: StopSignals) -> None:
+    def __init__(self, source: "CountedSource", signals: StopSignals) -> None:
         self._source, self._signals = source, signals
 
     def __iter__(self) -> "Iterator[Batch]":
@@ -141,6 +141,10 @@ class _Watched:
 
     def __len__(self) -> int:
         return len(self._source)
+
+    @property
+    def num_views(self) -> int:
+        return self._source.num_views
 
     def set_epoch(self, epoch: int) -> None:
         self._source.set_epoch(epoch)

@@ -25,7 +25,9 @@ from respike.wording import counted
 class ClipLoader:
     """Batches of one subset, epoch after epoch: a BatchSource that can stop and go on at the very next batch.
 
-    Order comes from (seed, epoch), augmentation from (seed, epoch, clip): the number of workers changes neither.
+    Order comes from (seed, epoch), augmentation from (seed, epoch, clip): the number of workers changes neither. A pass
+    begins at the epoch's first batch, whatever became of the one before, but right after `load_state_dict`. A pass that
+    ends chooses the next epoch; one that is left in its midst does not, which is what `set_epoch` is for.
     """
 
     def __init__(self, dataset: ShardDataset, settings: LoaderSettings, num_workers: int) -> None:
@@ -33,6 +35,7 @@ class ClipLoader:
         self.settings = settings
         self._order = BatchOrder(len(dataset), settings)
         self._epoch = self._next_batch = 0
+        self._is_resuming = False
         # batches of several crops come together, so one group ahead is memory enough
         num_ahead = 2 if settings.num_crops == 1 else 1
         # and those that are looked at, and those that just were
@@ -53,7 +56,16 @@ class ClipLoader:
     def __len__(self) -> int:
         return self._order.num_groups * self.settings.num_crops
 
+    @property
+    def num_views(self) -> int:
+        """Rows that count in a whole pass of an evaluation, over all ranks: each crop of each clip."""
+        return len(self.dataset) * self.settings.num_crops
+
     def __iter__(self) -> Iterator[Batch]:
+        # a pass that was left, as by `next(iter(loader))`, must not cost the next one its first clips
+        if not self._is_resuming:
+            self._next_batch = 0
+        self._is_resuming = False
         self._order.epoch = self._epoch
         self._order.next_group, num_seen = divmod(self._next_batch, self.settings.num_crops)
         for group in self._loader:
@@ -65,15 +77,15 @@ class ClipLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and augmentation of the next pass, from its first batch."""
-        self._epoch, self._next_batch = epoch, 0
+        self._epoch, self._next_batch, self._is_resuming = epoch, 0, False
 
     def state_dict(self) -> dict[str, int]:
-        """Where the pass stands: what was yielded so far."""
+        """Where the pass stands, or stood when it was left: what was yielded so far."""
         return {"epoch": self._epoch, "next_batch": self._next_batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from `state_dict()`: the next batch is the one that would have come next."""
-        self._epoch, self._next_batch = state["epoch"], state["next_batch"]
+        """Let the next pass go on from `state_dict()`: its first batch is the one that would have come next."""
+        self._epoch, self._next_batch, self._is_resuming = state["epoch"], state["next_batch"], True
 
 
 def make_loader(

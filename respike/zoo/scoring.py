@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from respike.errors import MismatchError, RespikeError, SettingError
 from respike.progress import SILENCE, Progress
-from respike.sample import Batch, BatchSource
+from respike.sample import Batch, BatchSource, CountedSource
 from respike.wording import counted
 from respike.zoo.metrics import (
     Accuracy,
@@ -116,14 +116,17 @@ def predict(
     device: torch.device | str = "cpu",
     progress: Progress = SILENCE,
 ) -> Predictions:
-    """Ask `model` for every view of `source`, a row of a batch each; masked rows do not count.
+    """Ask `model` for every view of `source`, a row of a batch each, from the first; masked rows do not count.
 
     The model is moved to `device` and answers in evaluation mode; its mode before is restored. In a distributed
     process group each rank asks for its part and all return the whole. Raises MismatchError where labels or logits do
-    not fit `num_classes`, RespikeError where there is no clip or the network's answer is not finite.
+    not fit `num_classes`, RespikeError where there is no clip, where fewer views come than a source that knows them
+    (`CountedSource`) has, or where the network's answer is not finite.
     """
     if num_classes < 2:
         raise SettingError(f"the data has {num_classes} class(es)", "scores need at least 2")
+    # whatever was seen of the source before
+    source.set_epoch(0)
     model = model.to(device)
     was_training = model.training
     model.eval()
@@ -138,7 +141,13 @@ def predict(
                 task.advance(1, views=len(rows))
     finally:
         model.train(was_training)
-    return collect(*_gather(probabilities, rows))
+    probabilities, rows = _gather(probabilities, rows)
+    if isinstance(source, CountedSource) and len(rows) < source.num_views:
+        raise RespikeError(
+            f"{counted(len(rows), 'view')} came of the {source.num_views:,} that the loader has",
+            "give all of a pass; where it is one rank's loader, score in a process group of all ranks",
+        )
+    return collect(probabilities, rows)
 
 
 def score_predictions(

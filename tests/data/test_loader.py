@@ -114,6 +114,35 @@ def test_a_stopped_pass_goes_on_at_the_very_next_batch(shards):
     assert torch.equal(rest[0].residuals, whole[2].residuals)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_pass_that_was_left_costs_the_next_one_nothing(shards, training, workers):
+    dataset = open_shards(shards, "train")
+    settings = {"training": training, "num_workers": workers}
+    whole = list(make(dataset, **settings))
+    loader = make(dataset, **settings)
+    next(iter(loader))
+    for number, _ in enumerate(loader):
+        if number == 2:
+            break
+    again = list(loader)
+    assert len(again) == len(loader) == len(whole)
+    assert [batch.video_ids for batch in again] == [batch.video_ids for batch in whole]
+    assert torch.equal(again[0].residuals, whole[0].residuals)
+
+
+def test_a_stopped_pass_is_gone_on_with_once(shards):
+    loader = make(open_shards(shards, "train"))
+    loader.load_state_dict({"epoch": 0, "next_batch": 2})
+    assert loader.state_dict() == {"epoch": 0, "next_batch": 2}
+    next(iter(loader))
+    assert loader.state_dict() == {"epoch": 0, "next_batch": 3}
+    assert len(list(loader)) == len(loader)
+    loader.load_state_dict({"epoch": 0, "next_batch": 2})
+    loader.set_epoch(0)
+    assert len(list(loader)) == len(loader)
+
+
 def test_crops_of_a_clip_come_from_one_reading_and_are_what_each_alone_would_be(shards, monkeypatch):
     """Against the definition: each square of each clip, read anew and cut on its own."""
     dataset = open_shards(shards, "test")

@@ -60,6 +60,26 @@ def test_a_clip_that_comes_twice_counts_once() -> None:
     assert scores.clip.top1 == pytest.approx(0.5)
 
 
+class Counted(Batches):
+    """A source that says how many views a pass has: more than its batches hold, where some are kept back."""
+
+    num_views = 3
+
+
+def test_a_pass_that_lacks_views_is_no_score() -> None:
+    whole = [_batch([0, 1], ["a", "b"], [0, 0]), _batch([0, 0], ["c", "a"], [0, 0], [True, False])]
+    assert score(Oracle([YES, NO, YES, NO]), Counted(whole), num_classes=2).num_clips == 3
+    # the row that only fills up is none of them
+    with pytest.raises(RespikeError, match="1 view came of the 3 that the loader has"):
+        score(Oracle([YES, NO]), Counted(whole[1:]), num_classes=2)
+
+
+def test_scoring_begins_at_the_first_batch_whatever_was_seen_before() -> None:
+    source = Batches([_batch([0, 1], ["a", "b"], [0, 0])])
+    score(Oracle([YES, NO]), source, num_classes=2)
+    assert source.epochs == [0]
+
+
 def test_loss_is_the_mean_cross_entropy() -> None:
     source = Batches([_batch([0, 1], ["a", "b"], [0, 0])])
     expected = nn.functional.cross_entropy(torch.tensor([YES, UNSURE]), torch.tensor([0, 1]))
