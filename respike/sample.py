@@ -219,7 +219,11 @@ class BatchSource(Protocol):
 
 @runtime_checkable
 class CountedSource(BatchSource, Protocol):
-    """A BatchSource that knows how much a whole pass shows, as the loader does."""
+    """A BatchSource that knows what a whole pass shows, as the loader does."""
+
+    @property
+    def is_training(self) -> bool:
+        """Whether clips come shuffled and augmented, those that fill no batch left out: no way to evaluate."""
 
     @property
     def num_views(self) -> int:

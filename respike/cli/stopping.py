@@ -143,6 +143,10 @@ class _Watched:
         return len(self._source)
 
     @property
+    def is_training(self) -> bool:
+        return self._source.is_training
+
+    @property
     def num_views(self) -> int:
         return self._source.num_views
 

@@ -57,6 +57,11 @@ class ClipLoader:
         return self._order.num_groups * self.settings.num_crops
 
     @property
+    def is_training(self) -> bool:
+        """Whether it was made to train: shuffled, augmented, the remainder left out."""
+        return self.settings.training
+
+    @property
     def num_views(self) -> int:
         """Rows that count in a whole pass of an evaluation, over all ranks: each crop of each clip."""
         return len(self.dataset) * self.settings.num_crops

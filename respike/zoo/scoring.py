@@ -119,12 +119,18 @@ def predict(
     """Ask `model` for every view of `source`, a row of a batch each, from the first; masked rows do not count.
 
     The model is moved to `device` and answers in evaluation mode; its mode before is restored. In a distributed
-    process group each rank asks for its part and all return the whole. Raises MismatchError where labels or logits do
+    process group each rank asks for its part and all return the whole. Raises SettingError where `source` is a loader
+    to train with, MismatchError where labels or logits do
     not fit `num_classes`, RespikeError where there is no clip, where fewer views come than a source that knows them
     (`CountedSource`) has, or where the network's answer is not finite.
     """
     if num_classes < 2:
         raise SettingError(f"the data has {num_classes} class(es)", "scores need at least 2")
+    if isinstance(source, CountedSource) and source.is_training:
+        raise SettingError(
+            "the loader is one to train with: its clips are cut and mirrored at random, and some are left out",
+            "make one with training=False to score",
+        )
     # whatever was seen of the source before
     source.set_epoch(0)
     model = model.to(device)

@@ -10,6 +10,7 @@ from respike.data.augment import write_view
 from respike.data.crops import multi_scale_view, square_view
 from respike.data.prepare import PrepareSettings, prepare
 from respike.errors import RespikeError, SettingError, ShardError
+from respike.sample import CountedSource
 
 from tests.conftest import listing_of
 
@@ -112,6 +113,14 @@ def test_a_stopped_pass_goes_on_at_the_very_next_batch(shards):
     rest = list(other)
     assert [batch.video_ids for batch in rest] == [batch.video_ids for batch in whole[2:]]
     assert torch.equal(rest[0].residuals, whole[2].residuals)
+
+
+def test_a_loader_says_what_it_shows(shards):
+    dataset = open_shards(shards, "test")
+    whole = make(dataset, training=False, num_crops=3, world_size=2)
+    assert isinstance(whole, CountedSource)
+    assert (whole.num_views, whole.is_training) == (3 * len(dataset), False)
+    assert make(dataset, batch_size=1).is_training
 
 
 @pytest.mark.parametrize("workers", [0, 2])

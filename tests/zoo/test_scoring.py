@@ -64,6 +64,7 @@ class Counted(Batches):
     """A source that says how many views a pass has: more than its batches hold, where some are kept back."""
 
     num_views = 3
+    is_training = False
 
 
 def test_a_pass_that_lacks_views_is_no_score() -> None:
@@ -72,6 +73,15 @@ def test_a_pass_that_lacks_views_is_no_score() -> None:
     # the row that only fills up is none of them
     with pytest.raises(RespikeError, match="1 view came of the 3 that the loader has"):
         score(Oracle([YES, NO]), Counted(whole[1:]), num_classes=2)
+
+
+def test_a_loader_to_train_with_is_no_source_of_a_score() -> None:
+    source = Counted([_batch([0, 1, 0], ["a", "b", "c"], [0, 0, 0])])
+    source.is_training = True
+    for call in (score, predict):
+        with pytest.raises(SettingError, match="the loader is one to train with") as caught:
+            call(Oracle([YES, NO, YES]), source, num_classes=2)
+        assert "training=False" in caught.value.hint
 
 
 def test_scoring_begins_at_the_first_batch_whatever_was_seen_before() -> None:
