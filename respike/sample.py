@@ -36,7 +36,7 @@ class VideoRef:
 
     `video_id` is its path relative to the dataset's root, with `/`; `path` is where it was found, None where it is
     missing; `label` indexes the dataset's classes; `group` names the source that several videos share (UCF101's
-    `gXX`), None where the dataset knows of none.
+    `gXX`, HMDB51's film), None where the dataset knows of none.
     """
 
     video_id: str

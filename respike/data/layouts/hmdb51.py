@@ -29,6 +29,7 @@ def list_hmdb51(request: ListingRequest) -> VideoListing:
 
     The lists lie in `testTrainMulti_7030_splits/` under the root or beside it, or in `annotations/`; the class folders
     in `hmdb51/`, `hmdb51_org/`, `videos/` or the root. There is no official order of classes: they are sorted by name.
+    A group is a source film of one class, as `climb/BATMAN_BEGINS`: what the official splits keep on one side.
     Raises LayoutError where the root or a list is missing or not of the official form, and where no video is there.
     """
     root = require_folder(request.root, "HMDB51", _GET)
@@ -90,9 +91,17 @@ def _list_class(path: Path, name: str, label: int, folder: Path) -> list[VideoRe
                     label=label,
                     class_name=name,
                     subset=subset,
+                    group=_find_group(file, name),
                 )
             )
     return videos
+
+
+def _find_group(file: str, class_name: str) -> str | None:
+    """The source of `<source>_<class>_<tags>_<n>.avi`, within its class; None for a name of another build."""
+    # the last one: titles of films may hold the class as well
+    source, _, _ = file.rpartition(f"_{class_name}_")
+    return f"{class_name}/{source}" if source else None
 
 
 LAYOUTS.add("hmdb51", Layout(name="hmdb51", list_videos=list_hmdb51, default_sampling="dense", splits=_SPLITS))

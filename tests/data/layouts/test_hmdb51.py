@@ -29,6 +29,23 @@ def test_code_1_trains_2_tests_0_is_left_out_and_names_may_hold_anything(hmdb):
     assert listing.evaluation_subset == "test"
 
 
+def test_a_group_is_the_source_film_of_a_class(hmdb):
+    names = {
+        "BATMAN_BEGINS_shake_hands_u_cm_np2_le_med_3.avi": "shake_hands/BATMAN_BEGINS",
+        "BATMAN_BEGINS_shake_hands_f_nm_np1_fr_goo_12.avi": "shake_hands/BATMAN_BEGINS",
+        # a title that holds the class
+        "How_to_shake_hands_well_shake_hands_u_cm_np1_ba_bad_0.avi": "shake_hands/How_to_shake_hands_well",
+        "a__b_(2)_shake_hands_u_cm_np1_ba_bad_0.avi": "shake_hands/a__b_(2)",
+        # of another build: the video is its own source
+        "mine.avi": None,
+        "_shake_hands_u_cm_np1_ba_bad_0.avi": None,
+    }
+    path = hmdb / "testTrainMulti_7030_splits" / "shake_hands_test_split1.txt"
+    path.write_text("".join(f"{name} 1 \n" for name in names))
+    groups = {video.video_id: video.group for video in listed("hmdb51", hmdb).videos}
+    assert {name: groups[f"shake_hands/{name}"] for name in names} == names
+
+
 def test_a_class_with_a_list_of_another_split_only_is_an_error_as_labels_would_shift(hmdb):
     (hmdb / "testTrainMulti_7030_splits" / "wave_test_split2.txt").write_text("b.avi 1 \n")
     with pytest.raises(LayoutError, match=r"no .*clap_test_split2\.txt"):

@@ -76,10 +76,8 @@ def test_ucf101_groups_never_stand_on_both_sides(ucf101):
     assert sides["train"].isdisjoint(sides["test"])
 
 
-@needs_lists
-@pytest.mark.parametrize("split", [1, 2, 3])
-def test_hmdb51_splits_have_the_official_counts(tmp_path, split):
-    folder = tmp_path / "testTrainMulti_7030_splits"
+def hmdb51(root, split):
+    folder = root / "testTrainMulti_7030_splits"
     shutil.copytree(ANNOTATIONS / "hmdb51", folder)
     names = set()
     for path in folder.glob(f"*_test_split{split}.txt"):
@@ -87,9 +85,26 @@ def test_hmdb51_splits_have_the_official_counts(tmp_path, split):
         names |= {
             f"{name}/{line.rstrip().rpartition(' ')[0]}" for line in path.read_text().splitlines() if line.strip()
         }
-    (tmp_path / "hmdb51").mkdir()
-    link_tree(tmp_path / "hmdb51", names)
-    listing = LAYOUTS.get("hmdb51").list_videos(ListingRequest(root=tmp_path, split=split))
+    (root / "hmdb51").mkdir()
+    link_tree(root / "hmdb51", names)
+    return LAYOUTS.get("hmdb51").list_videos(ListingRequest(root=root, split=split))
+
+
+@needs_lists
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_hmdb51_splits_have_the_official_counts(tmp_path, split):
+    listing = hmdb51(tmp_path, split)
     subsets = [video.subset for video in listing.videos]
     assert (subsets.count("train"), subsets.count("test"), len(listing.classes)) == (3570, 1530, 51)
     assert all(video.path is not None for video in listing.videos)
+
+
+@needs_lists
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_hmdb51_groups_never_stand_on_both_sides(tmp_path, split):
+    listing = hmdb51(tmp_path, split)
+    sides = {subset: {v.group for v in listing.videos if v.subset == subset} for subset in ("train", "test")}
+    assert None not in sides["train"] | sides["test"]
+    assert sides["train"].isdisjoint(sides["test"])
+    # several videos a source, or nothing would be kept together
+    assert len(sides["train"]) < 0.45 * 3570
