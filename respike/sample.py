@@ -12,10 +12,10 @@ Glossary:
     subset      train, val or test
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,32 +202,6 @@ class Batch:
             clip_indices=move(self.clip_indices),
             mask=move(self.mask),
         )
-
-
-class BatchSource(Protocol):
-    """What training and scoring draw batches from: the loader, seen from the zoo."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Go through one epoch."""
-
-    def __len__(self) -> int:
-        """Batches of one epoch, the same on every rank."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the augmentation of the next pass, from its first batch."""
-
-
-@runtime_checkable
-class CountedSource(BatchSource, Protocol):
-    """A BatchSource that knows what a whole pass shows, as the loader does."""
-
-    @property
-    def is_training(self) -> bool:
-        """Whether clips come shuffled and augmented, those that fill no batch left out: no way to evaluate."""
-
-    @property
-    def num_views(self) -> int:
-        """Rows that count in a whole pass of an evaluation, over all ranks: each crop of each clip."""
 
 
 @dataclass(frozen=True, kw_only=True)

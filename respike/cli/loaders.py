@@ -9,8 +9,8 @@ from respike.zoo.train_config import TrainConfig
 if TYPE_CHECKING:
     from torch import nn
 
+    from respike.batch_source import BatchSource
     from respike.data import ShardDataset
-    from respike.sample import BatchSource
     from respike.zoo.train import Validate
 
 

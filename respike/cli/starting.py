@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from respike.zoo.ablation import FusionVariant
     from respike.zoo.nn.respike import ReSpike
 
-_VALIDATION_SHARE = 0.1
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
@@ -40,12 +38,16 @@ class TrainRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedData:
-    """Shards, their clips to train on and those held out, and the recipe as it goes with as many clips."""
+    """Shards, their clips to train on and to validate on, and the recipe as it goes with as many clips.
+
+    `validated_on` says what `validation` is: clips `held out`, or those `of val`.
+    """
 
     name: str
     shards: "ShardDataset"
     train_part: "ShardDataset"
-    held_out: "ShardDataset"
+    validation: "ShardDataset"
+    validated_on: str
     recipe: Recipe
 
 
@@ -55,12 +57,29 @@ def open_data(request: TrainRequest, progress: "Progress") -> OpenedData:
 
     name = find_data(request.data)
     shards = open_shards(name)
-    train_part, held_out = open_shards(name, "train").hold_out(_VALIDATION_SHARE)
+    train_part, validation, validated_on = _split(name, shards, request.recipe.training.val_share)
     classes = train_part.spec.classes
     if len(classes) < 2:
         raise RespikeError(f"the data has one class, {classes[0]}", "prepare videos of at least two classes")
     recipe = _fit_batch_size(request, len(train_part), progress)
-    return OpenedData(name=name, shards=shards, train_part=train_part, held_out=held_out, recipe=recipe)
+    return OpenedData(
+        name=name,
+        shards=shards,
+        train_part=train_part,
+        validation=validation,
+        validated_on=validated_on,
+        recipe=recipe,
+    )
+
+
+def _split(data: str, shards: "ShardDataset", val_share: float) -> tuple["ShardDataset", "ShardDataset", str]:
+    """The clips to train on, those to validate on, and what the latter are; `val` where it is there for that."""
+    from respike.data import open_shards
+
+    train_part = open_shards(data, "train")
+    if val_share > 0 and shards.spec.evaluation_subset != "val" and any(row.subset == "val" for row in shards.clips):
+        return train_part, open_shards(data, "val"), "of val"
+    return *train_part.hold_out(val_share), "held out"
 
 
 def _fit_batch_size(request: TrainRequest, num_clips: int, progress: "Progress") -> Recipe:
@@ -92,8 +111,8 @@ def start_from(
             hint = "choose another split or another checkpoint, or go on with --force"
             raise MismatchError(f"{problem}, the first {known[0]}", hint)
         progress.warn(f"{problem}: scores on them will mislead")
-    if known := find_overlap(spec, {row.video for row in opened.held_out.clips}):
-        progress.warn(f"{init} has learned from {len(known)} of the videos held out: validation will look too good")
+    if known := find_overlap(spec, {row.video for row in opened.validation.clips}):
+        progress.warn(f"{init} has learned from {len(known)} of the videos to validate on: that will look too good")
     transfer = transfer_weights(source, spec.data.classes, model, shards.spec.classes)
     progress.say(f"from {init}: {transfer}")
     return spec.train_videos

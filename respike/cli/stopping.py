@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from respike.errors import RespikeError, StoppedError
 
 if TYPE_CHECKING:
-    from respike.sample import Batch, CountedSource
+    from respike.batch_source import CountedSource
+    from respike.sample import Batch
 
 # a shell's codes for what a signal has ended
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}

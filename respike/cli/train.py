@@ -78,6 +78,13 @@ Examples:
 )
 @click.option("--image-size", type=int, help="Pixels, a multiple of 32.  [default: 224, for respike_tiny 64]")
 @click.option("--flip/--no-flip", default=None, help="Mirror clips at random; not if left matters.  [default: flip]")
+@click.option(
+    "--val-share",
+    type=float,
+    metavar="SHARE",
+    help="Of each class's training sources, held out to validate where there is no val subset; 0: train on everything, "
+    "validate on nothing.  [default: 0.1]",
+)
 @click.option("--device", help="auto, cpu, cuda or mps.  [default: auto]")
 @click.option("--amp", type=click.Choice(AMPS), help="Mixed precision.  [default: no]")
 @click.option("--compile/--no-compile", default=None, help="Run the network through torch.compile.")
@@ -125,9 +132,10 @@ def command(
 ) -> None:
     """Train a network on prepared shards.
 
-    A tenth of the training videos, whole sources of them, is held out to choose the best epoch by; the evaluation
-    subset stays unseen until `respike score`. The run folder gets best.safetensors and last.safetensors, history.jsonl,
-    recipe.toml, curves.png and TensorBoard events.
+    The best epoch is chosen on the subset val, where the shards have one beside test; else a tenth of the training
+    videos, whole sources of them, is held out for that (--val-share). The evaluation subset stays unseen until
+    `respike score`. The run folder gets best.safetensors and last.safetensors, history.jsonl, recipe.toml, curves.png
+    and TensorBoard events.
 
     SIGTERM and Ctrl-C save first. --resume goes on from the last save, with the settings that the run was begun with,
     to the weights it would have had. --init takes from another network every part that fits, a new head where the

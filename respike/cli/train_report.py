@@ -18,8 +18,10 @@ def report(outcome: "TrainOutcome", data: str | None) -> None:
     result = outcome.result
     best = result.history[result.best_epoch - 1]
     seconds = sum(record.seconds for record in result.history)
-    clips = f"{outcome.num_train_clips:,} trained on, {outcome.num_validation_clips:,} held out"
+    clips = f"{outcome.num_train_clips:,} trained on, {outcome.num_validation_clips:,} {outcome.validated_on}"
     facts = {"clips": clips, "best epoch": f"{best.epoch} of {len(result.history)}"}
+    if not outcome.num_validation_clips:
+        facts = {"clips": f"{outcome.num_train_clips:,} trained on", "best epoch": "the last: nothing was validated on"}
     facts["training"] = f"loss {best.train_loss:.3f}, top-1 {render.format_share(best.train_accuracy)}"
     if best.validation:
         clip, video = (render.format_share(best.validation[name]) for name in ("top1", "video_top1"))
@@ -33,7 +35,11 @@ def report(outcome: "TrainOutcome", data: str | None) -> None:
 def _report_done(outcome: "TrainOutcome", data: str | None) -> None:
     result = outcome.result
     best = result.history[result.best_epoch - 1]
-    top1 = f", top-1 {render.format_share(best.validation['top1'])} held out" if "top1" in best.validation else ""
+    top1 = (
+        f", top-1 {render.format_share(best.validation['top1'])} {outcome.validated_on}"
+        if "top1" in best.validation
+        else ""
+    )
     out, recipe = shlex.quote(str(result.out)), shlex.quote(str(result.out / RECIPE_NAME))
     render.print_line(
         f"{result.out} is complete: best epoch {best.epoch} of {len(result.history)}{top1}, in {result.best}; next: "

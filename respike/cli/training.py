@@ -21,7 +21,6 @@ from respike.wording import counted
 from respike.zoo.train_config import TrainConfig
 
 if TYPE_CHECKING:
-    from respike.data import ShardDataset
     from respike.progress import Progress
     from respike.zoo.history import EpochRecord
     from respike.zoo.nn.respike import ReSpike
@@ -30,11 +29,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOutcome:
-    """What there is to tell afterwards; `was_done` where the run was complete before, and nothing was trained."""
+    """What there is to tell afterwards; `was_done` where the run was complete before, and nothing was trained.
+
+    `validated_on` is as in `OpenedData`.
+    """
 
     result: "TrainResult"
     num_train_clips: int
     num_validation_clips: int
+    validated_on: str
     was_done: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -59,8 +62,7 @@ class _Plan:
     """All that a training needs, found and checked; every process makes the same one."""
 
     begun: Begun
-    train_part: "ShardDataset"
-    held_out: "ShardDataset"
+    opened: OpenedData
     model: "ReSpike"
     num_workers: int
     out: Path | None
@@ -114,8 +116,17 @@ def _find_done(request: TrainRequest, opened: OpenedData) -> TrainOutcome | None
     result = find_finished(request.out, opened.recipe.training, opened.train_part.spec)
     if result is None:
         return None
-    num_train, num_held_out = len(opened.train_part), len(opened.held_out)
-    return TrainOutcome(result=result, num_train_clips=num_train, num_validation_clips=num_held_out, was_done=True)
+    return _tell(result, opened, was_done=True)
+
+
+def _tell(result: "TrainResult", opened: OpenedData, *, was_done: bool = False) -> TrainOutcome:
+    return TrainOutcome(
+        result=result,
+        num_train_clips=len(opened.train_part),
+        num_validation_clips=len(opened.validation),
+        validated_on=opened.validated_on,
+        was_done=was_done,
+    )
 
 
 def _make_plan(request: TrainRequest, opened: OpenedData, progress: "Progress", *, force: bool) -> _Plan:
@@ -125,7 +136,7 @@ def _make_plan(request: TrainRequest, opened: OpenedData, progress: "Progress", 
     from respike.zoo.device import resolve_device
 
     recipe = opened.recipe
-    if not len(opened.held_out):
+    if not len(opened.validation) and recipe.training.val_share > 0:
         progress.warn("every class has a single source video: nothing is held out, and the best epoch is the last")
     device = resolve_device(recipe.training.device).type
     torch.manual_seed(recipe.training.seed)
@@ -143,8 +154,7 @@ def _make_plan(request: TrainRequest, opened: OpenedData, progress: "Progress", 
         seen_videos = start_from(request.init, model, opened, progress, force=force)
     return _Plan(
         begun=Begun(recipe=recipe, recipe_name=request.recipe_name, data=opened.name, init=request.init),
-        train_part=opened.train_part,
-        held_out=opened.held_out,
+        opened=opened,
         model=model,
         num_workers=choose_num_workers(request.num_workers, device),
         out=request.out,
@@ -159,18 +169,21 @@ def _train(plan: _Plan, signals: StopSignals, progress: "Progress") -> TrainOutc
     from respike.zoo.train_run import on_main_process
     from respike.zoo.train_state import make_accelerator
 
-    config, data = plan.config, plan.train_part.spec
+    config, train_part, validation = plan.config, plan.opened.train_part, plan.opened.validation
+    data = train_part.spec
     # a folder that one process has just made is no longer free to the next
     out = on_main_process(
         make_accelerator(config), lambda: choose_run_folder(plan.out, plan.begun.recipe.network, data)
     )
-    num_train, num_held_out = len(plan.train_part), len(plan.held_out)
-    progress.say(f"{counted(num_train, 'clip')} to train on, {num_held_out:,} held out to validate; run folder {out}")
-    validate = make_validation(plan.held_out, config, plan.num_workers, signals) if num_held_out else None
+    told = f"{len(validation):,} {plan.opened.validated_on} to validate"
+    if not len(validation):
+        told = "none to validate, so the last epoch's checkpoint is what counts"
+    progress.say(f"{counted(len(train_part), 'clip')} to train on, {told}; run folder {out}")
+    validate = make_validation(validation, config, plan.num_workers, signals) if len(validation) else None
     try:
         result = fit(
             plan.model,
-            make_train_loader(plan.train_part, config, plan.num_workers),
+            make_train_loader(train_part, config, plan.num_workers),
             config,
             out=out,
             data=data,
@@ -187,7 +200,7 @@ def _train(plan: _Plan, signals: StopSignals, progress: "Progress") -> TrainOutc
             _draw(read_history(out), out, config)
         raise
     _draw(result.history, out, config)
-    return TrainOutcome(result=result, num_train_clips=num_train, num_validation_clips=num_held_out)
+    return _tell(result, plan.opened)
 
 
 def _draw(history: "tuple[EpochRecord, ...]", out: Path, config: TrainConfig) -> None:

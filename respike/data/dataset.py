@@ -109,7 +109,8 @@ class ShardDataset:
         """Split off about `fraction` of each class's sources: (the rest, the part held out).
 
         A source is the video's group where the dataset knows one, else the video; its clips never stand on both
-        sides. A class with a single source keeps it in the rest.
+        sides. Of a class with several sources at least one is held out, unless `fraction` is 0, which holds out none; a
+        class with a single source keeps it in the rest.
         """
         sources: dict[int, list[str]] = {}
         for row in self.clips:
@@ -119,7 +120,7 @@ class ShardDataset:
         held: set[str] = set()
         for label, names in sorted(sources.items()):
             distinct = sorted(set(names))
-            count = min(max(1, round(fraction * len(distinct))), len(distinct) - 1)
+            count = min(max(1, round(fraction * len(distinct))), len(distinct) - 1) if fraction > 0 else 0
             order = np.random.default_rng([seed, label]).permutation(len(distinct))
             held.update(distinct[place] for place in order[:count])
         sides: tuple[list[int], list[int]] = ([], [])

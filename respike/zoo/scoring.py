@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from respike.batch_source import BatchSource, CountedSource
 from respike.errors import MismatchError, RespikeError, SettingError
 from respike.progress import SILENCE, Progress
-from respike.sample import Batch, BatchSource, CountedSource
+from respike.sample import Batch
 from respike.wording import counted
 from respike.zoo.metrics import (
     Accuracy,
@@ -120,9 +121,9 @@ def predict(
 
     The model is moved to `device` and answers in evaluation mode; its mode before is restored. In a distributed
     process group each rank asks for its part and all return the whole. Raises SettingError where `source` is a loader
-    to train with, MismatchError where labels or logits do
-    not fit `num_classes`, RespikeError where there is no clip, where fewer views come than a source that knows them
-    (`CountedSource`) has, or where the network's answer is not finite.
+    to train with, MismatchError where labels or logits do not fit `num_classes`, RespikeError where there is no clip,
+    where fewer views come than a source that knows them (`CountedSource`) has, or where the network's answer is not
+    finite.
     """
     if num_classes < 2:
         raise SettingError(f"the data has {num_classes} class(es)", "scores need at least 2")

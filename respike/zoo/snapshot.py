@@ -9,8 +9,9 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from respike import __version__
+from respike.batch_source import BatchSource
 from respike.errors import CheckpointError, MismatchError
-from respike.sample import BatchSource, DataSpec
+from respike.sample import DataSpec
 from respike.zoo.history import EpochRecord
 from respike.zoo.random_state import read_random_state, restore_random_state
 from respike.zoo.train_config import FREE_ON_RESUME, TrainConfig

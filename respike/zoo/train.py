@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object, set_seed
 
+from respike.batch_source import BatchSource
 from respike.errors import RespikeError
 from respike.progress import SILENCE, Progress, Task
-from respike.sample import BatchSource, DataSpec
+from respike.sample import DataSpec
 from respike.zoo.checkpoint_spec import CheckpointSpec
 from respike.zoo.device import measure_peak_memory
 from respike.zoo.firing import find_silent_layers

@@ -43,8 +43,10 @@ class TrainConfig:
     that the best checkpoint is kept by. `flip` and `crop` are the loader's augmentation: `resized` crops take from
     the smallest to the largest share of the area in `crop_scale`, `multi-scale` ones have sides that are
     `crop_sides` of the short side, the largest first. An evaluation looks at squares whose side is `eval_crop`
-    (above 0, up to 1) of the short side. `device` is auto, cpu, cuda or mps. A training saves where it stands after
-    each epoch and every `save_every_minutes` or `save_every_updates` (None: not for that reason).
+    (above 0, up to 1) of the short side. `val_share` (0 up to 1) of each class's training sources are held out to
+    validate on where the data have no `val` subset for it; 0 trains on everything and validates on nothing, and then
+    the last epoch counts as the best. `device` is auto, cpu, cuda or mps. A training saves where it stands after each
+    epoch and every `save_every_minutes` or `save_every_updates` (None: not for that reason).
 
     The paper trains with `optimizer="momentum", learning_rate=1e-4, weight_decay=1e-4, warmup_share=0`, from a
     backbone with ImageNet weights, in mixed precision. Raises SettingError that names the field.
@@ -78,6 +80,7 @@ class TrainConfig:
     crop_scale: tuple[float, float] = CROP_SCALE
     crop_sides: tuple[float, ...] = CROP_SIDES
     eval_crop: float = 1.0
+    val_share: float = 0.1
     device: str = "auto"
     best_metric: str = "top1"
     save_every_minutes: float | None = 10.0
@@ -93,7 +96,7 @@ class TrainConfig:
         for name in ("learning_rate", "backbone_lr_scale"):
             self._require(name, getattr(self, name) > 0, "a number above 0")
         self._require("weight_decay", self.weight_decay >= 0, "a number from 0")
-        for name in ("momentum", "warmup_share", "label_smoothing"):
+        for name in ("momentum", "warmup_share", "label_smoothing", "val_share"):
             self._require(name, 0 <= getattr(self, name) < 1, "a number from 0 and below 1")
         least, most = self.crop_scale
         self._require("crop_scale", 0 < least <= most <= 1, "two shares of the area above 0, the smaller first")

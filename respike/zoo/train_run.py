@@ -12,9 +12,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
+from respike.batch_source import BatchSource
 from respike.errors import DivergedError, RespikeError
 from respike.progress import Progress
-from respike.sample import BatchSource, DataSpec
+from respike.sample import DataSpec
 from respike.zoo.run_folder import LAST_NAME, RunFolder
 from respike.zoo.snapshot import take_snapshot
 from respike.zoo.train_config import TrainConfig

@@ -107,6 +107,68 @@ def test_validation_is_held_out_by_source_and_the_evaluation_subset_stays_unseen
     assert not seen & {row.video for row in clips if row.subset == "test"}
 
 
+@pytest.fixture
+def with_val(shell: Shell, video_folder: Path) -> str:
+    """Shards of a set that has a `val` of its own: a third of its training videos, whole sources."""
+    listing = listing_of(video_folder)
+    videos = tuple(
+        dataclasses.replace(video, subset="val") if video.subset == "train" and video.group.endswith("/1") else video
+        for video in listing.videos
+    )
+    out = shell.folder / "shards/own-val"
+    prepare(dataclasses.replace(listing, videos=videos), out, PrepareSettings(clip_length=8), num_workers=1)
+    return str(out)
+
+
+def test_a_set_with_a_val_of_its_own_is_validated_on_that_and_trains_on_all_of_train(
+    shell: Shell, with_val: str
+) -> None:
+    answer = shell(*TRAIN, "--data", with_val, "--out", "mine")
+    train, val = (open_shards(with_val, subset) for subset in ("train", "val"))
+    assert f"{len(train)} clips to train on, {len(val)} of val to validate" in answer.err
+    assert f"{len(train)} trained on, {len(val)} of val" in answer.out
+    model, spec = load_checkpoint(Path("mine"))
+    # the batch holds all clips, so that every one of the videos was seen
+    clips = train.clips + val.clips + open_shards(with_val, "test").clips
+    assert set(find_seen(spec.train_videos, [row.video for row in clips])) == {row.video for row in train.clips}
+    loader = make_loader(val, batch_size=4, training=False, image_size=32)
+    checked = score(model, loader, num_classes=2).to_flat()
+    assert spec.scores["loss"] == pytest.approx(checked["loss"], rel=1e-5)
+
+
+def test_a_val_that_is_to_be_scored_on_is_not_validated_on(shell: Shell, video_folder: Path) -> None:
+    listing = listing_of(video_folder)
+    videos = [dataclasses.replace(each, subset="val" if each.subset == "test" else "train") for each in listing.videos]
+    own = dataclasses.replace(listing, videos=tuple(videos), evaluation_subset="val")
+    prepare(own, shell.folder / "shards/as-kinetics", PrepareSettings(clip_length=8), num_workers=1)
+    told = json.loads(shell(*TRAIN, "--data", "shards/as-kinetics", "--out", "mine", "--json").out)
+    held_out = open_shards("shards/as-kinetics", "train").hold_out(0.1)[1]
+    assert told["num_validation_clips"] == len(held_out) > 0
+
+
+def test_the_share_held_out_can_be_chosen(shell: Shell) -> None:
+    told = json.loads(shell(*TRAIN, "--data", "shards/only", "--val-share", "0.5", "--out", "mine", "--json").out)
+    parts = open_shards("shards/only", "train").hold_out(0.5)
+    assert (told["num_train_clips"], told["num_validation_clips"]) == tuple(map(len, parts))
+    assert len(parts[1]) > len(open_shards("shards/only", "train").hold_out(0.1)[1])
+
+
+def test_with_no_share_held_out_all_is_trained_on_and_the_last_epoch_counts(shell: Shell, with_val: str) -> None:
+    for data, out in (("shards/only", "plain"), (with_val, "own-val")):
+        answer = shell(*TRAIN, "--data", data, "--val-share", "0", "--epochs", "2", "--out", out, "--json")
+        told = json.loads(answer.out)
+        assert told["num_train_clips"] == len(open_shards(data, "train"))
+        assert (told["num_validation_clips"], told["validation"], told["best_epoch"]) == (0, {}, 2)
+        assert read_recipe(Path(out) / "recipe.toml").training.val_share == 0
+    # a resume goes by what the run was begun with, and by nothing else
+    refused = shell(*TRAIN[:3], "--resume", "--out", "plain", "--val-share", "0.1")
+    assert refused.code == 1
+    assert "val_share" in refused.err
+    said = shell(*TRAIN, "--data", "shards/only", "--val-share", "0", "--out", "told")
+    assert "none to validate, so the last epoch's checkpoint is what counts" in said.err
+    assert "nothing was validated on" in said.out
+
+
 def test_score_gives_the_promised_json(shell: Shell) -> None:
     answer = shell("score", RUN, "--json")
     told = json.loads(answer.out)

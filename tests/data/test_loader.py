@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from respike.batch_source import CountedSource
 from respike.data import make_loader, open_shards
 from respike.data.augment import write_view
 from respike.data.crops import multi_scale_view, square_view
 from respike.data.prepare import PrepareSettings, prepare
 from respike.errors import RespikeError, SettingError, ShardError
-from respike.sample import CountedSource
 
 from tests.conftest import listing_of
 
@@ -224,6 +224,12 @@ def test_validation_is_held_out_by_source_and_never_by_clip(shards):
     assert groups[0].isdisjoint(groups[1])
     assert len(train) + len(held) == len(open_shards(shards, "train"))
     assert {row.label for row in held.clips} == {0, 1}
+
+
+def test_no_share_holds_out_nothing(shards):
+    dataset = open_shards(shards, "train")
+    train, held = dataset.hold_out(0)
+    assert (len(train), len(held)) == (len(dataset), 0)
 
 
 def test_too_few_clips_for_a_step_are_told(shards):
