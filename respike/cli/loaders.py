@@ -29,6 +29,7 @@ def make_train_loader(dataset: "ShardDataset", config: TrainConfig, num_workers:
         crop=config.crop,
         crop_scale=config.crop_scale,
         crop_sides=config.crop_sides,
+        epoch_clips=config.epoch_clips,
         rank=process_index(),
         world_size=num_processes(),
     )

@@ -48,12 +48,14 @@ class OpenedData:
     train_part: "ShardDataset"
     validation: "ShardDataset"
     validated_on: str
+    num_epoch_clips: int
     recipe: Recipe
 
 
 def open_data(request: TrainRequest, progress: "Progress") -> OpenedData:
     """Find and open the data. Raises RespikeError where there is none, several, or nothing to learn from it."""
     from respike.data import open_shards
+    from respike.data.batch_order import count_epoch_clips
 
     name = find_data(request.data)
     shards = open_shards(name)
@@ -61,13 +63,15 @@ def open_data(request: TrainRequest, progress: "Progress") -> OpenedData:
     classes = train_part.spec.classes
     if len(classes) < 2:
         raise RespikeError(f"the data has one class, {classes[0]}", "prepare videos of at least two classes")
-    recipe = _fit_batch_size(request, len(train_part), progress)
+    num_epoch_clips = count_epoch_clips([row.video for row in train_part.clips], request.recipe.training.epoch_clips)
+    recipe = _fit_batch_size(request, num_epoch_clips, progress)
     return OpenedData(
         name=name,
         shards=shards,
         train_part=train_part,
         validation=validation,
         validated_on=validated_on,
+        num_epoch_clips=num_epoch_clips,
         recipe=recipe,
     )
 

@@ -57,6 +57,12 @@ Examples:
 )
 @click.option("--epochs", type=int, help=f"[default: {TrainConfig.epochs}]")
 @click.option(
+    "--epoch-clips",
+    metavar="all|K",
+    callback=lambda _, __, text: int(text) if text and text.isdecimal() else text,
+    help="What an epoch is: all stored clips, or K of each video, drawn anew each epoch.  [default: all]",
+)
+@click.option(
     "--batch-size", type=int, help=f"Clips a step, per process.  [default: {TrainConfig.batch_size}, or all there are]"
 )
 @click.option("--accumulate", "accumulation_steps", type=int, help="Batches an update.  [default: 1]")

@@ -178,7 +178,8 @@ def _train(plan: _Plan, signals: StopSignals, progress: "Progress") -> TrainOutc
     told = f"{len(validation):,} {plan.opened.validated_on} to validate"
     if not len(validation):
         told = "none to validate, so the last epoch's checkpoint is what counts"
-    progress.say(f"{counted(len(train_part), 'clip')} to train on, {told}; run folder {out}")
+    drawn = "" if config.epoch_clips == "all" else f" ({plan.opened.num_epoch_clips:,} an epoch)"
+    progress.say(f"{counted(len(train_part), 'clip')} to train on{drawn}, {told}; run folder {out}")
     validate = make_validation(validation, config, plan.num_workers, signals) if len(validation) else None
     try:
         result = fit(

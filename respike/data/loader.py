@@ -1,21 +1,19 @@
 """The loader: shards → batches. Exact epochs, equal ranks, the same order on any number of workers."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from respike.color import Color
 from respike.cropping import CROP_SCALE, CROP_SIDES, CropKind
 from respike.data.augment import write_view
+from respike.data.batch_facts import BatchFacts, split_pixels
 from respike.data.batch_memory import BatchBytes, BatchMemory, make_anywhere
-from respike.data.batch_order import BatchOrder, Row
+from respike.data.batch_order import BatchOrder, Row, count_epoch_clips
 from respike.data.crops import View, centre_view
 from respike.data.dataset import ShardDataset
-from respike.data.loader_settings import LoaderSettings
+from respike.data.loader_settings import EpochClips, LoaderSettings
 from respike.errors import SettingError
 from respike.memory import keep_memory
 from respike.sample import Batch, EventClip
@@ -33,7 +31,7 @@ class ClipLoader:
     def __init__(self, dataset: ShardDataset, settings: LoaderSettings, num_workers: int) -> None:
         self.dataset = dataset
         self.settings = settings
-        self._order = BatchOrder(len(dataset), settings)
+        self._order = BatchOrder([row.video for row in dataset.clips], settings)
         self._epoch = self._next_batch = 0
         self._is_resuming = False
         # batches of several crops come together, so one group ahead is memory enough
@@ -109,12 +107,14 @@ def make_loader(
     world_size: int = 1,
     num_crops: int = 1,
     eval_crop: float = 1.0,
+    epoch_clips: EpochClips = "all",
 ) -> ClipLoader:
     """Make a loader of `batch_size` clips a rank, each `image_size` x `image_size` pixels.
 
     To train: shuffled, cut by random resized crops of `crop_scale` of the area (`crop` is `resized`) or by multi-scale
     crops whose sides are `crop_sides` of the short side (`multi-scale`, see `multi_scale_view`), and, if `flip`,
-    mirrored at random; what does not fill a batch on every rank is left out, other clips each epoch. To evaluate: in
+    mirrored at random; what does not fill a batch on every rank is left out, other clips each epoch. An epoch
+    shows every stored clip once, or `epoch_clips` clips of each video, drawn anew each epoch. To evaluate: in
     order, centre crops, each clip once over all ranks, the last batch filled up with rows whose mask is False; with
     `num_crops` each batch comes so many times, decoded once, its `crop` counting the squares along the longer side
     (see `square_view`), whose side is `eval_crop` of the short one. Every rank takes the same number of batches.
@@ -133,13 +133,20 @@ def make_loader(
         world_size=world_size,
         num_crops=num_crops,
         eval_crop=eval_crop,
+        epoch_clips=epoch_clips,
     )
-    if training and len(dataset) < batch_size * world_size:
-        raise SettingError(
-            f"the data has {counted(len(dataset), 'clip')} to train on, one step takes {batch_size * world_size}",
-            f"choose a batch size of at most {len(dataset) // world_size}",
-        )
+    _require_a_step(dataset, settings)
     return ClipLoader(dataset, settings, num_workers)
+
+
+def _require_a_step(dataset: ShardDataset, settings: LoaderSettings) -> None:
+    num_clips = count_epoch_clips([row.video for row in dataset.clips], settings.epoch_clips)
+    num_together = settings.batch_size * settings.world_size
+    if settings.training and num_clips < num_together:
+        raise SettingError(
+            f"the data has {counted(num_clips, 'clip')} to train on, one step takes {num_together}",
+            f"choose a batch size of at most {num_clips // settings.world_size}",
+        )
 
 
 class _BatchGroups(Dataset[list[Any]]):
@@ -165,51 +172,12 @@ class _BatchGroups(Dataset[list[Any]]):
         return clip, self._settings.choose_views(height, width, number, epoch), counts
 
 
-@dataclass(frozen=True, kw_only=True)
-class _BatchFacts:
-    """All of a batch but its pixels."""
-
-    num_groups: int
-    num_residuals: int
-    image_size: int
-    color: Color
-    labels: tuple[int, ...]
-    video_ids: tuple[str, ...]
-    clip_indices: tuple[int, ...]
-    mask: tuple[bool, ...]
-    crop: int
-
-    def batch(self, pixels: torch.Tensor) -> Batch:
-        """The batch whose pixels are these bytes."""
-        keys, residuals = _split(pixels, len(self.labels), self.num_groups, self.num_residuals, self.image_size)
-        return Batch(
-            keys=keys,
-            residuals=residuals,
-            color=self.color,
-            labels=torch.tensor(self.labels, dtype=torch.int64),
-            video_ids=self.video_ids,
-            clip_indices=torch.tensor(self.clip_indices, dtype=torch.int64),
-            mask=torch.tensor(self.mask, dtype=torch.bool),
-            crop=self.crop,
-        )
-
-
-def _split(
-    pixels: torch.Tensor, num_rows: int, num_groups: int, num_residuals: int, size: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and residuals of a batch in its bytes; residuals first, whose numbers take two."""
-    shape = (num_rows, num_groups, num_residuals, 3, size, size)
-    num_bytes = 2 * math.prod(shape)
-    keys = pixels[num_bytes:].view(num_rows, num_groups, 3, size, size)
-    return keys, pixels[:num_bytes].view(torch.int16).view(shape)
-
-
 def _assemble(
     clips: Iterable[tuple[EventClip, Sequence[View], bool]],
     num_rows: int,
     image_size: int,
     make: Callable[[int, int], list[BatchBytes]],
-) -> list[tuple[BatchBytes, _BatchFacts]]:
+) -> list[tuple[BatchBytes, BatchFacts]]:
     """Augment clips straight into their rows: arrays of their own, copied into a batch, take a third longer."""
     infos, counted = [], []
     for place, (clip, views, counts) in enumerate(clips):
@@ -218,7 +186,9 @@ def _assemble(
             num_bytes = num_rows * num_groups * (1 + 2 * num_residuals) * 3 * image_size**2
             memory = make(num_bytes, len(views))
             pixels = [
-                tuple(part.numpy() for part in _split(one.content, num_rows, num_groups, num_residuals, image_size))
+                tuple(
+                    part.numpy() for part in split_pixels(one.content, num_rows, num_groups, num_residuals, image_size)
+                )
                 for one in memory
             ]
         for view, (keys, residuals) in zip(views, pixels, strict=True):
@@ -228,7 +198,7 @@ def _assemble(
     return [
         (
             one,
-            _BatchFacts(
+            BatchFacts(
                 num_groups=num_groups,
                 num_residuals=num_residuals,
                 image_size=image_size,

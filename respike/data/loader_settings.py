@@ -2,12 +2,16 @@
 
 import itertools
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from respike.cropping import CROP_KINDS, CROP_SCALE, CROP_SIDES, CropKind
 from respike.data.crops import View, multi_scale_view, random_view, square_view
 from respike.errors import SettingError
+
+# how many of each video's stored clips an epoch of training shows
+EpochClips = int | Literal["all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,7 @@ class LoaderSettings:
     world_size: int = 1
     num_crops: int = 1
     eval_crop: float = 1.0
+    epoch_clips: EpochClips = "all"
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "image_size", "num_crops"):
@@ -35,6 +40,13 @@ class LoaderSettings:
             raise SettingError(f"rank is {self.rank} of {self.world_size}", "it must be from 0 to world_size - 1")
         if self.training and self.num_crops > 1:
             raise SettingError(f"num_crops is {self.num_crops} in training", "training draws one crop of a clip")
+        if self.epoch_clips != "all":
+            if not isinstance(self.epoch_clips, int) or self.epoch_clips < 1:
+                raise SettingError(f"epoch_clips is {self.epoch_clips!r}", "give a whole number from 1, or all")
+            if not self.training:
+                raise SettingError(
+                    f"epoch_clips is {self.epoch_clips} in an evaluation", "choose its clips by `spread_clips`"
+                )
         if self.crop not in CROP_KINDS:
             raise SettingError(f"crop is {self.crop!r}", f"choose from {', '.join(CROP_KINDS)}")
         if not 0 < self.eval_crop <= 1:

@@ -159,7 +159,9 @@ def _nearest(name: str) -> str:
 
 def _convert(name: str, value: Any, kind: Any) -> Any:
     """`value` as the type that a setting is declared with; "none" is None where the setting may be off."""
-    options = get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    # a union with a Literal is typing's own, any other the language's
+    is_union = get_origin(kind) in (typing.Union, types.UnionType)
+    options = get_args(kind) if is_union else (kind,)
     if type(None) in options and value in (None, "none"):
         return None
     for option in options:
@@ -167,6 +169,8 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         if origin is Literal and isinstance(value, str):
             if value in parts:
                 return value
+            if is_union:
+                continue
             raise SettingError(f"{name} is {value!r}", f"choose from {', '.join(parts)}")
         if origin is tuple and isinstance(value, list | tuple):
             if Ellipsis in parts:
@@ -182,7 +186,8 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
 
 def _describe(options: tuple[Any, ...]) -> str:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
-    choices = {option: f"one of {', '.join(get_args(option))}" for option in options if get_origin(option) is Literal}
+    literals = {option: get_args(option) for option in options if get_origin(option) is Literal}
+    choices = {option: f"{'one of ' * (len(parts) > 1)}{', '.join(parts)}" for option, parts in literals.items()}
     return " or ".join(
         choices.get(option) or names.get(option, "a list, as long as the one it has") for option in options
     )

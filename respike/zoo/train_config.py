@@ -39,7 +39,8 @@ class TrainConfig:
     processes see the whole batch (CUDA alone), `lif_backend` says who computes the neurons: torch, triton or auto
     (`respike.zoo.nn.lif_backend`).
 
-    `image_size` is in pixels, a multiple of 32, `best_metric` the value of the validation, higher being better,
+    An epoch shows every stored clip once (`epoch_clips` is `all`), or that many clips of each video, drawn anew each
+    epoch. `image_size` is in pixels, a multiple of 32, `best_metric` the value of the validation, higher being better,
     that the best checkpoint is kept by. `flip` and `crop` are the loader's augmentation: `resized` crops take from
     the smallest to the largest share of the area in `crop_scale`, `multi-scale` ones have sides that are
     `crop_sides` of the short side, the largest first. An evaluation looks at squares whose side is `eval_crop`
@@ -53,6 +54,7 @@ class TrainConfig:
     """
 
     epochs: int = 100
+    epoch_clips: int | Literal["all"] = "all"
     batch_size: int = 32
     accumulation_steps: int = 1
     learning_rate: float = 1e-3
@@ -89,6 +91,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulation_steps"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1")
+        is_number = isinstance(self.epoch_clips, int) and self.epoch_clips >= 1
+        self._require("epoch_clips", is_number or self.epoch_clips == "all", "a whole number from 1, or all")
         nearest = nearest_sizes(self.image_size)
         self._require("image_size", is_size(self.image_size), f"a multiple of {SIZE_STEP}, such as {nearest}")
         self._require("freeze_backbone_epochs", self.freeze_backbone_epochs >= 0, "a whole number from 0")

@@ -169,6 +169,20 @@ def test_with_no_share_held_out_all_is_trained_on_and_the_last_epoch_counts(shel
     assert "nothing was validated on" in said.out
 
 
+def test_an_epoch_can_be_a_clip_of_each_video(shell: Shell) -> None:
+    part = open_shards("shards/only", "train").hold_out(0.1)[0]
+    num_videos = len({row.video for row in part.clips})
+    answer = shell(*TRAIN, "--data", "shards/only", "--epoch-clips", "1", "--out", "mine")
+    assert f"{len(part)} clips to train on ({num_videos} an epoch)" in answer.err
+    # the default batch size is brought down to what an epoch has, so that all of it is one batch
+    assert f"batch size {num_videos} instead of 32" in answer.err
+    assert read_recipe(Path("mine/recipe.toml")).training.epoch_clips == 1
+    refused = shell(*TRAIN[:3], "--resume", "--out", "mine", "--epoch-clips", "all")
+    assert refused.code == 1
+    assert "epoch_clips" in refused.err
+    assert "whole number or all" in shell(*TRAIN, "--epoch-clips", "some").err
+
+
 def test_score_gives_the_promised_json(shell: Shell) -> None:
     answer = shell("score", RUN, "--json")
     told = json.loads(answer.out)

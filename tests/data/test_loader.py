@@ -1,6 +1,7 @@
 """Loader promises: exact epochs, equal ranks, one order on any number of workers, and a stop that loses nothing."""
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -150,6 +151,75 @@ def test_a_stopped_pass_is_gone_on_with_once(shards):
     loader.load_state_dict({"epoch": 0, "next_batch": 2})
     loader.set_epoch(0)
     assert len(list(loader)) == len(loader)
+
+
+def clips_by_video(epoch):
+    by_video = {}
+    for video, clip in epoch:
+        by_video.setdefault(video, set()).add(clip)
+    return by_video
+
+
+@pytest.fixture(scope="module")
+def uneven(shards):
+    """The training videos with one clip of some, more of others."""
+    dataset = open_shards(shards, "train")
+    left = [number for number, row in enumerate(dataset.clips) if row.clip_index < 1 + number // 2 % 3]
+    part = dataset.select(left)
+    assert len(set(Counter(row.video for row in part.clips).values())) > 1
+    return part
+
+
+@pytest.mark.parametrize("most", [1, 2, 9])
+def test_an_epoch_of_so_many_clips_a_video_shows_each_video_so_often(uneven, most):
+    stored = Counter(row.video for row in uneven.clips)
+    wanted = {video: min(most, count) for video, count in stored.items()}
+    loader = make(uneven, batch_size=1, epoch_clips=most)
+    assert len(loader) == sum(wanted.values())
+    epochs = [seen(loader) for _ in range(12)]
+    for epoch in epochs:
+        assert len(set(epoch)) == len(epoch)
+        assert {video: len(clips) for video, clips in clips_by_video(epoch).items()} == wanted
+    # drawn anew each epoch: in a dozen every stored clip has come, and the videos in other orders
+    assert set().union(*epochs) == {(row.video, row.clip_index) for row in uneven.clips}
+    assert len({tuple(video for video, _ in epoch) for epoch in epochs}) > 6
+
+
+def test_the_clips_of_an_epoch_hang_on_seed_and_epoch_alone(uneven):
+    whole = seen(make(uneven, batch_size=1, epoch_clips=1))
+    assert whole != seen(make(uneven, batch_size=1, epoch_clips=1, seed=2))
+    helped = make(uneven, batch_size=2, epoch_clips=1, num_workers=2)
+    assert seen(helped) == whole[: 2 * len(helped)]
+    ranks = [make(uneven, batch_size=2, epoch_clips=1, rank=rank, world_size=2) for rank in range(2)]
+    assert {len(loader) for loader in ranks} == {len(whole) // 4}
+    parts = [seen(loader) for loader in ranks]
+    assert sorted(parts[0] + parts[1]) == sorted(whole[: 4 * len(ranks[0])])
+    rest = make(uneven, batch_size=1, epoch_clips=1)
+    rest.load_state_dict({"epoch": 0, "next_batch": 3})
+    assert seen(rest) == whole[3:]
+
+
+def test_a_clip_is_cut_alike_whatever_else_an_epoch_shows(uneven):
+    batches = {(batch.video_ids[0], int(batch.clip_indices)): batch for batch in make(uneven, batch_size=1)}
+    for batch in make(uneven, batch_size=1, epoch_clips=1):
+        assert torch.equal(batch.keys, batches[batch.video_ids[0], int(batch.clip_indices)].keys)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "some", 1.5])
+def test_a_number_of_clips_a_video_that_cannot_be_is_named(shards, wrong):
+    with pytest.raises(SettingError, match=f"epoch_clips is {wrong!r}"):
+        make(open_shards(shards, "train"), epoch_clips=wrong)
+
+
+def test_an_evaluation_draws_no_clips(shards):
+    with pytest.raises(SettingError, match="epoch_clips is 1 in an evaluation"):
+        make(open_shards(shards, "test"), training=False, epoch_clips=1)
+
+
+def test_a_step_larger_than_an_epoch_is_told(uneven):
+    num_videos = len({row.video for row in uneven.clips})
+    with pytest.raises(SettingError, match=f"{num_videos} clips to train on, one step takes {num_videos + 1}"):
+        make(uneven, batch_size=num_videos + 1, epoch_clips=1)
 
 
 def test_crops_of_a_clip_come_from_one_reading_and_are_what_each_alone_would_be(shards, monkeypatch):

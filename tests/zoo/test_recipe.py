@@ -53,6 +53,7 @@ def test_any_value_can_be_another() -> None:
     assert (recipe.training.epochs, recipe.network) == (3, "respike_tiny")
     assert (recipe.training.crop_scale, recipe.training.mixup_alpha) == ((0.5, 1.0), 1.0)
     assert recipe.override({"mixup_alpha": "none"}).training.mixup_alpha is None
+    assert [recipe.override({"epoch_clips": each}).training.epoch_clips for each in (2, "all")] == [2, "all"]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,9 @@ def test_any_value_can_be_another() -> None:
         ({"branches": "both"}, "branches is 'both'.*hybrid"),
         ({"epochs": "none"}, "epochs is 'none'"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+        ({"epoch_clips": "some"}, "epoch_clips is 'some'.*give a whole number or all"),
+        ({"epoch_clips": 0}, "epoch_clips is 0"),
+        ({"epoch_clips": 1.5}, "epoch_clips is 1.5"),
     ],
 )
 def test_a_wrong_value_or_name_is_an_error_that_says_so(values: dict[str, object], words: str) -> None:
