@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -20,7 +21,8 @@ class SamplingSettings:
 
     `dense`: `clip_length` consecutive frames, the next clip `clip_step` frames later (None: `clip_length`).
     `uniform`: one frame from each of `clip_length` equal segments, `clips_per_video` seeded draws to train,
-    `eval_clips` fixed views to evaluate, a single one being the middle of each segment. `frame_stride` thins the frames
+    `eval_clips` fixed views to evaluate, a single one being the middle of each segment; fewer where a short video gives
+    the same frames again. `frame_stride` thins the frames
     first. Raises SettingError on values below 1, and on several `eval_clips` of `dense`, which takes every clip.
     """
 
@@ -53,8 +55,8 @@ def plan_clips(
 
     Indices are those of the source frames. A video shorter than a clip gives one clip that repeats its last frame.
     `seed` and `video_id` decide the training draws of `uniform` alone; an evaluation takes n = `eval_clips` views, view
-    i the point (i + ½) / n of each segment. Views of a short video that are the same frames are one clip. No frames
-    give no clips.
+    i the point (i + ½) / n of each segment. Draws or views of a short video that are the same frames are one clip. No
+    frames give no clips.
     """
     num_thinned = -(-num_frames // settings.frame_stride)
     if num_thinned == 0:
@@ -87,11 +89,10 @@ def _segments(num_frames: int, clip_length: int) -> list[tuple[int, int]]:
 def _uniform_views(num_frames: int, clip_length: int, num_views: int) -> list[list[int]]:
     segments = _segments(num_frames, clip_length)
     # floor(first + length x (2 view + 1) / (2 n)), in integers so that no machine rounds it otherwise
-    views = [
-        tuple(first + (end - first) * (2 * view + 1) // (2 * num_views) for first, end in segments)
+    return _distinct(
+        [first + (end - first) * (2 * view + 1) // (2 * num_views) for first, end in segments]
         for view in range(num_views)
-    ]
-    return [list(view) for view in dict.fromkeys(views)]
+    )
 
 
 def _uniform_draws(num_frames: int, settings: SamplingSettings, video_id: str, seed: int) -> list[list[int]]:
@@ -99,4 +100,10 @@ def _uniform_draws(num_frames: int, settings: SamplingSettings, video_id: str, s
     digest = hashlib.blake2b(f"{seed}/{video_id}".encode(), digest_size=8).digest()
     generator = np.random.default_rng(int.from_bytes(digest, "little"))
     segments = _segments(num_frames, settings.clip_length)
-    return [[int(generator.integers(first, end)) for first, end in segments] for _ in range(settings.clips_per_video)]
+    return _distinct(
+        [int(generator.integers(first, end)) for first, end in segments] for _ in range(settings.clips_per_video)
+    )
+
+
+def _distinct(picks: Iterable[list[int]]) -> list[list[int]]:
+    return [list(pick) for pick in dict.fromkeys(map(tuple, picks))]

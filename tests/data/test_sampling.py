@@ -65,6 +65,22 @@ def test_views_of_a_short_video_that_are_the_same_frames_are_one_clip(num_frames
     assert len({clip.frame_indices for clip in clips}) == len(clips) == num_clips
 
 
+@pytest.mark.parametrize("num_frames", [*range(14, 34), 300])
+def test_draws_of_a_short_video_that_are_the_same_frames_are_one_clip(num_frames):
+    settings = {"sampling": "uniform", "training": True, "clips_per_video": 12}
+    clips = plan(num_frames, **settings)
+    assert len({clip.frame_indices for clip in clips}) == len(clips)
+    assert [clip.index for clip in clips] == list(range(len(clips)))
+    # a segment of two frames can be drawn in two ways, one of one frame in one
+    assert len(clips) <= 2 ** max(0, num_frames - 16)
+    # those that are left are the draws they were
+    assert plan(num_frames, **(settings | {"clips_per_video": 1})) == clips[:1]
+
+
+def test_a_video_of_one_clip_is_drawn_once_and_a_long_one_as_often_as_was_asked_for():
+    assert [len(plan(frames, sampling="uniform", training=True)) for frames in (16, 300)] == [1, 4]
+
+
 def test_views_to_evaluate_are_none_to_train():
     assert plan(300, sampling="uniform", training=True, eval_clips=10) == plan(300, sampling="uniform", training=True)
 

@@ -51,6 +51,14 @@ def told(out: Path, **options) -> list[str]:
     return [str(fault) for fault in verify(out, **options).faults]
 
 
+def test_a_uniform_set_of_videos_as_long_as_a_clip_holds_each_once_and_is_whole(video_folder, tmp_path):
+    settings = PrepareSettings(clip_length=40, sampling="uniform", eval_clips=3, short_side=16)
+    prepare(listing_of(video_folder), tmp_path / "out", settings, num_workers=1)
+    clips = open_shards(tmp_path / "out").clips
+    assert len({row.video for row in clips}) == len(clips) == 12
+    assert told(tmp_path / "out") == []
+
+
 def flip(path: Path, place: int, bit: int = 0) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= 1 << bit
