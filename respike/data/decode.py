@@ -47,7 +47,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One decoded frame: its index from 0, its time, its three colour planes as uint8, upright and scaled.
+    """One decoded frame: its index and time from the first one, its three colour planes as uint8, upright and scaled.
 
     For `ycc` full-range BT.601 Y′ `[H, W]`, Cb and Cr `[ceil(H/2), ceil(W/2)]`; for `rgb` three of `[H, W]`.
     """
@@ -146,18 +146,22 @@ class Decoding:
             maker = PlaneMaker(self._color, self._short_side)
             # AVI stores no presentation times, and what decoders guess of them runs backwards at B-frames
             counted_rate = float(stream.average_rate or 0) if container.format.name == "avi" else 0.0
+            # an MPEG-TS begins at 1.4 s or anywhere, other files before 0: the first frame that is shown is the start
+            start: float | None = None
             try:
                 for frame in container.decode(stream):
                     if frame.is_corrupt:
                         raise UnreadableVideoError("decode", f"frame {self.num_frames} is corrupt")
                     index, self.num_frames = self.num_frames, self.num_frames + 1
                     self._beat(1)
+                    if start is None:
+                        start = frame.time
                     if wanted is not None and index not in wanted:
                         continue
+                    seconds = 0.0 if frame.time is None or start is None else frame.time - start
                     yield Frame(
                         index=index,
-                        # from the start of the video
-                        time_seconds=round(index / counted_rate if counted_rate else float(frame.time or 0.0), 6),
+                        time_seconds=round(index / counted_rate if counted_rate else seconds, 6),
                         planes=maker.planes(frame),
                         rotation_degrees=frame.rotation % 360,
                     )

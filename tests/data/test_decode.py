@@ -36,6 +36,37 @@ def test_times_are_those_of_the_container(lossless):
     assert [frame.time_seconds for frame in decode_all(path)] == pytest.approx(np.arange(12) / 10, abs=1e-3)
 
 
+@pytest.mark.parametrize("wanted", [None, {3, 7}])
+def test_times_count_from_the_first_frame_wherever_the_container_begins(tmp_path, wanted):
+    """MPEG-TS gives its first frame more than a second."""
+    path = tmp_path / "late.ts"
+    write_video(path, iter(moving_square(12)), frames_per_second=10)
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).time > 1
+    times = {frame.index: frame.time_seconds for frame in decode_all(path, wanted=wanted)}
+    assert times == {index: pytest.approx(index / 10) for index in (wanted or range(12))}
+
+
+@pytest.mark.parametrize("offset", [-2, 5])
+def test_times_count_from_the_first_frame_before_zero_too(tmp_path, offset):
+    path = tmp_path / "shifted.mkv"
+    with av.open(str(path), "w", container_options={"avoid_negative_ts": "disabled"}) as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for number in range(6):
+            frame = av.VideoFrame(32, 32, "yuv420p")
+            for plane in frame.planes:
+                plane.update(bytes([128]) * plane.buffer_size)
+            frame.pts = number
+            for packet in stream.encode(frame):
+                packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
+                container.mux(packet)
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).time == pytest.approx(offset / 10)
+    assert [frame.time_seconds for frame in decode_all(path)] == pytest.approx(np.arange(6) / 10)
+
+
 def test_only_wanted_frames_come_but_all_are_counted(lossless):
     path, _ = lossless
     decoding = Decoding(path, color="ycc", short_side=256)
