@@ -1,6 +1,7 @@
 """RAR: unpacked by whichever program is installed, as no free library reads every RAR."""
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -21,13 +22,22 @@ _INSTALL = (
     "`conda install -c conda-forge libarchive`; or unpack the archive by hand"
 )
 
+_HARMFUL = "the archive is made to harm; remove it and fetch it again"
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Program:
-    """How a program lists and unpacks: argument lists, and what its listing's lines begin with."""
+    """How a program lists and unpacks: argument lists, and how the lines of its listings read.
+
+    Lines of `listing` that begin with `prefix` are names. Of `kinds`, lines that `kind` finds tell what a member is;
+    where they match `plain` it is a file or a folder, else a link, a device or the like.
+    """
 
     name: str
     listing: Callable[[str], list[str]]
+    kinds: Callable[[str], list[str]]
+    kind: re.Pattern[bytes]
+    plain: re.Pattern[bytes]
     unpacking: Callable[[str, str], list[str]]
     prefix: str = ""
 
@@ -36,6 +46,12 @@ def _seven_zip(name: str) -> _Program:
     return _Program(
         name=name,
         listing=lambda archive: ["l", "-ba", "-slt", "-p", "--", archive],
+        kinds=lambda archive: ["l", "-ba", "-slt", "-p", "--", archive],
+        # links of RAR 5 have a line of their own, empty for other members; those of older RARs show in a Unix mode
+        # alone, behind the attributes of Windows. What an older RAR has packed on another system has no mode, and such
+        # archives know no links
+        kind=re.compile(rb"Attributes =|(Symbolic|Hard|Copy) Link = ."),
+        plain=re.compile(rb"Attributes = ?[RHSDANTsCOIE8_]* ?([-d]([r-][w-][xsStT-]){3})?$"),
         unpacking=lambda archive, folder: ["x", "-y", "-bd", "-p", f"-o{folder}", "--", archive],
         prefix="Path = ",
     )
@@ -46,6 +62,10 @@ _PROGRAMS = (
     _Program(
         name="unrar",
         listing=lambda archive: ["lb", "-p-", archive],
+        # `Unix symbolic link`, `Windows symbolic link`, `NTFS junction point`, `Hard link`, `File reference`
+        kinds=lambda archive: ["lt", "-p-", "-c-", archive],
+        kind=re.compile(rb" *Type: "),
+        plain=re.compile(rb" *Type: (File|Directory)$"),
         unpacking=lambda archive, folder: ["x", "-y", "-o+", "-p-", archive, f"{folder}/"],
     ),
     _seven_zip("7zz"),
@@ -53,6 +73,10 @@ _PROGRAMS = (
     _Program(
         name="bsdtar",
         listing=lambda archive: ["-tf", archive],
+        # as `ls -l`: the first letter is l for a symbolic link, h for a hard one
+        kinds=lambda archive: ["-tvf", archive],
+        kind=re.compile(rb"."),
+        plain=re.compile(rb"[-d]"),
         unpacking=lambda archive, folder: ["-xf", archive, "-C", folder, "--no-same-owner", "--no-same-permissions"],
     ),
 )
@@ -78,9 +102,12 @@ def unpack_rar(archive: Path, folder: Path, task: Task) -> None:
         if path is None:
             continue
         try:
-            # all names are looked at before a byte is written
+            # all names are looked at before a byte is written, and what they are: a later member may go through a link
+            num_names = 0
             for name in _names(path, program, archive):
                 checked_path(name, archive)
+                num_names += 1
+            _refuse_links(path, program, archive, num_names)
             _run_watched([path, *program.unpacking(str(archive), str(folder))], folder, most_bytes(archive), task)
         except _ProgramError as error:
             problems.append(f"{program.name}: {error}")
@@ -99,13 +126,33 @@ class _ProgramError(Exception):
 
 
 def _names(path: str, program: _Program, archive: Path) -> Iterator[str]:
-    with tempfile.TemporaryFile() as output, _started([path, *program.listing(str(archive))], output) as running:
+    for line in _lines([path, *program.listing(str(archive))]):
+        text = os.fsdecode(line)
+        if text.startswith(program.prefix) and text:
+            yield text.removeprefix(program.prefix)
+
+
+def _refuse_links(path: str, program: _Program, archive: Path, num_names: int) -> None:
+    """Raise ArchiveError where a member is no file and no folder, _ProgramError where that is not told of each."""
+    num_told = 0
+    for line in _lines([path, *program.kinds(str(archive))]):
+        if program.kind.match(line) is None:
+            continue
+        if program.plain.match(line) is None:
+            told = os.fsdecode(line).strip()
+            raise ArchiveError(f"{archive} holds a link or the like, which is no plain file: {told}", _HARMFUL)
+        num_told += 1
+    # a name of several lines counts twice, and another program may be translated: rather another program than a guess
+    if num_told < num_names:
+        raise _ProgramError(f"tells of {num_told} of {num_names} members what they are")
+
+
+def _lines(command: list[str]) -> Iterator[bytes]:
+    with tempfile.TemporaryFile() as output, _started(command, output) as running:
         running.wait()
         output.seek(0)
         for line in output:
-            text = os.fsdecode(line.rstrip(b"\r\n"))
-            if text.startswith(program.prefix) and text:
-                yield text.removeprefix(program.prefix)
+            yield line.rstrip(b"\r\n")
 
 
 def _run_watched(command: list[str], folder: Path, most: int, task: Task) -> None:
@@ -159,7 +206,7 @@ def _refuse_odd(archive: Path, folder: Path) -> None:
         mode = path.lstat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             name = path.relative_to(folder)
-            raise ArchiveError(f"{archive} holds {str(name)!r}, which is no plain file", "the archive is made to harm")
+            raise ArchiveError(f"{archive} holds {str(name)!r}, which is no plain file", _HARMFUL)
 
 
 def _empty(folder: Path) -> None:
