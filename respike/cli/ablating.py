@@ -222,6 +222,7 @@ def _run_cell(request: AblateRequest, folder: AblationFolder, cell: "Cell", prog
 
 def _weigh(request: AblateRequest, run: Path, shards: Path, progress: "Progress") -> dict[str, Any]:
     """Scores and energy of a trained cell."""
+    from respike.cli.clips import spread
     from respike.cli.scoring import ScoreRequest, open_candidate, score_candidate
     from respike.data import make_loader
     from respike.data.views import Views
@@ -235,9 +236,10 @@ def _weigh(request: AblateRequest, run: Path, shards: Path, progress: "Progress"
     candidate = open_candidate(str(run), model, spec, str(shards), asked, device, progress)
     scored = score_candidate(candidate, asked, device, progress)
     clips = candidate.dataset
-    num_few = min(_ENERGY_CLIPS, len(clips))
-    few = clips.select([place * len(clips) // num_few for place in range(num_few)])
-    batch = next(iter(make_loader(few, batch_size=len(few), training=False, image_size=spec.image_size)))
+    few = spread(clips, _ENERGY_CLIPS)
+    # on the pixels that it was scored on
+    size, crop = spec.image_size, spec.eval_crop
+    batch = next(iter(make_loader(few, batch_size=len(few), training=False, image_size=size, eval_crop=crop)))
     energy = estimate_energy(model, batch.to(device))
     return {
         "scores": scored.scores.to_json(),

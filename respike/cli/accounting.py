@@ -92,14 +92,16 @@ def make_account(
     place = resolve_device(device)
     opened = open_network(network, place, num_classes=_DEFAULT_CLASSES)
     size = image_size or (opened.spec.image_size if opened.spec else _DEFAULT_SIZES.get(network, _DEFAULT_SIZE))
+    # rates are those of the pixels that it is scored on
+    crop = opened.spec.eval_crop if opened.spec else 1.0
     remarks = [] if opened.spec else ["the weights are from chance: firing rates of a trained network are others"]
     if data is None:
         settings = _demo_settings(opened, stride, clip_length)
-        found, batches = _demo_batches(settings, size)
+        found, batches = _demo_batches(settings, size, crop)
         remarks.append("firing rates were measured on a demo video, not on data")
         shape = (settings.clip_length, settings.stride)
     else:
-        found, batches, shape = _shard_batches(data, subset, clips, size)
+        found, batches, shape = _shard_batches(data, subset, clips, size, crop)
     report = estimate_energy(opened.model, (batch.to(place) for batch in batches))
     return Account(
         title=opened.title,
@@ -122,15 +124,15 @@ def _demo_settings(opened: Network, stride: int | None, clip_length: int | None)
     )
 
 
-def _demo_batches(settings: "PrepareSettings", image_size: int) -> "tuple[str, Iterable[Batch]]":
+def _demo_batches(settings: "PrepareSettings", image_size: int, eval_crop: float) -> "tuple[str, Iterable[Batch]]":
     from respike.cli.clips import batches_of, demo_clips
 
     clips = demo_clips(settings, image_size=image_size)
-    return f"{counted(len(clips), 'clip')} of a demo video", batches_of(clips, image_size)
+    return f"{counted(len(clips), 'clip')} of a demo video", batches_of(clips, image_size, eval_crop)
 
 
 def _shard_batches(
-    data: str, subset: str | None, most: int, image_size: int
+    data: str, subset: str | None, most: int, image_size: int, eval_crop: float
 ) -> "tuple[str, Iterable[Batch], tuple[int, int]]":
     from respike.cli.clips import spread
     from respike.data import make_loader, open_shards
@@ -138,7 +140,9 @@ def _shard_batches(
     subset = subset or open_shards(data).spec.evaluation_subset
     chosen = spread(open_shards(data, subset), most)
     settings = chosen.spec.settings
-    batches = make_loader(chosen, batch_size=min(8, len(chosen)), training=False, image_size=image_size)
+    batches = make_loader(
+        chosen, batch_size=min(8, len(chosen)), training=False, image_size=image_size, eval_crop=eval_crop
+    )
     shape = (int(settings["clip_length"]), int(settings["stride"]))
     return f"{counted(len(chosen), 'clip')} of {subset} of {data}", batches, shape
 

@@ -64,11 +64,11 @@ def spread(dataset: "ShardDataset", most: int) -> "ShardDataset":
     return dataset.select([place * len(dataset) // num_chosen for place in range(num_chosen)])
 
 
-def batches_of(clips: "list[EventClip]", image_size: int) -> "Iterator[Batch]":
-    """Clips one by one as batches, as an evaluation would see them."""
+def batches_of(clips: "list[EventClip]", image_size: int, eval_crop: float) -> "Iterator[Batch]":
+    """Clips one by one as batches, as an evaluation would see them: squares of `eval_crop` of the short side."""
     from respike.data.loader import make_batch
 
-    return (make_batch([clip], image_size) for clip in clips)
+    return (make_batch([clip], image_size, eval_crop) for clip in clips)
 
 
 def find_clip(source: Path, number: int, settings: "PrepareSettings") -> "EventClip":

@@ -75,8 +75,11 @@ def small_shards(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     return out
 
 
-def write_run(folder: Path, shards: Path, branches: str = "hybrid") -> Path:
-    """A run's folder with a network that has seen the shards' statistics but learned nothing; return the folder."""
+def write_run(folder: Path, shards: Path, branches: str = "hybrid", **training: object) -> Path:
+    """A run's folder with a network that has seen the shards' statistics but learned nothing; return the folder.
+
+    `training` are settings that its checkpoint says it was trained with.
+    """
     torch.manual_seed(0)
     dataset = open_shards(shards, "train")
     model = create_model("respike_tiny", num_classes=len(dataset.spec.classes), branches=branches)
@@ -89,7 +92,7 @@ def write_run(folder: Path, shards: Path, branches: str = "hybrid") -> Path:
         for _ in range(20):
             model.train()(batch.keys, batch.residuals, batch.color)
     spec = CheckpointSpec(
-        model=model.config.to_json(), image_size=32, data=dataset.spec, training={}, epoch=1, scores={}
+        model=model.config.to_json(), image_size=32, data=dataset.spec, training=training, epoch=1, scores={}
     )
     save_checkpoint(folder / "best.safetensors", model.eval(), spec)
     return folder

@@ -5,8 +5,72 @@ import shutil
 from pathlib import Path
 
 import pytest
+from respike.cli.ablating import AblateRequest, _weigh
+from respike.cli.clips import batches_of, demo_clips
+from respike.data import make_loader, open_shards
+from respike.data.settings import PrepareSettings
+from respike.progress import SILENCE
+from respike.zoo.ablation import Grid
+from respike.zoo.checkpoint import load_checkpoint
+from respike.zoo.energy import estimate_energy
+from respike.zoo.recipe import Recipe
 
 from tests.cli.conftest import write_run
+
+CROPS = (0.5, 1.0)
+
+
+@pytest.fixture(scope="module")
+def cropped_run(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was validated on the middle quarter of each frame."""
+    return write_run(tmp_path_factory.mktemp("cropped"), small_shards, eval_crop=CROPS[0])
+
+
+def test_rates_are_measured_on_the_pixels_that_a_checkpoint_is_scored_on(call, cropped_run, small_shards):
+    model, spec = load_checkpoint(cropped_run)
+    on_shards = [
+        estimate_energy(
+            model,
+            make_loader(open_shards(small_shards, "test"), batch_size=2, training=False, image_size=32, eval_crop=crop),
+        ).acs
+        for crop in CROPS
+    ]
+    settings = PrepareSettings(**{name: spec.data.settings[name] for name in ("stride", "clip_length")})
+    on_a_demo = [
+        estimate_energy(model, batches_of(demo_clips(settings, image_size=32), 32, crop)).acs for crop in CROPS
+    ]
+    for expected, more in ((on_shards, ["--data", small_shards]), (on_a_demo, [])):
+        told = json.loads(call("energy", cropped_run, *more, "--compare", "none", "--json").out)
+        assert told["report"]["acs"] == pytest.approx(expected[0], rel=1e-9)
+        assert told["report"]["acs"] != pytest.approx(expected[1], rel=1e-6)
+
+
+def test_a_cell_of_an_ablation_is_weighed_on_the_pixels_that_it_is_scored_on(cropped_run, small_shards, tmp_path):
+    recipe = Recipe().override({"device": "cpu"})
+    request = AblateRequest(
+        source="folder",
+        root=None,
+        split=None,
+        out=tmp_path,
+        grid=Grid(strides=(4,), thresholds=(8,), branches=("hybrid",), fusions=("default",), num_seeds=1),
+        recipe=recipe,
+        recipe_name=None,
+        is_batch_size_given=False,
+        clip_length=16,
+        num_videos=None,
+        num_workers=None,
+    )
+    found = _weigh(request, cropped_run, small_shards, SILENCE)["energy_joules"]
+    clips = open_shards(small_shards, "test")
+    model, _ = load_checkpoint(cropped_run)
+    expected = [
+        estimate_energy(
+            model, make_loader(clips, batch_size=len(clips), training=False, image_size=32, eval_crop=crop)
+        ).joules
+        for crop in CROPS
+    ]
+    assert found == pytest.approx(expected[0], rel=1e-9)
+    assert found != pytest.approx(expected[1], rel=1e-6)
 
 
 def test_a_checkpoint_is_accounted_for_on_its_shards(call, small_run: Path, small_shards: Path):
