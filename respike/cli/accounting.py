@@ -11,6 +11,7 @@ from respike.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from respike.data import ShardDataset
     from respike.data.settings import PrepareSettings
     from respike.sample import Batch
     from respike.zoo.energy import BaselineEnergy, EnergyReport
@@ -79,8 +80,12 @@ def make_account(
     image_size: int | None,
     compare: tuple[str, ...],
     device: str,
+    force: bool,
 ) -> Account:
-    """Open the network, find clips, measure, and count what it is compared with."""
+    """Open the network, find clips, measure, and count what it is compared with.
+
+    Raises MismatchError where a checkpoint and `data` do not fit, as scoring does; `force` makes the reasons remarks.
+    """
     from respike.zoo.device import resolve_device
     from respike.zoo.energy import estimate_energy
     from respike.zoo.nn.sizes import check_image_size
@@ -92,7 +97,6 @@ def make_account(
     place = resolve_device(device)
     opened = open_network(network, place, num_classes=_DEFAULT_CLASSES)
     size = image_size or (opened.spec.image_size if opened.spec else _DEFAULT_SIZES.get(network, _DEFAULT_SIZE))
-    # rates are those of the pixels that it is scored on
     crop = opened.spec.eval_crop if opened.spec else 1.0
     remarks = [] if opened.spec else ["the weights are from chance: firing rates of a trained network are others"]
     if data is None:
@@ -101,7 +105,9 @@ def make_account(
         remarks.append("firing rates were measured on a demo video, not on data")
         shape = (settings.clip_length, settings.stride)
     else:
-        found, batches, shape = _shard_batches(data, subset, clips, size, crop)
+        subset, stored = _open_subset(data, subset)
+        remarks += _find_overruled(opened, stored, force=force)
+        found, batches, shape = _shard_batches(stored, f"{subset} of {data}", clips, size, crop)
     report = estimate_energy(opened.model, (batch.to(place) for batch in batches))
     return Account(
         title=opened.title,
@@ -131,20 +137,35 @@ def _demo_batches(settings: "PrepareSettings", image_size: int, eval_crop: float
     return f"{counted(len(clips), 'clip')} of a demo video", batches_of(clips, image_size, eval_crop)
 
 
+def _open_subset(data: str, subset: str | None) -> "tuple[str, ShardDataset]":
+    """The name and the clips of `subset` (None: the one that the data set is scored on)."""
+    from respike.data import open_shards
+
+    name = subset or open_shards(data).spec.evaluation_subset
+    return name, open_shards(data, name)
+
+
+def _find_overruled(opened: Network, stored: "ShardDataset", *, force: bool) -> tuple[str, ...]:
+    """Why the clips do not fit the network, refused unless `force` overrules it; weights from chance fit all."""
+    from respike.cli.scoring import hold_against
+    from respike.progress import SILENCE
+
+    return () if opened.spec is None else hold_against(opened.spec, stored, SILENCE, force=force)
+
+
 def _shard_batches(
-    data: str, subset: str | None, most: int, image_size: int, eval_crop: float
+    stored: "ShardDataset", name: str, most: int, image_size: int, eval_crop: float
 ) -> "tuple[str, Iterable[Batch], tuple[int, int]]":
     from respike.cli.clips import spread
-    from respike.data import make_loader, open_shards
+    from respike.data import make_loader
 
-    subset = subset or open_shards(data).spec.evaluation_subset
-    chosen = spread(open_shards(data, subset), most)
+    chosen = spread(stored, most)
     settings = chosen.spec.settings
     batches = make_loader(
         chosen, batch_size=min(8, len(chosen)), training=False, image_size=image_size, eval_crop=eval_crop
     )
     shape = (int(settings["clip_length"]), int(settings["stride"]))
-    return f"{counted(len(chosen), 'clip')} of {subset} of {data}", batches, shape
+    return f"{counted(len(chosen), 'clip')} of {name}", batches, shape
 
 
 def _count_baselines(names: tuple[str, ...], num_frames: int) -> "tuple[BaselineEnergy, ...]":

@@ -53,6 +53,7 @@ Examples:
     help="torchvision's video networks, or none.  [default: its 3D ResNets]",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option("--force", is_flag=True, help="Go on where checkpoint and --data do not fit; the account says so.")
 @click.option("--layers", is_flag=True, help="Print a row for each layer as well, as --json always does.")
 @click.option("--png", type=OutputFile(), metavar="FILE", help="Draw the comparison.")
 @click.option("--json", "as_json", is_flag=True, help="Print the account as JSON: counts of one clip, joules.")
@@ -62,6 +63,8 @@ def command(network: str, png: Path | None, layers: bool, as_json: bool, **optio
     A multiply-accumulate takes 4.6 pJ, an accumulate 0.9 pJ. Convolutions that see spikes accumulate where one
     arrives; how often is measured, on shards or on a demo video made on the spot. torchvision's 3D networks are
     counted at 112² and 224².
+
+    --data that `respike score` would refuse a checkpoint on is refused here, too: rates on other clips are others.
     """
     from respike.cli import render
 

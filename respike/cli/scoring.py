@@ -130,7 +130,7 @@ def open_candidate(
     whole = open_shards(data)
     subset = request.subset or whole.spec.evaluation_subset
     stored = open_shards(data, subset)
-    overruled = _hold_against(spec, stored, progress, force=request.force)
+    overruled = hold_against(spec, stored, progress, force=request.force)
     chosen = _choose_clips(stored, data, subset, request.views, progress)
     provenance = Provenance(
         dataset=stored.spec.dataset,
@@ -157,7 +157,7 @@ def open_candidate(
     return Candidate(model=model, dataset=chosen, image_size=spec.image_size, provenance=provenance)
 
 
-def _hold_against(
+def hold_against(
     spec: "CheckpointSpec", stored: "ShardDataset", progress: "Progress", *, force: bool
 ) -> tuple[str, ...]:
     """Why a checkpoint and its data do not fit: raised as a MismatchError, with `force` warned of and returned."""

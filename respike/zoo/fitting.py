@@ -50,6 +50,6 @@ def check_compatible(spec: CheckpointSpec, data: DataSpec, test_videos: Iterable
     """Raise MismatchError that gives every reason `find_mismatches` finds."""
     if reasons := find_mismatches(spec, data, test_videos):
         raise MismatchError(
-            f"this checkpoint must not be scored on this data: {'; '.join(reasons)}",
+            f"this checkpoint does not fit this data: {'; '.join(reasons)}",
             "name the data that it was trained for, or other data that fits, with --data; --force goes on all the same",
         )

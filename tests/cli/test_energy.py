@@ -8,6 +8,7 @@ import pytest
 from respike.cli.ablating import AblateRequest, _weigh
 from respike.cli.clips import batches_of, demo_clips
 from respike.data import make_loader, open_shards
+from respike.data.prepare import prepare
 from respike.data.settings import PrepareSettings
 from respike.progress import SILENCE
 from respike.zoo.ablation import Grid
@@ -16,6 +17,7 @@ from respike.zoo.energy import estimate_energy
 from respike.zoo.recipe import Recipe
 
 from tests.cli.conftest import write_run
+from tests.conftest import listing_of
 
 CROPS = (0.5, 1.0)
 
@@ -98,6 +100,19 @@ def test_beside_it_stand_the_ann_alone_and_3d_networks_at_both_sizes(call, small
     assert frames["macs"] == 4 * keys["macs"] == 4 * told["report"]["branches"]["ANN"]["macs"]
     for row in told["compared"]:
         assert row["ratio"] == pytest.approx(row["joules"] / mine["joules"])
+
+
+def test_data_that_a_checkpoint_does_not_fit_is_refused_or_remarked(call, small_run, video_folder, tmp_path):
+    shards = tmp_path / "stride-2"
+    prepare(listing_of(video_folder), shards, PrepareSettings(stride=2), num_workers=1)
+    asked = ("energy", small_run, "--data", shards, "--clips", "1", "--compare", "none")
+    refused = call(*asked)
+    assert refused.code == 1
+    assert "stride is 4 in the checkpoint and 2 in the data" in refused.err
+    told = json.loads(call(*asked, "--force", "--json").out)
+    assert told["remarks"] == ["stride is 4 in the checkpoint and 2 in the data"]
+    # a network without weights has been made for no data
+    assert call("energy", "respike_tiny", *asked[2:]).code == 0
 
 
 def test_a_bare_name_says_that_weights_are_from_chance_and_rates_of_a_demo_video(call):
