@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from respike.cli.demo_folder import claim_folder, renew_run
 from respike.data.video_writer import write_video
 
 from tests.conftest import REAL_CLIPS, moving_square
@@ -115,6 +116,11 @@ def test_the_demo_in_the_small_writes_its_page(tmp_path):
     page = (tmp_path / "demo" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     assert "multiply-accumulates" in page
+    # what it made is its own to make anew, and nothing else there
+    assert (tmp_path / "demo" / "runs" / "hybrid" / "best.safetensors").is_file()
+    claim_folder(tmp_path / "demo", ["hybrid"])
+    renew_run(tmp_path / "demo" / "runs" / "hybrid")
+    assert not (tmp_path / "demo" / "runs" / "hybrid" / "best.safetensors").exists()
 
 
 @pytest.mark.slow

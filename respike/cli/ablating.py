@@ -172,8 +172,10 @@ def _list_videos(request: AblateRequest, layout: "Layout", progress: "Progress")
             f"{asked}give a folder of <class>/<video>, or choose from {', '.join(LAYOUTS.names())}",
         )
     if layout.name == "demo" and request.root is None:
+        from respike.cli.demo_folder import require_own_videos
         from respike.data.demo import PLAIN, choose_settings, write_demo
 
+        require_own_videos(root)
         made = choose_settings(request.scenes or PLAIN, request.clip_length, request.num_videos)
         write_demo(root, made, num_workers=request.num_workers or os.cpu_count() or 1, progress=progress)
     return layout.list_videos(ListingRequest(root=root, split=request.split))
@@ -235,16 +237,14 @@ def _weigh(request: AblateRequest, run: Path, shards: Path, progress: "Progress"
     asked = ScoreRequest(views=Views())
     candidate = open_candidate(str(run), model, spec, str(shards), asked, device, progress)
     scored = score_candidate(candidate, asked, device, progress)
-    clips = candidate.dataset
-    few = spread(clips, _ENERGY_CLIPS)
+    few, size = spread(candidate.dataset, _ENERGY_CLIPS), spec.image_size
     # on the pixels that it was scored on
-    size, crop = spec.image_size, spec.eval_crop
-    batch = next(iter(make_loader(few, batch_size=len(few), training=False, image_size=size, eval_crop=crop)))
-    energy = estimate_energy(model, batch.to(device))
+    loader = make_loader(few, batch_size=len(few), training=False, image_size=size, eval_crop=spec.eval_crop)
+    energy = estimate_energy(model, next(iter(loader)).to(device))
     return {
         "scores": scored.scores.to_json(),
         "energy_joules": energy.joules,
         "sparse_energy_joules": energy.sparse_stem_joules,
-        "event_density": clips.index.event_density,
+        "event_density": candidate.dataset.index.event_density,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from respike.cli.demo_folder import claim_folder, renew_run, run_folder
 from respike.cli.outputs import OutputFolder
 from respike.cli.stopping import StopRemark
 from respike.wording import counted
@@ -70,6 +71,7 @@ def command(
 ) -> None:
     """Make videos, prepare them, train on the CPU, score held-out videos, write OUT/report.html.
 
+    Videos and shards of an earlier demo in OUT are kept, its networks trained anew; nothing else there is touched.
     The 16 classes are 4 things at rest times 4 motions of something else: key frames tell the first, events the
     second, and only both together all 16.
     """
@@ -81,10 +83,11 @@ def command(
     settings = DemoSettings(seed=seed)
     if videos is not None:
         settings = dataclasses.replace(settings, train_videos=videos, test_videos=max(1, videos // 2))
+    kinds: tuple[Branches, ...] = ("hybrid", *(ABLATION if ablate else ()))
+    claim_folder(out, kinds)
     train, test = _make_data(out, settings, workers, progress)
     config = demo_training(seed) if epochs is None else demo_training(seed, epochs=epochs)
     remark.text = "; training begins anew"
-    kinds: tuple[Branches, ...] = ("hybrid", *(ABLATION if ablate else ()))
     results = [_train_and_score(kind, train, test, config, out, progress) for kind in kinds]
     seconds = time.perf_counter() - started
     _write_report(out, train, test, results, seconds)
@@ -141,8 +144,6 @@ def _train_and_score(
     out: Path,
     progress: "Progress",
 ) -> DemoResult:
-    import shutil
-
     import torch
 
     from respike.cli.loaders import make_train_loader
@@ -154,9 +155,9 @@ def _train_and_score(
 
     torch.manual_seed(config.seed)
     model = create_model(MODEL, num_classes=len(train.spec.classes), branches=branches)
-    run = out / "runs" / branches
+    run = run_folder(out, branches)
     # a demo is made anew each time; only its videos and shards are kept
-    shutil.rmtree(run, ignore_errors=True)
+    renew_run(run)
     # a demo cut down to a few videos may have less than a batch
     config = dataclasses.replace(config, batch_size=min(config.batch_size, len(train)))
     loader = make_train_loader(train, config, num_workers=0)
