@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from respike.cli import options
-from respike.cli.outputs import OutputFile
+from respike.cli.outputs import FAULTS, OutputFile, require_apart
 from respike.errors import RespikeError
 from respike.wording import agree, counted
 
@@ -30,7 +30,9 @@ Examples:
 )
 @options.video_choice
 @click.option("--full", is_flag=True, help="Decode every video whole instead of opening it: finds what is cut within.")
-@click.option("--report", type=OutputFile(), metavar="FILE", help="Write what is wrong as JSONL of video, subset, …")
+@click.option(
+    "--report", type=OutputFile(FAULTS), metavar="FILE", help="Write what is wrong as JSONL of video, subset, …"
+)
 @options.workers
 @click.option("--strict", is_flag=True, help="Exit 1 if a video is missing or cannot be read.")
 @options.quiet
@@ -52,6 +54,7 @@ def command(
     from respike.cli import render
     from respike.data import check as core
 
+    require_apart(click.get_current_context())
     progress = render.make_progress(quiet=quiet, json=as_json)
     listing = videos.layout.list_videos(videos.request())
     for warning in listing.warnings:

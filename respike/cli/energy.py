@@ -8,7 +8,7 @@ import click
 
 from respike.cli import names
 from respike.cli.accounting import Account, make_account
-from respike.cli.outputs import OutputFile
+from respike.cli.outputs import PNG, OutputFile, require_apart
 from respike.cli.spreading import spreading_command
 from respike.wording import agree, counted
 
@@ -55,7 +55,7 @@ Examples:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--force", is_flag=True, help="Go on where checkpoint and --data do not fit; the account says so.")
 @click.option("--layers", is_flag=True, help="Print a row for each layer as well, as --json always does.")
-@click.option("--png", type=OutputFile(), metavar="FILE", help="Draw the comparison.")
+@click.option("--png", type=OutputFile(PNG), metavar="FILE", help="Draw the comparison.")
 @click.option("--json", "as_json", is_flag=True, help="Print the account as JSON: counts of one clip, joules.")
 def command(network: str, png: Path | None, layers: bool, as_json: bool, **options: Any) -> None:
     """Count what MODEL_OR_CHECKPOINT computes for one clip, and its energy in 45 nm CMOS.
@@ -68,6 +68,7 @@ def command(network: str, png: Path | None, layers: bool, as_json: bool, **optio
     """
     from respike.cli import render
 
+    require_apart(click.get_current_context())
     account = make_account(network, **options)
     if png is not None:
         from respike.cli.energy_chart import draw_energy

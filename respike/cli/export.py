@@ -7,7 +7,8 @@ import click
 
 from respike.cli import names
 from respike.cli.networks import open_checkpoint, settings_of
-from respike.errors import CheckpointError
+from respike.cli.outputs import EXPORTED, NIR, ONNX, OutputFile, find_objection, require_apart
+from respike.errors import CheckpointError, RespikeError
 
 if TYPE_CHECKING:
     from respike.zoo.checkpoint import CheckpointSpec
@@ -25,7 +26,7 @@ Examples:
 @click.option("--format", "kind", type=click.Choice(["onnx", "nir"]), required=True, help="What to write.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutputFile(EXPORTED),
     metavar="FILE",
     help="Where.  [default: beside a run's weights, else here]",
 )
@@ -44,8 +45,13 @@ def command(checkpoint: str, kind: str, out: Path | None, float64: bool, as_json
 
     if float64 and kind != "nir":
         raise click.UsageError("--float64 is for --format nir")
+    require_apart(click.get_current_context())
+    if out is not None:
+        _require_free(out, kind)
     model, spec = open_checkpoint(checkpoint, "cpu")
-    out = out or _default_path(checkpoint, kind)
+    if out is None:
+        out = _default_path(checkpoint, kind)
+        _require_free(out, kind)
     told = _write_onnx(model, spec, out) if kind == "onnx" else _write_nir(model, spec, out, double=float64)
     if as_json:
         render.print_json({"out": str(out), "format": kind, "num_bytes": out.stat().st_size, **told})
@@ -70,6 +76,12 @@ def _default_path(checkpoint: str, kind: str) -> Path:
     except CheckpointError:
         # a name of the zoo or an address, whose weights lie in the package or a cache: no place to write to
         return Path(f"{checkpoint.rstrip('/').rpartition('/')[2]}.{kind}")
+
+
+def _require_free(out: Path, kind: str) -> None:
+    """Raise RespikeError where writing `out` would destroy something else than an earlier export of this kind."""
+    if reason := find_objection(out, ONNX if kind == "onnx" else NIR):
+        raise RespikeError(f"cannot write {out}: {reason}", "name another file with --out")
 
 
 def _facts(spec: "CheckpointSpec") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from respike.cli import names
-from respike.cli.outputs import OutputFile
+from respike.cli.outputs import HTML, PNG, OutputFile, require_apart
 from respike.errors import ShardError
 from respike.wording import counted
 
@@ -29,8 +29,8 @@ Examples:
 """
 )
 @click.argument("shards", shell_complete=names.data_sets)
-@click.option("--png", type=OutputFile(), metavar="FILE", help="Write a contact sheet of key frames and events.")
-@click.option("--html", type=OutputFile(), metavar="FILE", help="Write numbers and contact sheet as one page.")
+@click.option("--png", type=OutputFile(PNG), metavar="FILE", help="Write a contact sheet of key frames and events.")
+@click.option("--html", type=OutputFile(HTML), metavar="FILE", help="Write numbers and contact sheet as one page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 def command(shards: str, png: Path | None, html: Path | None, as_json: bool) -> None:
     """Show what the SHARDS folder holds: videos, clips, classes, events, sizes, and how they look.
@@ -40,6 +40,7 @@ def command(shards: str, png: Path | None, html: Path | None, as_json: bool) -> 
     from respike.cli import render
     from respike.data import open_shards
 
+    require_apart(click.get_current_context())
     dataset = open_shards(shards)
     if not len(dataset):
         raise ShardError(

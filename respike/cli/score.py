@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from respike.cli import names
-from respike.cli.outputs import OutputFile
+from respike.cli.outputs import PNG, PREDICTIONS, OutputFile, require_apart
 from respike.cli.score_report import report, report_set
 from respike.errors import MismatchError
 from respike.wording import counted
@@ -67,11 +67,11 @@ Examples:
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: 0 on a CPU, else up to 8]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--per-class", is_flag=True, help="Print each class's share, the weakest first.")
-@click.option("--confusion", type=OutputFile(), metavar="FILE", help="Draw the confusion matrix (PNG).")
+@click.option("--confusion", type=OutputFile(PNG), metavar="FILE", help="Draw the confusion matrix (PNG).")
 @click.option(
     "--predictions",
     "kept",
-    type=OutputFile(),
+    type=OutputFile(PREDICTIONS),
     multiple=True,
     metavar="FILE",
     help="Keep every view's probabilities (safetensors); with several checkpoints once each.",
@@ -115,6 +115,7 @@ def command(
     from respike.cli.scoring import ScoreRequest, read_scored
 
     _check_usage(checkpoints, sources, data, kept, confusion)
+    require_apart(click.get_current_context())
     progress = render.make_progress(quiet=quiet, json=as_json)
     if sources:
         scored = [read_scored(path) for path in sources]
