@@ -53,7 +53,6 @@ def make_validation(dataset: "ShardDataset", config: TrainConfig, num_workers: i
     watched = signals.watch(loader)
 
     def validate(model: "nn.Module") -> dict[str, float]:
-        device = next(model.parameters()).device
-        return score(model, watched, num_classes=len(dataset.spec.classes), device=device).to_flat()
+        return score(model, watched, num_classes=len(dataset.spec.classes)).to_flat()
 
     return validate

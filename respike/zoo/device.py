@@ -1,9 +1,11 @@
 """Devices: which one a name means here."""
 
+import itertools
 import resource
 import sys
 
 import torch
+from torch import nn
 
 from respike.errors import SettingError
 
@@ -27,6 +29,12 @@ def resolve_device(name: str) -> torch.device:
 
 def _is_available(device: str) -> bool:
     return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a network's weights are; the CPU where it has none."""
+    tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if tensor is None else tensor.device
 
 
 def measure_peak_memory(device: torch.device) -> int:

@@ -14,6 +14,7 @@ from respike.errors import MismatchError, RespikeError, SettingError
 from respike.progress import SILENCE, Progress
 from respike.sample import Batch
 from respike.wording import counted
+from respike.zoo.device import device_of
 from respike.zoo.metrics import (
     Accuracy,
     average_rows,
@@ -96,7 +97,7 @@ def score(
     source: BatchSource,
     *,
     num_classes: int,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     fingerprint: str = "",
     forced: bool = False,
     progress: Progress = SILENCE,
@@ -114,16 +115,16 @@ def predict(
     source: BatchSource,
     *,
     num_classes: int,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     progress: Progress = SILENCE,
 ) -> Predictions:
     """Ask `model` for every view of `source`, a row of a batch each, from the first; masked rows do not count.
 
-    The model is moved to `device` and answers in evaluation mode; its mode before is restored. In a distributed
-    process group each rank asks for its part and all return the whole. Raises SettingError where `source` is a loader
-    to train with, MismatchError where labels or logits do not fit `num_classes`, RespikeError where there is no clip,
-    where fewer views come than a source that knows them (`CountedSource`) has, or where the network's answer is not
-    finite.
+    The model answers where it is, or, if a `device` is given, is moved there and stays. It answers in evaluation mode;
+    each of its layers then has the mode that it had before. In a distributed process group each rank asks for its part
+    and all return the whole. Raises SettingError where `source` is a loader to train with, MismatchError where labels
+    or logits do not fit `num_classes`, RespikeError where there is no clip, where fewer views come than a source that
+    knows them (`CountedSource`) has, or where the network's answer is not finite.
     """
     if num_classes < 2:
         raise SettingError(f"the data has {num_classes} class(es)", "scores need at least 2")
@@ -134,20 +135,23 @@ def predict(
         )
     # whatever was seen of the source before
     source.set_epoch(0)
-    model = model.to(device)
-    was_training = model.training
+    place = device_of(model) if device is None else torch.device(device)
+    model = model.to(place)
+    # layer by layer: a network may hold a part of itself still while the rest trains
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     probabilities: list[Tensor] = []
     rows: list[Row] = []
     try:
         with torch.no_grad(), progress.task("score", total=len(source), unit="batches") as task:
             for batch in source:
-                told, seen = _ask(model, batch, num_classes, device)
+                told, seen = _ask(model, batch, num_classes, place)
                 probabilities.append(told)
                 rows += seen
                 task.advance(1, views=len(rows))
     finally:
-        model.train(was_training)
+        for module, is_training in modes:
+            module.training = is_training
     probabilities, rows = _gather(probabilities, rows)
     if isinstance(source, CountedSource) and len(rows) < source.num_views:
         raise RespikeError(
@@ -201,7 +205,7 @@ def _score_classes(clips: Predictions, of_videos: Tensor, video_labels: Tensor) 
     )
 
 
-def _ask(model: nn.Module, batch: Batch, num_classes: int, device: torch.device | str) -> tuple[Tensor, list[Row]]:
+def _ask(model: nn.Module, batch: Batch, num_classes: int, device: torch.device) -> tuple[Tensor, list[Row]]:
     """Probabilities of the rows that count, and which they are."""
     counting = [row for row, counts in enumerate(batch.mask.tolist()) if counts]
     clips, labels = batch.clip_indices.tolist(), batch.labels.tolist()

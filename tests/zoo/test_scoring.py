@@ -150,6 +150,39 @@ def test_the_networks_mode_is_restored(training: bool) -> None:
     assert model.training is training
 
 
+def test_each_layer_gets_its_own_mode_back() -> None:
+    model = nn.Sequential(Oracle([YES]), nn.Identity())
+    model.forward = model[0].forward  # type: ignore[method-assign]
+    model.train()
+    model[1].eval()
+    score(model, Batches([_batch([0], ["a"], [0])]), num_classes=2)
+    assert [module.training for module in (model, model[0], model[1])] == [True, True, False]
+
+
+class Elsewhere(Oracle):
+    """A network on a device without memory, which answers from the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__([YES])
+        self.weight = nn.Parameter(torch.empty(1, device="meta"))
+
+
+def test_a_network_answers_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = []
+    monkeypatch.setattr(Batch, "to", lambda batch, place, **_: places.append(place) or batch)
+    model = Elsewhere()
+    # moved to the CPU it would have needed values that it does not have
+    score(model, Batches([_batch([0], ["a"], [0])]), num_classes=2)
+    assert (model.weight.device.type, places) == ("meta", [torch.device("meta")])
+
+
+def test_a_network_is_moved_to_a_device_that_is_given() -> None:
+    model = Oracle([YES])
+    model.weight = nn.Parameter(torch.zeros(1))
+    score(model, Batches([_batch([0], ["a"], [0])]), num_classes=2, device="meta")
+    assert model.weight.device.type == "meta"
+
+
 def test_an_empty_source_is_named() -> None:
     with pytest.raises(RespikeError, match="no clip to score"):
         score(Oracle([YES]), Batches([]), num_classes=2)
