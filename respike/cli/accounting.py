@@ -147,7 +147,7 @@ def _open_subset(data: str, subset: str | None) -> "tuple[str, ShardDataset]":
 
 def _find_overruled(opened: Network, stored: "ShardDataset", *, force: bool) -> tuple[str, ...]:
     """Why the clips do not fit the network, refused unless `force` overrules it; weights from chance fit all."""
-    from respike.cli.scoring import hold_against
+    from respike.cli.matching import hold_against
     from respike.progress import SILENCE
 
     return () if opened.spec is None else hold_against(opened.spec, stored, SILENCE, force=force)

@@ -11,12 +11,14 @@ from respike.cli.outputs import PNG, PREDICTIONS, OutputFile, require_apart
 from respike.cli.score_report import report, report_set
 from respike.errors import MismatchError
 from respike.wording import counted
+from respike.zoo.train_config import AMPS
 
 if TYPE_CHECKING:
     from respike.cli.scoring import Scored, ScoreRequest
     from respike.data.views import Views
     from respike.progress import Progress
     from respike.zoo.score_set import ScoreSet
+    from respike.zoo.train_config import Amp
 
 
 def _parse_views(ctx: click.Context, param: click.Parameter, value: str) -> "Views":
@@ -66,6 +68,13 @@ Examples:
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Clips at a time.")
 @click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: 0 on a CPU, else up to 8]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option(
+    "--amp",
+    type=click.Choice(AMPS),
+    default="no",
+    show_default=True,
+    help="Mixed precision; validation had training's.",
+)
 @click.option("--per-class", is_flag=True, help="Print each class's share, the weakest first.")
 @click.option("--confusion", type=OutputFile(PNG), metavar="FILE", help="Draw the confusion matrix (PNG).")
 @click.option(
@@ -96,6 +105,7 @@ def command(
     batch_size: int,
     workers: int | None,
     device: str,
+    amp: "Amp",
     per_class: bool,
     confusion: Path | None,
     kept: tuple[Path, ...],
@@ -124,6 +134,7 @@ def command(
             views=views,
             subset=subset,
             eval_crop=eval_crop,
+            amp=amp,
             batch_size=batch_size,
             num_workers=workers,
             force=force,
@@ -159,7 +170,7 @@ def _check_usage(
 def _given_but_idle() -> list[str]:
     """Options on the command line that `--from` has no use for."""
     context = click.get_current_context()
-    names = ("subset", "views", "eval_crop", "batch_size", "workers", "device", "force")
+    names = ("subset", "views", "eval_crop", "batch_size", "workers", "device", "amp", "force")
     given = [name for name in names if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     return [f"--{name.replace('_', '-')}" for name in given]
 
@@ -173,13 +184,15 @@ def _score_all(
     progress: "Progress",
 ) -> "list[Scored]":
     """Check every checkpoint against its data before the first is scored, then score one after another."""
-    from respike.cli.scoring import match_data, open_candidate, score_candidate
+    from respike.cli.matching import match_data
+    from respike.cli.scoring import open_candidate, score_candidate
     from respike.zoo.checkpoint import load_checkpoint
-    from respike.zoo.device import resolve_device
+    from respike.zoo.device import check_amp, resolve_device
     from respike.zoo.predictions import save_predictions
     from respike.zoo.score_set import find_discord
 
     place = resolve_device(device)
+    check_amp(place, request.amp)
     loaded = [load_checkpoint(checkpoint, progress=progress) for checkpoint in checkpoints]
     specs = [spec for _, spec in loaded]
     paths = match_data(data, list(zip(checkpoints, specs, strict=True)))

@@ -99,7 +99,8 @@ def _facts(provenance: "Provenance", scores: "Scores") -> dict[str, str]:
         "missing": _missing(provenance, scores.num_videos),
         "network": f"{provenance.network}, {provenance.branches}, epoch {provenance.epoch}, "
         f"weights {provenance.weights_sha256[:12]}",
-        "made by": f"respike {provenance.respike_version}, torch {provenance.torch_version}, {provenance.device}",
+        "made by": f"respike {provenance.respike_version}, torch {provenance.torch_version}, {provenance.device}"
+        + ("" if provenance.amp in (None, "no") else f", in mixed precision {provenance.amp}"),
     }
 
 

@@ -1,14 +1,13 @@
-"""Scoring from the shell: which shards belong to which checkpoint, and what was asked of them."""
+"""Scoring from the shell: a checkpoint and its shards opened, the views that were asked for, the scores of them."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from respike.cli.defaults import SHARDS_ROOT, choose_num_workers, find_data
-from respike.errors import MismatchError, RespikeError, ShardError
-from respike.wording import counted
+from respike.cli.defaults import choose_num_workers
+from respike.cli.matching import hold_against
+from respike.errors import RespikeError
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from respike.zoo.predictions import Predictions
     from respike.zoo.provenance import Provenance
     from respike.zoo.scoring import Scores
+    from respike.zoo.train_config import Amp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class ScoreRequest:
     views: "Views"
     subset: str | None = None
     eval_crop: float | None = None
+    amp: "Amp" = "no"
     batch_size: int = 32
     num_workers: int | None = None
     force: bool = False
@@ -57,57 +58,6 @@ class Candidate:
     dataset: "ShardDataset"
     image_size: int
     provenance: "Provenance"
-
-
-def match_data(given: Sequence[str], checkpoints: Sequence[tuple[str, "CheckpointSpec"]]) -> list[str]:
-    """Choose shards for each checkpoint: those `given` (one for all, or one each), else those under `shards/` that fit.
-
-    Raises RespikeError that names the choices where none, or more than one, fits.
-    """
-    if given and len(given) not in (1, len(checkpoints)):
-        raise RespikeError(
-            f"{counted(len(given), 'data set')} for {counted(len(checkpoints), 'checkpoint')}",
-            "give --data once, or once a checkpoint",
-        )
-    if given:
-        return list(given) * (len(checkpoints) if len(given) == 1 else 1)
-    found = sorted(path.parent for path in SHARDS_ROOT.glob("*/dataset.json"))
-    if len(found) < 2 and len(checkpoints) == 1:
-        # what does not fit is refused with its reasons later
-        return [find_data(None)]
-    if not found:
-        find_data(None)
-    return [_match(found, name, spec) for name, spec in checkpoints]
-
-
-def _match(found: Sequence[Path], name: str, spec: "CheckpointSpec") -> str:
-    from respike.data.index import read_index
-    from respike.zoo.fitting import find_mismatches
-
-    same, fitting, reasons = [], [], []
-    for path in found:
-        try:
-            data = read_index(path).spec
-        except ShardError as error:
-            reasons.append(f"{path.name}: {error.problem}")
-            continue
-        mismatches = find_mismatches(spec, data, ())
-        if data.fingerprint == spec.data.fingerprint:
-            same.append(path)
-        if mismatches:
-            reasons.append(f"{path.name}: {mismatches[0]}")
-        else:
-            fitting.append(path)
-    matches = same or fitting
-    if len(matches) == 1:
-        return str(matches[0])
-    if matches:
-        names = ", ".join(each.name for each in matches)
-        raise RespikeError(
-            f"{SHARDS_ROOT}/ holds {len(matches)} data sets that fit {name}: {names}",
-            f"choose one, as with --data {matches[0]}",
-        )
-    raise MismatchError(f"no data set under {SHARDS_ROOT}/ fits {name}: {'; '.join(reasons)}", "name one with --data")
 
 
 def open_candidate(
@@ -153,23 +103,9 @@ def open_candidate(
         overruled=overruled,
         missing=_find_missing(stored.index, subset),
         eval_crop=spec.eval_crop if request.eval_crop is None else request.eval_crop,
+        amp=request.amp,
     )
     return Candidate(model=model, dataset=chosen, image_size=spec.image_size, provenance=provenance)
-
-
-def hold_against(
-    spec: "CheckpointSpec", stored: "ShardDataset", progress: "Progress", *, force: bool
-) -> tuple[str, ...]:
-    """Why a checkpoint and its data do not fit: raised as a MismatchError, with `force` warned of and returned."""
-    from respike.zoo.fitting import check_compatible, find_mismatches
-
-    videos = [row.video for row in stored.clips]
-    if not force:
-        check_compatible(spec, stored.spec, videos)
-    overruled = find_mismatches(spec, stored.spec, videos)
-    for reason in overruled:
-        progress.warn(reason)
-    return overruled
 
 
 def _find_missing(index: "DatasetIndex", subset: str) -> tuple[str, ...] | None:
@@ -228,7 +164,9 @@ def score_candidate(
         eval_crop=candidate.provenance.eval_crop,
     )
     classes = candidate.dataset.spec.classes
-    predictions = predict(candidate.model, loader, num_classes=len(classes), device=device, progress=progress)
+    predictions = predict(
+        candidate.model, loader, num_classes=len(classes), device=device, amp=request.amp, progress=progress
+    )
     return Scored(
         title=candidate.provenance.checkpoint,
         scores=score_predictions(predictions, provenance=candidate.provenance),

@@ -25,7 +25,8 @@ def report(outcome: "TrainOutcome", data: str | None) -> None:
     facts["training"] = f"loss {best.train_loss:.3f}, top-1 {render.format_share(best.train_accuracy)}"
     if best.validation:
         clip, video = (render.format_share(best.validation[name]) for name in ("top1", "video_top1"))
-        facts["validation"] = f"top-1 {clip} of clips, {video} of videos"
+        precision = "" if best.amp in (None, "no") else f", computed in {best.amp}: `respike score --amp {best.amp}`"
+        facts["validation"] = f"top-1 {clip} of clips, {video} of videos{precision}"
     facts["time"] = f"{render.format_seconds(seconds)} in training, without validation"
     facts["out"] = f"{result.out}: {result.best.name}, {result.last.name}, history.jsonl, curves.png, tensorboard/"
     render.print_facts(facts)

@@ -1,15 +1,21 @@
-"""Devices: which one a name means here."""
+"""Devices: which one a name means here, and what precision it computes in."""
 
 import itertools
 import resource
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from respike.errors import SettingError
 
+if TYPE_CHECKING:
+    from respike.zoo.train_config import Amp
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -29,6 +35,21 @@ def resolve_device(name: str) -> torch.device:
 
 def _is_available(device: str) -> bool:
     return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+
+
+def check_amp(device: torch.device, amp: "Amp") -> None:
+    """Raise SettingError where a device cannot compute in the mixed precision `amp`."""
+    if amp == "fp16" and device.type == "cpu":
+        raise SettingError("amp is 'fp16', which a CPU cannot compute in", "use --amp bf16 or --amp no")
+
+
+def autocast(device: torch.device, amp: "Amp") -> AbstractContextManager[Any]:
+    """Return a context in which networks answer in mixed precision, as in a training of that `amp`; `no` is float32.
+
+    Raises SettingError where the device cannot.
+    """
+    check_amp(device, amp)
+    return nullcontext() if amp == "no" else torch.autocast(device.type, dtype=_DTYPES[amp])
 
 
 def device_of(model: nn.Module) -> torch.device:

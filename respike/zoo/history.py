@@ -31,7 +31,8 @@ class EpochRecord:
     `validation` holds what the validation gave. `seconds` and `clips_per_second` (of all processes) are of the
     training alone, without validation; `waited_share` (0 to 1) is the part of that time in which the loader was waited
     for, `memory_bytes` the most that the main process has held at once, on its accelerator if it has one.
-    `firing_rates` (0 to 1) are those of each spiking layer on the epoch's last batch.
+    `firing_rates` (0 to 1) are those of each spiking layer on the epoch's last batch. `amp` is the mixed precision of
+    training and validation alike, None where an earlier respike did not say.
     """
 
     epoch: int
@@ -44,6 +45,7 @@ class EpochRecord:
     waited_share: float = 0.0
     memory_bytes: int = 0
     firing_rates: Mapping[str, float] = field(default_factory=dict)
+    amp: str | None = None
 
     def rank(self, metric: str) -> tuple[float, float]:
         """What the best epoch has most of: the `metric` of the validation, then the least loss there.

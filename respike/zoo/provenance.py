@@ -22,8 +22,8 @@ class Provenance:
     - The network: `checkpoint` as it was named, `weights_sha256`, `network`, `branches`, `image_size` in pixels,
       `epoch`, and the fingerprint of the data it was `trained_on`.
     - How: `clips_asked` of a video (None: all stored), `crops` of a clip, the side of a crop as a share of the short
-      side, `eval_crop`; `device`, `respike_version`,
-      `torch_version`.
+      side, `eval_crop`; `device`; `amp`, the mixed precision, None where an earlier respike did not say;
+      `respike_version`, `torch_version`.
     - `overruled`: the reasons for which checkpoint and data do not fit, where the score was forced.
     """
 
@@ -47,6 +47,7 @@ class Provenance:
     overruled: tuple[str, ...] = ()
     missing: tuple[str, ...] | None = None
     eval_crop: float = 1.0
+    amp: str | None = None
     respike_version: str = __version__
     torch_version: str = field(default_factory=lambda: str(torch.__version__))
 

@@ -67,7 +67,7 @@ def find_differences(sources: Sequence[Provenance]) -> tuple[str, ...]:
     """Name what differs beside split and seed, so that a mean mixes it."""
     facts: dict[str, list[Any]] = {
         name: [getattr(source, name) for source in sources]
-        for name in ("network", "branches", "image_size", "clips_asked", "crops", "eval_crop", "subset")
+        for name in ("network", "branches", "image_size", "clips_asked", "crops", "eval_crop", "amp", "subset")
     }
     for name in sorted({name for source in sources for name in source.settings} - {"seed"}):
         # a setting younger than some shards is told only where it is not the default

@@ -14,7 +14,8 @@ from respike.errors import MismatchError, RespikeError, SettingError
 from respike.progress import SILENCE, Progress
 from respike.sample import Batch
 from respike.wording import counted
-from respike.zoo.device import device_of
+from respike.zoo.device import autocast, device_of
+from respike.zoo.evaluating import evaluating
 from respike.zoo.metrics import (
     Accuracy,
     average_rows,
@@ -25,6 +26,7 @@ from respike.zoo.metrics import (
 )
 from respike.zoo.predictions import Predictions, Row, collect, merge_crops
 from respike.zoo.provenance import Provenance
+from respike.zoo.train_config import Amp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,7 @@ def score(
     *,
     num_classes: int,
     device: torch.device | str | None = None,
+    amp: Amp = "no",
     fingerprint: str = "",
     forced: bool = False,
     progress: Progress = SILENCE,
@@ -106,7 +109,7 @@ def score(
 
     It is `predict` and `score_predictions` in one. `fingerprint` and `forced` are noted in the result.
     """
-    predictions = predict(model, source, num_classes=num_classes, device=device, progress=progress)
+    predictions = predict(model, source, num_classes=num_classes, device=device, amp=amp, progress=progress)
     return score_predictions(predictions, fingerprint=fingerprint, forced=forced)
 
 
@@ -116,15 +119,18 @@ def predict(
     *,
     num_classes: int,
     device: torch.device | str | None = None,
+    amp: Amp = "no",
     progress: Progress = SILENCE,
 ) -> Predictions:
     """Ask `model` for every view of `source`, a row of a batch each, from the first; masked rows do not count.
 
     The model answers where it is, or, if a `device` is given, is moved there and stays. It answers in evaluation mode;
-    each of its layers then has the mode that it had before. In a distributed process group each rank asks for its part
-    and all return the whole. Raises SettingError where `source` is a loader to train with, MismatchError where labels
-    or logits do not fit `num_classes`, RespikeError where there is no clip, where fewer views come than a source that
-    knows them (`CountedSource`) has, or where the network's answer is not finite.
+    each of its layers then has the mode that it had before. `amp` is its mixed precision, beside what the caller may
+    have set. In a distributed process group each rank asks for its part and all return the whole.
+
+    Raises SettingError where `source` is a loader to train with or the device cannot compute in `amp`, MismatchError
+    where labels or logits do not fit `num_classes`, RespikeError where there is no clip, where fewer views come than a
+    source that knows them (`CountedSource`) has, or where the network's answer is not finite.
     """
     if num_classes < 2:
         raise SettingError(f"the data has {num_classes} class(es)", "scores need at least 2")
@@ -137,21 +143,15 @@ def predict(
     source.set_epoch(0)
     place = device_of(model) if device is None else torch.device(device)
     model = model.to(place)
-    # layer by layer: a network may hold a part of itself still while the rest trains
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     probabilities: list[Tensor] = []
     rows: list[Row] = []
-    try:
-        with torch.no_grad(), progress.task("score", total=len(source), unit="batches") as task:
-            for batch in source:
+    with evaluating(model), progress.task("score", total=len(source), unit="batches") as task:
+        for batch in source:
+            with autocast(place, amp):
                 told, seen = _ask(model, batch, num_classes, place)
-                probabilities.append(told)
-                rows += seen
-                task.advance(1, views=len(rows))
-    finally:
-        for module, is_training in modes:
-            module.training = is_training
+            probabilities.append(told)
+            rows += seen
+            task.advance(1, views=len(rows))
     probabilities, rows = _gather(probabilities, rows)
     if isinstance(source, CountedSource) and len(rows) < source.num_views:
         raise RespikeError(
@@ -222,8 +222,7 @@ def _check(logits: Tensor, rows: list[Row], num_classes: int) -> None:
             f"the network tells {counted(logits.shape[1], 'class')}, the data has {num_classes}",
             "score on shards of the data set that it was trained on",
         )
-    labels = [row.label for row in rows]
-    if labels and not 0 <= min(labels) <= max(labels) < num_classes:
+    if (labels := [row.label for row in rows]) and not 0 <= min(labels) <= max(labels) < num_classes:
         raise MismatchError(
             f"labels run from {min(labels)} to {max(labels)}, not within 0 to {num_classes - 1}",
             "prepare the data again, or give the number of classes that it has",

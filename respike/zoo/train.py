@@ -220,6 +220,7 @@ def _make_record(state: TrainState, run: TrainRun, totals: Totals, validation: M
         waited_share=min(1.0, state.waited_seconds / state.seconds),
         memory_bytes=measure_peak_memory(run.accelerator.device),
         firing_rates=dict(state.firing_rates),
+        amp=run.config.amp,
     )
 
 

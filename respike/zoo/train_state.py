@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from respike.errors import SettingError
-from respike.zoo.device import resolve_device
+from respike.zoo.device import check_amp, resolve_device
 from respike.zoo.history import EpochRecord
 from respike.zoo.nn.lif_backend import set_lif_backend
 from respike.zoo.nn.respike import ReSpike
@@ -123,8 +123,7 @@ class TrainState:
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """Return an accelerator for the device and precision of `config`. Raises SettingError where they do not go."""
     device = resolve_device(config.device)
-    if config.amp == "fp16" and device.type == "cpu":
-        raise SettingError("amp is 'fp16', which a CPU cannot train in", "use --amp bf16 or --amp no")
+    check_amp(device, config.amp)
     if config.sync_batchnorm and device.type != "cuda":
         raise SettingError(f"sync_batchnorm is for CUDA, the device is {device.type}", "train without it")
     if config.lif_backend == "triton" and device.type != "cuda":

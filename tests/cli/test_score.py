@@ -398,3 +398,29 @@ def test_predictions_that_are_none_are_named(call: Call) -> None:
     answer = call("score", "--from", "runs/1/best.safetensors")
     assert (answer.code, answer.out) == (1, "")
     assert "runs/1/best.safetensors holds no predictions" in answer.err
+
+
+def test_the_precision_is_asked_for_told_and_kept(call: Call) -> None:
+    plain, mixed = (
+        told_by(call("score", "runs/1", *more, "--json")) for more in ([], ["--amp", "bf16", "--predictions", "kept"])
+    )
+    assert [told["provenance"]["amp"] for told in (plain, mixed)] == ["no", "bf16"]
+    assert mixed["loss"] != plain["loss"]
+    assert mixed["loss"] == pytest.approx(plain["loss"], rel=0.2)
+    assert "in mixed precision bf16" in call("score", "--from", "kept").out
+    assert "mixed precision" not in call("score", "runs/1").out
+
+
+def test_a_precision_that_the_device_lacks_is_refused_before_anything_is_loaded(call: Call) -> None:
+    answer = call("score", "nowhere", "--amp", "fp16", "--device", "cpu")
+    assert answer.code == 1
+    assert "fp16" in answer.err
+    assert "--amp bf16" in answer.err
+
+
+def test_a_mean_of_several_precisions_is_warned_of(call: Call, tmp_path: Path) -> None:
+    kept = [tmp_path / amp for amp in ("no", "bf16")]
+    for number, path in enumerate(kept, start=1):
+        call("score", f"runs/{number}", "--amp", path.name, "--predictions", path)
+    answer = call("score", "--from", kept[0], "--from", kept[1])
+    assert "amp is no, bf16" in answer.err

@@ -77,6 +77,20 @@ def test_training_learns_what_the_key_frames_show(tmp_path: Path) -> None:
     assert result.history[-1].validation["top1"] == 1
 
 
+def test_validation_is_in_the_training_s_precision_which_is_told_and_can_be_scored_in(tmp_path: Path) -> None:
+    source = _source()
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        return score(model, source, num_classes=3).to_flat()
+
+    result = _fit(tmp_path, config=dataclasses.replace(CONFIG, amp="bf16"), validate=validate)
+    assert [record.amp for record in read_history(result.out)] == ["bf16", "bf16"]
+    model, _ = load_checkpoint(result.last)
+    losses = {amp: score(model, source, num_classes=3, amp=amp).loss for amp in ("bf16", "no")}
+    assert losses["bf16"] == pytest.approx(result.history[-1].validation["loss"], rel=1e-6)
+    assert losses["no"] != pytest.approx(losses["bf16"], rel=1e-6)
+
+
 def test_the_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
     notes, source = Notes(), _source()
     result = _fit(tmp_path / "deep/run", source=source, validate=lambda _: {"top1": 0.25}, progress=notes)
