@@ -119,7 +119,9 @@ Examples:
     help="Start from a trained network, a path or a name of the zoo; see below.",
 )
 @click.option("--force", is_flag=True, help="Use --init though it has learned from videos that are to test on.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out, or with the only one that is not done.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run in --out (--epochs: to more), or the only one not done."
+)
 @click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(

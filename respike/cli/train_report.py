@@ -4,7 +4,6 @@ import shlex
 from typing import TYPE_CHECKING
 
 from respike.cli import render
-from respike.cli.begun import RECIPE_NAME
 
 if TYPE_CHECKING:
     from respike.cli.training import TrainOutcome
@@ -41,11 +40,11 @@ def _report_done(outcome: "TrainOutcome", data: str | None) -> None:
         if "top1" in best.validation
         else ""
     )
-    out, recipe = shlex.quote(str(result.out)), shlex.quote(str(result.out / RECIPE_NAME))
+    out = shlex.quote(str(result.out))
     render.print_line(
         f"{result.out} is complete: best epoch {best.epoch} of {len(result.history)}{top1}, in {result.best}; next: "
-        f"`respike score {out}{_data_option(data)}`, or for more epochs, as a run of its own, "
-        f"`respike train --recipe {recipe} --init {out}{_data_option(data)}`"
+        f"`respike score {out}{_data_option(data)}`, or for more epochs "
+        f"`respike train --resume --out {out} --epochs {2 * len(result.history)}{_data_option(data)}`"
     )
 
 

@@ -62,14 +62,19 @@ class RunFolder:
         self.close(is_done=kind is None)
 
     def describe(self, config: TrainConfig, model: ModelConfig, data: DataSpec, beside: Mapping[str, str]) -> None:
-        """Write how the run was begun: `config.json`, and the texts of `beside` by their file names."""
+        """Write how the run was begun: the texts of `beside` by their file names, and `config.json`."""
         facts = {"training": config.to_json(), "model": model.to_json(), "data": data.to_json()}
-        for name, text in ({CONFIG_NAME: canonical_json(facts, indent=2)} | dict(beside)).items():
+        # what a resume goes by first: cut between two of the files, it is still resumed as it was last asked for
+        for name, text in (dict(beside) | {CONFIG_NAME: canonical_json(facts, indent=2)}).items():
             write_atomically(self._folder / name, text)
 
     def find_snapshot(self, progress: Progress) -> Path | None:
         """Return the newest whole snapshot, None where there is none."""
         return self._snapshots.find_newest(progress)
+
+    def is_finished(self) -> bool:
+        """Whether the run was done, by the settings of its last checkpoint."""
+        return _read_done(self._folder) is not None
 
     def write_snapshot(self, snapshot: Snapshot) -> None:
         """Save where the training stands."""
@@ -119,25 +124,34 @@ def clear_state(folder: Path) -> None:
 
 
 def read_finished(folder: Path, config: TrainConfig, data: DataSpec) -> tuple[int, tuple[EpochRecord, ...]] | None:
-    """Return the best epoch and the history of a run that is done, None where it is not.
+    """Return the best epoch and the history of a run that is done; None where it is not or `config` has more epochs.
 
     Raises MismatchError where it was made with other settings or on other data.
     """
-    if SnapshotFolder(folder / STATE_NAME).list() or not (folder / LAST_NAME).exists():
+    if (done := _read_done(folder)) is None:
         return None
-    last, best = (read_spec(folder / name) for name in (LAST_NAME, BEST_NAME))
-    history = read_history(folder)
-    if last.epoch < last.training.get("epochs", 0) or len(history) != last.epoch:
-        return None
+    last, history = done
     kept = {name: value for name, value in config.to_json().items() if name not in FREE_ON_RESUME}
     # a run from before a setting came to be had its default
     had = TrainConfig().to_json() | dict(last.training)
     changed = [name for name, value in kept.items() if had[name] != value]
     if last.data != data:
         changed.append("data")
+    if changed == ["epochs"] and config.epochs > last.epoch:
+        return None
     if changed:
         raise MismatchError(
             f"the run {folder} is done, and was made otherwise: it differs in {', '.join(changed)}",
             "train anew into another folder, or start from it with --init",
         )
-    return best.epoch, history
+    return read_spec(folder / BEST_NAME).epoch, history
+
+
+def _read_done(folder: Path) -> tuple[CheckpointSpec, tuple[EpochRecord, ...]] | None:
+    """The last checkpoint's spec and the history of a run that has made all epochs it was to make."""
+    if SnapshotFolder(folder / STATE_NAME).list() or not (folder / LAST_NAME).exists():
+        return None
+    last, history = read_spec(folder / LAST_NAME), read_history(folder)
+    if last.epoch < last.training.get("epochs", 0) or len(history) != last.epoch:
+        return None
+    return last, history

@@ -72,6 +72,7 @@ def restore_snapshot(
 ) -> None:
     """Bring `state`, as it was begun, and `source` to where the snapshot was taken.
 
+    Where `config` has more epochs than the training was begun with, the rate is from there on that of the longer one.
     Raises MismatchError that names what differs in settings, network, data or number of processes, CheckpointError
     where the snapshot does not hold what it should.
     """
@@ -83,11 +84,14 @@ def restore_snapshot(
             state.average.module.load_state_dict(_unflatten(facts["average"], tensors))
         state.optimizer.load_state_dict(_unflatten(facts["optimizer"], tensors))
         _lay_out_as_parameters(state.optimizer)
-        state.scheduler.load_state_dict(_unflatten(facts["scheduler"], tensors))
         if state.accelerator.scaler is not None:
             state.accelerator.scaler.load_state_dict(_unflatten(facts["scaler"], tensors))
         for name in _PLAIN:
             setattr(state, name, facts[name])
+        if facts["config"]["epochs"] == config.epochs:
+            state.scheduler.load_state_dict(_unflatten(facts["scheduler"], tensors))
+        else:
+            state.scheduler.step_update(state.num_updates)
         first, second = facts["best_rank"]
         state.best_rank = (first, second)
         state.seen_videos = set(facts["seen_videos"])
@@ -119,7 +123,9 @@ def _require_same_run(facts: Mapping[str, Any], state: TrainState, config: Train
         f"{kind} {name} was {saved.get(name)!r}, is {given.get(name)!r}"
         for kind, (saved, given) in pairs.items()
         for name in sorted(saved.keys() | given.keys())
-        if saved.get(name) != given.get(name) and name not in FREE_ON_RESUME
+        if saved.get(name) != given.get(name)
+        and name not in FREE_ON_RESUME
+        and not (kind == "setting" and name == "epochs" and given[name] > saved[name])
     ]
     if differences:
         raise MismatchError(

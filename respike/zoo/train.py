@@ -22,9 +22,8 @@ from respike.zoo.device import measure_peak_memory
 from respike.zoo.firing import find_silent_layers
 from respike.zoo.history import EpochRecord
 from respike.zoo.nn.respike import ReSpike
+from respike.zoo.resuming import restore
 from respike.zoo.run_folder import BEST_NAME, LAST_NAME, clear_state, read_finished
-from respike.zoo.snapshot import restore_snapshot
-from respike.zoo.snapshot_folder import read_snapshot
 from respike.zoo.train_config import TrainConfig
 from respike.zoo.train_epoch import Totals, train_epoch
 from respike.zoo.train_run import TrainRun, Validate, explained_loss, on_main_process, open_run_folder
@@ -68,8 +67,9 @@ def fit(
     is called with the network, in evaluation mode; the best epoch by its numbers is the one of most `EpochRecord.rank`.
     `out` gets what RunFolder writes, with the texts of `beside` by their file names; checkpoints remember the videos
     seen, `seen_videos` (hashes of those that `model` has learned from before) among them. `resume` goes on from the
-    last save, or begins anew where there is none; a run that is done stays as it is. `should_stop` is asked between
-    updates: once True, the training is saved and StoppedError raised. `model` is trained in place, on the device.
+    last save, or begins anew where there is none; a run that is done stays as it is, unless `config` has more epochs:
+    then it goes on from its last weights (see resuming.py). `should_stop` is asked between updates: once True, the
+    training is saved and StoppedError raised. `model` is trained in place, on the device.
 
     Raises SettingError for a device that is not there, RespikeError where `out` holds a run already, where `train`
     is empty or where `validate` gives no `config.best_metric`, MismatchError where the run to resume was begun
@@ -100,7 +100,7 @@ def fit(
 
 
 def find_finished(out: Path, config: TrainConfig, data: DataSpec) -> TrainResult | None:
-    """Return what the run in `out` left where it is done, None where it is not.
+    """Return what the run in `out` left where it is done, None where it is not or `config` has more epochs.
 
     Raises MismatchError where it was made with other settings or on other data.
     """
@@ -124,29 +124,16 @@ def _begin(
     set_seed(run.config.seed, device_specific=True)
     num_updates = run.config.epochs * -(-len(run.train) // run.config.accumulation_steps)
     state = make_state(model, run.config, run.accelerator, num_updates=num_updates, seen_videos=seen_videos)
-    if resume:
-        _restore(state, run)
+    is_extended = resume and restore(state, run)
     # not before it is known that it was begun so: what the folder says is what a later resume goes by
     run.on_folder(lambda folder: folder.describe(run.config, model.config, run.data, beside))
+    if is_extended:
+        # before its last checkpoint says that it is not done: without a save it would then begin anew
+        run.save(state)
     if state.history and len(state.history) == state.epoch:
         # it may have been killed after the save and before the epoch was written out
         _write_epoch(state, run)
     return state
-
-
-def _restore(state: TrainState, run: TrainRun) -> None:
-    path = run.on_folder(lambda folder: folder.find_snapshot(run.progress))
-    if path is None:
-        run.progress.say(f"nothing was saved in {run.out}: training begins anew")
-        return
-    snapshot = read_snapshot(path)
-    restore_snapshot(snapshot, state, run.train, run.config, run.data)
-    # older snapshots do not say
-    if (version := snapshot.facts.get("torch_version")) not in (None, torch.__version__):
-        run.progress.warn(
-            f"saved with torch {version}, this is {torch.__version__}: the last digits may come out otherwise"
-        )
-    run.progress.say(f"going on in epoch {state.epoch} of {run.config.epochs}, after update {state.num_updates:,}")
 
 
 @contextmanager

@@ -397,7 +397,28 @@ def test_resume_of_a_run_that_is_done_says_so_in_a_line_does_nothing_and_how_to_
     assert {path: path.read_bytes() for path in Path(RUN).rglob("*") if path.is_file()} == before
     for command in re.findall("`respike ([^`]+)`", line):
         assert shell(*command.split()).code == 0
-    assert load_checkpoint(Path(f"{RUN}-2"))[1].epoch == 1
+    assert load_checkpoint(Path(RUN, "last.safetensors"))[1].epoch == 2
+
+
+def test_two_epochs_and_two_more_are_a_run_of_four_to_every_command(shell: Shell) -> None:
+    arguments = ["--save-every", "1", "--out", "runs/long"]
+    assert shell(*TRAIN, "--epochs", "2", *arguments, "--quiet").code == 0
+    longer = shell("train", "--resume", "--out", "runs/long", "--epochs", "4")
+    assert longer.code == 0
+    told = " ".join(longer.err.split())
+    assert "4 epochs instead of 2: the learning rate goes on at" in told
+    assert "where a cosine schedule of 4 epochs is by now; the optimizer begins anew" in told
+    (listed,) = json.loads(shell("runs", "runs/long", "--json").out)
+    assert (listed["status"], listed["num_epochs"], listed["wanted_epochs"]) == ("done", 4, 4)
+    assert [record.epoch for record in read_history(Path("runs/long"))] == [1, 2, 3, 4]
+    assert read_recipe(Path("runs/long/recipe.toml")).training.epochs == 4
+    scored = json.loads(shell("score", "runs/long/last.safetensors", "--json").out)
+    assert scored["provenance"]["epoch"] == 4
+    # no more was asked for, and none is made
+    assert "is complete: best epoch" in shell("train", "--resume", "--out", "runs/long").out
+    fewer = shell("train", "--resume", "--out", "runs/long", "--epochs", "3")
+    assert fewer.code == 1
+    assert "it differs in epochs" in fewer.err
 
 
 def test_resume_of_a_run_that_is_done_says_its_result_again(shell: Shell) -> None:

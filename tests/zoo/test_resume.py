@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import random
 import shutil
 import time
@@ -13,9 +14,11 @@ from typing import Any
 import pytest
 import torch
 from respike.errors import CheckpointError, MismatchError, RespikeError, StoppedError
-from respike.zoo import train_run
+from respike.zoo import train, train_run
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.history import read_history
+from respike.zoo.models import create_model
+from respike.zoo.runs import summarise_run
 from respike.zoo.snapshot import Snapshot, take_snapshot
 from respike.zoo.snapshot_folder import read_snapshot
 from respike.zoo.train_config import TrainConfig
@@ -80,7 +83,9 @@ class _CrashError(BaseException):
     pass
 
 
-def _run_with_a_crash(out: Path, moment: int, monkeypatch: pytest.MonkeyPatch, *, is_renamed: bool) -> bool:
+def _run_with_a_crash(
+    out: Path, moment: int, monkeypatch: pytest.MonkeyPatch, *, is_renamed: bool, config: TrainConfig = CONFIG
+) -> bool:
     """Train, and crash just before or after the `moment`-th rename; False where there were fewer."""
     numbers = itertools.count()
     rename = Path.replace
@@ -97,7 +102,7 @@ def _run_with_a_crash(out: Path, moment: int, monkeypatch: pytest.MonkeyPatch, *
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", replace)
         try:
-            run(out)
+            run(out, config=config)
         except _CrashError:
             return True
     return False
@@ -342,3 +347,94 @@ def test_a_snapshot_holds_no_code_and_opens_with_any_reader_of_safetensors(tmp_p
         names = set(file.keys())
     assert facts["num_updates"] == 3 * (facts["epoch"] - 1) + facts["step"] >= 3
     assert {name.partition("/")[0] for name in names} == {"model", "average", "optimizer"}
+
+
+def _more(epochs: int, **settings: Any) -> TrainConfig:
+    return dataclasses.replace(CONFIG, epochs=epochs, **settings)
+
+
+def test_two_epochs_and_two_more_make_a_run_of_four(tmp_path) -> None:
+    run(tmp_path, config=_more(2))
+    first = read_history(tmp_path)
+    notes = Notes()
+    result = run(tmp_path, config=_more(4), progress=notes)
+    assert [record.epoch for record in result.history] == [1, 2, 3, 4]
+    assert result.history[:2] == first
+    assert read_history(tmp_path) == result.history
+    # by the cosine of twelve updates, of which six are made
+    assert any(
+        "4 epochs instead of 2: the learning rate goes on at 0.001, where a cosine schedule of 4 epochs is by now; "
+        "the optimizer begins anew" in line
+        for line in notes.said
+    )
+    assert result.history[2].learning_rate == pytest.approx(CONFIG.learning_rate * (1 + math.cos(math.pi * 9 / 12)) / 2)
+    _, spec = load_checkpoint(result.last)
+    assert (spec.epoch, spec.training["epochs"], len(spec.train_videos)) == (4, 4, 9)
+    assert json.loads((tmp_path / "config.json").read_text())["training"]["epochs"] == 4
+    summary = summarise_run(tmp_path)
+    assert (summary.status, summary.num_epochs, summary.wanted_epochs) == ("done", 4, 4)
+    assert _steps_of(tmp_path) == [1, 2, 3, 4]
+    # as it is done, it stays as it is
+    before = weights_of(tmp_path)
+    assert run(tmp_path, config=_more(4)).history == result.history
+    assert weights_of(tmp_path) == before
+
+
+def _steps_of(out: Path) -> list[int]:
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    return [event.step for event in events.Scalars("train/loss")]
+
+
+def test_it_goes_on_from_the_last_weights_and_keeps_the_best(tmp_path, monkeypatch) -> None:
+    run(tmp_path, config=_more(2))
+    last, _ = load_checkpoint(tmp_path / "last.safetensors")
+    begun = []
+
+    def stop(state: Any, *_: Any) -> None:
+        begun.append(({name: each.clone() for name, each in state.model.state_dict().items()}, state.best_epoch))
+        raise _CrashError
+
+    monkeypatch.setattr(train, "train_epoch", stop)
+    best = (tmp_path / "best.safetensors").read_bytes()
+    with pytest.raises(_CrashError):
+        run(tmp_path, config=_more(4))
+    weights, best_epoch = begun[0]
+    assert all(torch.equal(weights[name], each) for name, each in last.state_dict().items())
+    assert load_checkpoint(tmp_path / "best.safetensors")[1].epoch == best_epoch
+    assert (tmp_path / "best.safetensors").read_bytes() == best
+
+
+# the lock's owner, the settings, the first save, the rewritten checkpoints, the epochs' ends
+@pytest.mark.parametrize("moment", [0, 1, 2, 3, 4, 5, 6, 8, 11])
+def test_a_crash_while_a_run_is_made_longer_loses_no_epoch(undisturbed, tmp_path, monkeypatch, moment) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "run")
+    first = read_history(out)
+    assert _run_with_a_crash(out, moment, monkeypatch, is_renamed=moment % 2 == 0, config=_more(4))
+    result = run(out, config=_more(4))
+    assert [record.epoch for record in result.history] == [1, 2, 3, 4]
+    assert result.history[:2] == first
+
+
+def test_a_training_that_was_stopped_is_made_longer_to_the_bits_of_one_begun_so(tmp_path) -> None:
+    settings = {"schedule": "constant", "warmup_share": 0.0}
+    run(tmp_path / "whole", config=_more(3, **settings))
+    with pytest.raises(StoppedError):
+        run(tmp_path / "cut", config=_more(2, **settings), should_stop=_stop_after(3))
+    notes = Notes()
+    run(tmp_path / "cut", config=_more(3, **settings), progress=notes)
+    assert any("3 epochs instead of 2: the learning rate goes on at 0.002" in line for line in notes.said)
+    assert not any("begins anew" in line for line in notes.said)
+    assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "whole")
+
+
+def test_fewer_epochs_and_another_network_are_refused(tmp_path) -> None:
+    run(tmp_path, config=_more(2))
+    with pytest.raises(MismatchError, match="differs in epochs"):
+        run(tmp_path, config=_more(1))
+    with pytest.raises(MismatchError, match="differs in epochs, learning_rate"):
+        run(tmp_path, config=_more(4, learning_rate=1.0))
+    before = files_under(tmp_path)
+    with pytest.raises(MismatchError, match="another network, respike_tiny with branches hybrid"):
+        run(tmp_path, config=_more(4), model=create_model("respike_tiny", num_classes=3, branches="concat"))
+    assert files_under(tmp_path) == before
