@@ -34,7 +34,7 @@ COMMANDS = {
     "explain": "Draw what a trained network looks at in a clip.",
     "energy": "Count what a network computes for a clip, and its energy.",
     "export": "Write a trained network as ONNX, or its spiking branch as NIR.",
-    "zoo": "List, show, fetch, check and publish weights.",
+    "zoo": "List, show, fetch, check, publish and import weights.",
     "demo": "Make videos, prepare, train and score, all on this machine.",
     "doctor": "Show what is installed and found.",
     "completion": "Let a shell finish commands and options at Tab.",

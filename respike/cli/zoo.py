@@ -7,6 +7,7 @@ import click
 
 from respike.cli.names import cards, checkpoints
 from respike.cli.outputs import OutputFolder
+from respike.cli.zoo_import import import_weights
 
 if TYPE_CHECKING:
     from respike.zoo.cards import WeightCard
@@ -27,11 +28,14 @@ Examples:
 """
 )
 def command() -> None:
-    """Weights by name: list, show, download, verify, publish.
+    """Weights by name: list, show, download, verify, publish; those of the published code: import.
 
     Wherever a checkpoint is asked for, a name from this list will do, or the address of a published folder. A folder
     named in RESPIKE_ZOO_MIRROR is asked before the sources that a card names; weights are kept in RESPIKE_CACHE.
     """
+
+
+command.add_command(import_weights)
 
 
 @command.command("list")

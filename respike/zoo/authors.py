@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from respike.errors import CheckpointError
+from respike.sample import DataSpec
 from respike.wording import counted
+from respike.zoo.authors_file import strip_prefix
+from respike.zoo.models import create_model
 from respike.zoo.nn.respike import ReSpike
 
 # ours → theirs, the first prefix that fits; then parts within it
@@ -44,6 +47,7 @@ _PARTS: dict[str, tuple[tuple[str, str], ...]] = {
         (".feed_forward.contract.", f".{_BLOCK}ff.net.2."),
     ),
 }
+_FIRST, _DEEP, _HEAD = "ann_layer1.0.conv1.weight", "ann_layer1.0.conv3.weight", "fc.weight"
 
 
 def authors_name(name: str) -> str:
@@ -66,8 +70,7 @@ def load_authors_state_dict(model: ReSpike, state_dict: Mapping[str, Tensor]) ->
     `model` is a hybrid `respike_r18` or `respike_r50` with as many classes as the state dict. Its type and device
     stay. Raises CheckpointError that names a tensor missing, too many or of another shape, before anything is filled.
     """
-    if all(name.startswith("module.") for name in state_dict):
-        state_dict = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
+    state_dict = strip_prefix(state_dict)
     own = model.state_dict()
     try:
         names = {name: authors_name(name) for name in own}
@@ -85,6 +88,26 @@ def load_authors_state_dict(model: ReSpike, state_dict: Mapping[str, Tensor]) ->
             got, needed = list(state_dict[theirs].shape), list(own[ours].shape)
             raise CheckpointError(f"the tensor {theirs} is {got}, needed is {needed}", _hint(model))
     model.load_state_dict({ours: state_dict[theirs] for ours, theirs in names.items()})
+
+
+def import_authors(state_dict: Mapping[str, Tensor], data: DataSpec) -> ReSpike:
+    """Build the network that a state dict of the published code is of, with the classes of `data`, in their order.
+
+    Raises CheckpointError where it is of no network of ours or has another number of classes.
+    """
+    for name in (_FIRST, _HEAD):
+        if name not in state_dict:
+            raise CheckpointError(f"the state dict lacks {name}", "give a checkpoint of the published hybrid network")
+    num_classes = len(state_dict[_HEAD])
+    if num_classes != len(data.classes):
+        raise CheckpointError(
+            f"the checkpoint tells {counted(num_classes, 'class')}, the data has {len(data.classes)}",
+            "name shards of the data set that it was trained on",
+        )
+    network = "respike_r50" if _DEEP in state_dict else "respike_r18"
+    model = create_model(network, num_classes=num_classes)
+    load_authors_state_dict(model, state_dict)
+    return model.eval()
 
 
 def _hint(model: ReSpike) -> str:

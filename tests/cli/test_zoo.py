@@ -3,13 +3,22 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from respike.data import open_shards
 from respike.data.demo import DemoSettings, write_demo
 from respike.data.layouts import LAYOUTS, ListingRequest
 from respike.data.prepare import prepare
 from respike.data.settings import PrepareSettings
+from respike.zoo.authors import authors_name
+from respike.zoo.checkpoint import load_checkpoint
+from respike.zoo.models import create_model
+from respike.zoo.seen import hash_video
 
+from tests.conftest import listing_of
 from tests.download.server import running
+from tests.zoo import golden
 from tests.zoo.published import SCORES, files_at, publish_small, save_small
 
 
@@ -191,3 +200,41 @@ def test_scores_that_are_no_json_are_one_line(call, place):
     (place / "scores.json").write_text("top1: 0.5")
     named = ["--name", "respike_tiny.mine", "--licence", "MIT", "--scores", "scores.json"]
     assert "cannot be read as JSON" in call("zoo", "publish", "run", *named).err
+
+
+def test_a_checkpoint_of_the_published_code_is_imported_scored_and_published(call, place, video_folder):
+    prepare(listing_of(video_folder), place / "exact", PrepareSettings(color="rgb", threshold=1), num_workers=1)
+    model = create_model("respike_r18", num_classes=2)
+    names = {name: authors_name(name) for name in model.state_dict()}
+    drawn = {
+        theirs: torch.from_numpy(np.asarray(golden.weights(theirs, list(model.state_dict()[ours].shape))))
+        for ours, theirs in names.items()
+    }
+    torch.save({"state_dict": drawn}, place / "theirs.pth")
+    asked = ["zoo", "import", "theirs.pth", "--data", "exact", "--out", "in/ours.safetensors", "--image-size", "32"]
+    answer = call(*asked, "--eval-crop", "0.875", "--epochs", "100")
+    assert (answer.code, answer.err) == (0, "")
+    imported, spec = load_checkpoint(place / "in/ours.safetensors")
+    for ours, theirs in names.items():
+        assert torch.equal(imported.state_dict()[ours], drawn[theirs].to(imported.state_dict()[ours].dtype))
+    assert (spec.image_size, spec.eval_crop, spec.epoch, spec.data.classes) == (32, 0.875, 100, ("jump", "wave"))
+    assert set(spec.train_videos) == {hash_video(row.video) for row in open_shards(place / "exact", "train").clips}
+    scored = call(*answer.out.splitlines()[-1].removeprefix("next: respike ").split(), "--json")
+    assert json.loads(scored.out)["provenance"]["eval_crop"] == 0.875
+    assert "trained on" in call("score", "in/ours.safetensors", "--data", "exact", "--subset", "train").err
+    published = call("zoo", "publish", "in/ours.safetensors", "--name", "respike_r18.theirs", "--licence", "MIT")
+    assert published.code == 0, published.err
+    # nothing is written over
+    again = call(*asked)
+    assert again.code == 1
+    assert "is there already" in again.err
+
+
+def test_shards_that_are_not_the_published_input_are_warned_of(call, place, small_shards):
+    torch.save({"fc.weight": torch.zeros(2, 8)}, place / "theirs.pth")
+    answer = call("zoo", "import", "theirs.pth", "--data", small_shards, "--out", "ours.safetensors")
+    assert answer.code == 1
+    told = " ".join(answer.err.split())
+    assert "color ycc and threshold 8: prepare with --color rgb --threshold 1" in told
+    assert "lacks ann_layer1.0.conv1.weight" in told
+    assert not (place / "ours.safetensors").exists()

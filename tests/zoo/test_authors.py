@@ -1,16 +1,21 @@
 """Authors: on known weights and frames our network answers what the published one did, to the last digits."""
 
+import argparse
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from respike.errors import CheckpointError
-from respike.zoo.authors import authors_name, load_authors_state_dict
+from respike.zoo.authors import authors_name, import_authors, load_authors_state_dict
+from respike.zoo.authors_file import read_authors_file
 from respike.zoo.models import create_model
 from respike.zoo.nn.lif import LIF
+from safetensors.torch import save_file
 
 from tests.zoo import golden
+from tests.zoo.batches import make_data_spec
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +106,81 @@ def test_a_state_dict_that_does_not_fit_is_named_and_fills_nothing(model, state_
 def test_a_network_of_another_build_is_refused(state_dict):
     with pytest.raises(CheckpointError, match=r"lacks \d+ tensors.*respike_tiny"):
         load_authors_state_dict(create_model("respike_tiny", num_classes=101), state_dict)
+
+
+CLASSES = tuple(f"c{label:03d}" for label in range(101))
+
+
+def _write(path, state_dict, how):
+    if how == "alone":
+        torch.save(state_dict, path)
+    elif how == "beside an optimizer, parallel":
+        held = {"model": {f"module.{name}": each for name, each in state_dict.items()}, "optimizer": {"state": {}}}
+        torch.save(held | {"epoch": 3, "args": argparse.Namespace(lr=0.1)}, path)
+    else:
+        save_file({name: each.contiguous() for name, each in state_dict.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("a.pth", "alone"), ("b.pth.tar", "beside an optimizer, parallel"), ("c.safetensors", "as safetensors")],
+)
+def test_a_file_of_the_published_code_becomes_our_network(model, state_dict, tmp_path, name, how):
+    path = _write(tmp_path / name, state_dict, how)
+    imported = import_authors(read_authors_file(path), make_data_spec(classes=CLASSES))
+    assert imported.config.name == "respike_r18"
+    for mine, theirs in zip(imported.state_dict().values(), model.state_dict().values(), strict=True):
+        # as our checkpoints hold them
+        assert mine.dtype in (torch.float32, torch.int64)
+        assert torch.equal(mine, theirs.to(mine.dtype))
+
+
+def test_a_deep_backbone_is_told_by_its_tensors():
+    state_dict = {
+        authors_name(name): each for name, each in create_model("respike_r50", num_classes=3).state_dict().items()
+    }
+    assert import_authors(state_dict, make_data_spec()).config.name == "respike_r50"
+
+
+class _Code:
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_runs_none(state_dict, tmp_path):
+    trace = tmp_path / "was-run"
+    torch.save({"state_dict": state_dict, "more": _Code(trace)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="no weights that can be read without running code"):
+        read_authors_file(tmp_path / "a.pth")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"no checkpoint", "no weights that can be read without running code"),
+        (b"", "no weights that can be read without running code"),
+        ({"epoch": 3}, "holds no state dict"),
+        ([torch.zeros(1)], "holds no state dict"),
+        (None, "there is no file"),
+    ],
+)
+def test_a_file_without_a_state_dict_is_told(tmp_path, content, words):
+    path = tmp_path / "a.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(CheckpointError, match=words):
+        read_authors_file(path)
+
+
+def test_another_number_of_classes_or_another_network_is_refused(state_dict):
+    with pytest.raises(CheckpointError, match="the checkpoint tells 101 classes, the data has 3"):
+        import_authors(state_dict, make_data_spec())
+    with pytest.raises(CheckpointError, match=r"lacks ann_layer1\.0\.conv1\.weight"):
+        import_authors({"fc.weight": torch.zeros(3, 8)}, make_data_spec())
