@@ -16,7 +16,7 @@ def find_mismatches(spec: CheckpointSpec, data: DataSpec, test_videos: Iterable[
     """Say why a checkpoint's score on `test_videos` of `data` would mislead, one reason an entry; none where it fits.
 
     What must agree: data set, split, classes, and of the settings of `respike prepare` stride, clip length, frame
-    stride, threshold and colour. No test video may be one that the network was trained on.
+    stride, sampling, threshold and colour. No test video may be one that the network was trained on.
     """
     trained = spec.data
     facts: list[tuple[str, object, object]] = [
