@@ -31,7 +31,7 @@ def main() -> None:
     """Go through the thresholds and print a row each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--thresholds", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each; 0 measures sizes alone")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--train-videos", type=int, default=4, help="a class, 15 clips each")
     parser.add_argument("--clips", type=Path, help="a folder of real videos")
@@ -68,8 +68,9 @@ def measure(
         row["real_density"] = found.event_density
         row["real_kilobytes"] = round(found.num_bytes / found.num_clips / 1e3, 1)
     accuracies = [learn_motion(out, seed, arguments.epochs, root) for seed in range(arguments.seeds)]
-    row["motion_mean"] = round(statistics.mean(accuracies), 4)
-    row["motion_deviation"] = round(statistics.stdev(accuracies), 4) if len(accuracies) > 1 else 0.0
+    if accuracies:
+        row["motion_mean"] = round(statistics.mean(accuracies), 4)
+        row["motion_deviation"] = round(statistics.stdev(accuracies), 4) if len(accuracies) > 1 else 0.0
     return row
 
 
