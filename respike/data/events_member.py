@@ -14,6 +14,8 @@ from respike.errors import ShardError, UnreadableVideoError
 
 EVENTS_VERSION = 2
 READ_VERSIONS = (1, 2)
+# of this one the planes stand one after another
+_PLAIN_VERSION = 1
 
 _MAGIC = b"RSPK"
 # magic, version, colour, θ, N, R, then height and width of luma; little-endian
@@ -56,16 +58,7 @@ def encode_events(planes: tuple[Events, ...], threshold: int, color: Color) -> b
     header = _HEADER.pack(
         _MAGIC, EVENTS_VERSION, COLORS.index(color), threshold, num_groups, num_residuals, height, width
     )
-    if is_packed(EVENTS_VERSION, threshold):
-        content = pack(planes, color)
-    else:
-        content = np.concatenate([plane.ravel() for plane in planes]).astype("<i2", copy=False).tobytes()
-    return header + zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)
-
-
-def is_packed(version: int, threshold: int) -> bool:
-    """Whether events are packed: not the exact ones, which are 16 bits wide, nor those of the first version."""
-    return version >= 2 and threshold >= 2
+    return header + zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(pack(planes, color))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +91,9 @@ class EventsHeader:
     @property
     def stored_sizes(self) -> range:
         """How many bytes may come out of the compressed part."""
-        if is_packed(self.version, self.threshold):
-            return packed_sizes(*self.sizes)
-        return range(self.num_bytes, self.num_bytes + 1)
+        if self.version == _PLAIN_VERSION:
+            return range(self.num_bytes, self.num_bytes + 1)
+        return packed_sizes(*self.sizes, threshold=self.threshold)
 
 
 def read_events_header(content: bytes) -> EventsHeader:
@@ -137,7 +130,7 @@ def decode_events(content: bytes) -> tuple[tuple[Events, ...], int, Color]:
     """
     header = read_events_header(content)
     stored = _decompress(memoryview(content)[_HEADER.size :], header.stored_sizes)
-    if is_packed(header.version, header.threshold):
+    if header.version != _PLAIN_VERSION:
         planes = unpack(stored, *header.sizes, threshold=header.threshold)
     else:
         flat = np.frombuffer(stored, dtype=event_dtype(header.threshold).newbyteorder("<"))

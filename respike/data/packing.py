@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from respike.color import Color
+from respike.data.events import event_dtype
 from respike.errors import ShardError
 
 Events = NDArray[np.signedinteger[Any]]
@@ -44,10 +45,11 @@ def _places(height: int, width: int, color: Color) -> tuple[tuple[slice, slice],
 
 
 def pack(planes: Sequence[Events], color: Color) -> bytes:
-    """Pack the event planes of a clip, int8 `[N, R, h, w]` each."""
+    """Pack the event planes of a clip, `[N, R, h, w]` each, int8 or int16."""
+    kind = planes[0].dtype
     num_groups, num_residuals, height, width = planes[0].shape
     rows, columns = frame_size(height, width, color)
-    sheet = np.empty((rows, num_residuals, num_groups, columns), np.int8)
+    sheet = np.empty((rows, num_residuals, num_groups, columns), kind)
     # chroma ends where luma does, or one column later
     sheet[..., planes[-1].shape[-1] * (1 if color == "rgb" else 2) :] = 0
     sheet[:height, ..., width:] = 0
@@ -58,29 +60,33 @@ def pack(planes: Sequence[Events], color: Color) -> bytes:
     steps = np.empty_like(sheet)
     np.subtract(sheet[1:], sheet[:-1], out=steps[1:])
     steps[::_BAND] = sheet[::_BAND]
-    codes = steps.view(np.uint8).reshape(-1)
-    codes += np.uint8(_ZERO)
+    # seen as unsigned, what is below -7 or above 7 is large; all is modulo 256, or 65,536
+    codes = steps.view(_unsigned(kind)).reshape(-1)
+    codes += _ZERO
     apart = _positions(codes >= _APART)
-    values = codes[apart]
+    values = codes[apart].astype(_unsigned(kind).newbyteorder("<"), copy=False)
     codes[apart] = _APART
-    pairs = codes.view("<u2")
+    pairs = codes.astype(np.uint8, copy=False).view("<u2")
     # little-endian, so the left one of two neighbours is the lower byte; it goes to the upper half
     halves = (pairs << 4 | pairs >> 8).astype(np.uint8)
     in_columns = np.asarray(cv2.transpose(halves.view(np.int32).reshape(rows, -1)))
     return in_columns.tobytes() + values.tobytes()
 
 
-def packed_sizes(num_groups: int, num_residuals: int, height: int, width: int, color: Color) -> range:
-    """How many bytes the planes of such a clip may take when they are packed."""
+def packed_sizes(
+    num_groups: int, num_residuals: int, height: int, width: int, color: Color, threshold: int = 2
+) -> range:
+    """How many bytes the planes of such a clip may take when they are packed; `threshold` is θ in grey levels."""
+    size = event_dtype(threshold).itemsize
     rows, columns = frame_size(height, width, color)
     num_codes = num_groups * num_residuals * rows * columns
-    return range(num_codes // 2, num_codes // 2 + num_codes + 1)
+    return range(num_codes // 2, num_codes // 2 + num_codes * size + 1, size)
 
 
 def unpack(
     content: bytes, num_groups: int, num_residuals: int, height: int, width: int, color: Color, threshold: int = 2
 ) -> tuple[Events, ...]:
-    """Undo `pack`: int8 `[N, R, h, w]` each, views of one array, contiguous along rows alone.
+    """Undo `pack`: `[N, R, h, w]` each of `event_dtype(threshold)`, views of one array, contiguous along rows alone.
 
     `content` has one of `packed_sizes`. Raises ShardError where it was not made by `pack`, and where an event is
     beyond what `threshold`, θ in grey levels, leaves of ±255.
@@ -93,13 +99,16 @@ def unpack(
     pairs = np.multiply(halves, np.uint16(0x1001), dtype="<u2")
     pairs >>= 4
     pairs &= 0x0F0F
+    kind = event_dtype(threshold)
+    values = values.view(_unsigned(kind).newbyteorder("<"))
     codes = pairs.view(np.uint8).reshape(-1)
     apart = _positions(codes == _APART)
     if len(apart) != len(values):
         raise ShardError(f"the events hold {len(values):,} values apart, {len(apart):,} are called for")
-    codes[apart] = values
-    codes -= np.uint8(_ZERO)
-    sheet = codes.view(np.int8).reshape(rows, num_residuals, num_groups * columns)
+    differences = codes.astype(_unsigned(kind), copy=False)
+    differences[apart] = values
+    differences -= _ZERO
+    sheet = differences.view(kind).reshape(rows, num_residuals, num_groups * columns)
     for step in range(1, num_residuals):
         sheet[:, step] += sheet[:, step - 1]
     _add_rows(sheet.reshape(rows, -1))
@@ -111,13 +120,17 @@ def unpack(
     return tuple(frames[down, ..., across].transpose(2, 1, 0, 3) for down, across in places)
 
 
-def _add_rows(sheet: NDArray[np.int8]) -> None:
+def _add_rows(sheet: Events) -> None:
     """Add to each row of a sheet the one above it, band by band."""
     whole = len(sheet) // _BAND * _BAND
     # all bands together: one addition a row of a band
     for bands in (sheet[:whole].reshape(-1, _BAND, sheet.shape[1]), sheet[None, whole:]):
         for row in range(1, bands.shape[1]):
             bands[:, row] += bands[:, row - 1]
+
+
+def _unsigned(kind: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(f"u{kind.itemsize}")
 
 
 def check_largest(events: Events, threshold: int) -> None:

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from respike.data.events import event_dtype
 from respike.data.events_member import plane_shapes
 from respike.data.packing import frame_size, pack, packed_sizes, unpack
 from respike.errors import ShardError
@@ -12,21 +13,22 @@ from respike.errors import ShardError
 SIZES = [(64, 48), (25, 34), (33, 47), (1, 1), (2, 9), (100, 7), (7, 100)]
 
 
-def make_events(shape_of, largest, seed=0):
-    generator = np.random.default_rng(seed)
-    return [generator.integers(-largest, largest + 1, shape).astype(np.int8) for shape in shape_of]
+def make_events(shapes, largest, dtype=np.int8):
+    generator = np.random.default_rng(0)
+    return [generator.integers(-largest, largest + 1, shape).astype(dtype) for shape in shapes]
 
 
 @pytest.mark.parametrize("color", ["ycc", "rgb"])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-@pytest.mark.parametrize("largest", [0, 1, 31, 127])
+@pytest.mark.parametrize(("threshold", "largest"), [(2, 0), (8, 1), (8, 31), (2, 127), (1, 3), (1, 255)])
 @pytest.mark.parametrize(("num_groups", "num_residuals"), [(1, 1), (2, 3)])
-def test_every_event_comes_back(color, height, width, largest, num_groups, num_residuals):
+def test_every_event_comes_back(color, height, width, threshold, largest, num_groups, num_residuals):
     sizes = (num_groups, num_residuals, height, width, color)
-    planes = make_events(plane_shapes(*sizes), largest)
+    planes = make_events(plane_shapes(*sizes), largest, event_dtype(threshold))
     content = pack(planes, color)
-    assert len(content) in packed_sizes(*sizes)
-    for read, written in zip(unpack(content, *sizes), planes, strict=True):
+    assert len(content) in packed_sizes(*sizes, threshold)
+    for read, written in zip(unpack(content, *sizes, threshold), planes, strict=True):
+        assert read.dtype == written.dtype
         np.testing.assert_array_equal(read, written)
 
 
@@ -56,15 +58,18 @@ def test_what_moves_alike_in_all_residuals_is_stored_once():
 
 
 @pytest.mark.parametrize(
-    ("color", "digest"),
-    [("ycc", "1384d9059f4db2ae"), ("rgb", "6be71049554ed0d4")],
+    ("color", "dtype", "digest"),
+    [
+        ("ycc", np.int8, "1384d9059f4db2ae"),
+        ("rgb", np.int8, "6be71049554ed0d4"),
+        ("ycc", np.int16, "c1d7b5c7d1da7942"),
+        ("rgb", np.int16, "6292a12a1aba91a2"),
+    ],
 )
-def test_the_form_stands(color, digest):
+def test_the_form_stands(color, dtype, digest):
     # bytes on disks out there: a change of them is a new version of the format
     generator = np.random.Generator(np.random.PCG64(7))
-    planes = [
-        (generator.random(shape) * 9 - 4.5).round().astype(np.int8) for shape in plane_shapes(2, 3, 41, 39, color)
-    ]
+    planes = [(generator.random(shape) * 9 - 4.5).round().astype(dtype) for shape in plane_shapes(2, 3, 41, 39, color)]
     assert hashlib.sha256(pack(planes, color)).hexdigest()[:16] == digest
 
 
