@@ -35,6 +35,8 @@ NOT_RUN = {
     "--recipe hmdb51": "needs HMDB51; the same line for UCF101 is run",
     "respike ablate": "hours; tests/cli/test_ablate.py runs small grids",
     "train --resume": "needs a training that was stopped; tests/cli/test_train_and_score.py stops one",
+    "zoo import": "needs a checkpoint of the published code; tests/cli/test_zoo.py draws one",
+    "imported/": "needs what the line above makes",
     "hf://": "needs the hub; tests/zoo/test_publish.py uploads to a store of its own",
     "export": "minutes; tests/cli/test_export.py writes both formats",
     "energy respike_r": "minutes at full size; tests/cli/test_energy.py counts small networks",
