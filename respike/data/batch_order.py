@@ -30,8 +30,11 @@ class BatchOrder(Sampler[list[Row]]):
 
     def __init__(self, videos: Sequence[str], settings: LoaderSettings) -> None:
         self._num_clips, self._settings = len(videos), settings
-        numbers = {video: number for number, video in enumerate(dict.fromkeys(videos))}
-        self._videos = np.fromiter((numbers[video] for video in videos), np.int64, len(videos))
+        # the video of each clip by number; not for whole epochs, which draw none: it takes 0.2 s for a million clips
+        self._videos: NDArray[np.int64] | None = None
+        if settings.epoch_clips != "all":
+            numbers = {video: number for number, video in enumerate(dict.fromkeys(videos))}
+            self._videos = np.fromiter((numbers[video] for video in videos), np.int64, len(videos))
         self.epoch = 0
         self.next_group = 0
         step = settings.batch_size * settings.world_size
@@ -60,7 +63,7 @@ class BatchOrder(Sampler[list[Row]]):
         generator = np.random.default_rng([self._settings.seed, self.epoch])
         order = generator.permutation(self._num_clips)
         most = self._settings.epoch_clips
-        if most == "all":
+        if most == "all" or self._videos is None:
             return order
         # brought together by video, the clips of each stay shuffled: the first of them are a fair draw
         order = order[np.argsort(self._videos[order], kind="stable")]

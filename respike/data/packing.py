@@ -50,10 +50,11 @@ def pack(planes: Sequence[Events], color: Color) -> bytes:
     num_groups, num_residuals, height, width = planes[0].shape
     rows, columns = frame_size(height, width, color)
     sheet = np.empty((rows, num_residuals, num_groups, columns), kind)
+    places = _places(height, width, color)
     # chroma ends where luma does, or one column later
-    sheet[..., planes[-1].shape[-1] * (1 if color == "rgb" else 2) :] = 0
+    sheet[..., places[-1][1].stop :] = 0
     sheet[:height, ..., width:] = 0
-    for plane, (down, across) in zip(planes, _places(height, width, color), strict=True):
+    for plane, (down, across) in zip(planes, places, strict=True):
         place = sheet[down, ..., across].transpose(2, 1, 0, 3)
         place[:, 0] = plane[:, 0]
         np.subtract(plane[:, 1:], plane[:, :-1], out=place[:, 1:])

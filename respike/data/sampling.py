@@ -22,8 +22,8 @@ class SamplingSettings:
     `dense`: `clip_length` consecutive frames, the next clip `clip_step` frames later (None: `clip_length`).
     `uniform`: one frame from each of `clip_length` equal segments, `clips_per_video` seeded draws to train,
     `eval_clips` fixed views to evaluate, a single one being the middle of each segment; fewer where a short video gives
-    the same frames again. `frame_stride` thins the frames
-    first. Raises SettingError on values below 1, and on several `eval_clips` of `dense`, which takes every clip.
+    the same frames again. `frame_stride` thins the frames first. Raises SettingError on values below 1,
+    and on several `eval_clips` of `dense`, which takes every clip.
     """
 
     clip_length: int = 16
