@@ -15,8 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from respike.zoo.nn.lif import LIF, LIFSettings
-from respike.zoo.nn.lif_backend import set_lif_backend
+from respike.zoo.nn.lif import LIF, LIFSettings, set_lif_backend
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 

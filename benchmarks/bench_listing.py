@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from respike.data.layouts import LAYOUTS, ListingRequest
-from respike.data.prepare import PrepareSettings, plan_shards
+from respike.data.datasets import DATASETS, ListingRequest
+from respike.data.preparation import PrepareConfig, plan_shards
 
 import harness
 
@@ -49,10 +49,10 @@ def main() -> None:
         made: dict[str, Any] = {}
 
         def list_videos() -> None:
-            made["listing"] = LAYOUTS.get("kinetics400").list_videos(ListingRequest(root=root))
+            made["listing"] = DATASETS.get("kinetics400").list_videos(ListingRequest(root=root))
 
         def plan() -> None:
-            made["tasks"] = plan_shards(made["listing"], root / "out", PrepareSettings(sampling="uniform"))
+            made["tasks"] = plan_shards(made["listing"], root / "out", PrepareConfig(sampling="uniform"))
 
         comparison = harness.compare(
             "listing and planning",

@@ -22,14 +22,13 @@ import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
-from respike.cropping import CropKind
+from respike.common.processes import keep_memory
 from respike.data import make_loader, open_shards
-from respike.data.crops import View, random_view
 from respike.data.dataset import ShardDataset
-from respike.data.prepare import PrepareSettings, prepare
+from respike.data.preparation import PrepareConfig, prepare
 from respike.data.sampling import Sampling
-from respike.memory import keep_memory
-from respike.sample import VideoListing, VideoRef
+from respike.data.transforms import View, random_view
+from respike.types import CropKind, VideoListing, VideoRef
 
 import harness
 import natural
@@ -113,7 +112,7 @@ def prepare_video(video: Path, sampling: Sampling, out: Path) -> Work:
     """Make shards of one video."""
     ref = VideoRef(video_id=video.name, path=video, label=0, class_name="c", subset="train")
     listing = VideoListing(dataset="bench", split=None, evaluation_subset="test", classes=("c",), videos=(ref,))
-    prepare(listing, out, PrepareSettings(sampling=sampling), num_workers=1)
+    prepare(listing, out, PrepareConfig(sampling=sampling), num_workers=1)
     shards = open_shards(out)
     return Work(video=video, shards=shards, clips=[list(clip.info.frame_indices) for clip in shards])
 

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from respike.common.processes import keep_memory
 from respike.data import make_loader
-from respike.data.crops import random_view
-from respike.memory import keep_memory
+from respike.data.transforms import random_view
 from torch.utils.data import DataLoader, Dataset
 
 import bench_loader

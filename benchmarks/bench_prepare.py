@@ -18,11 +18,11 @@ from functools import partial
 from pathlib import Path
 
 import cv2
-from respike.data.encode import EncodedClip, encode_video
-from respike.data.settings import PrepareSettings
+from respike.common.processes import keep_memory
+from respike.data.clip_encoder import EncodedClip, encode_video
+from respike.data.prepare_config import PrepareConfig
 from respike.data.video_writer import ffmpeg_path
-from respike.memory import keep_memory
-from respike.sample import VideoRef
+from respike.types import VideoRef
 
 import harness
 import natural
@@ -67,7 +67,7 @@ def compare(clip: Path, out: Path, arguments: argparse.Namespace) -> dict:
     out.mkdir(exist_ok=True)
     num_frames = decode(clip, 1)
     prepared = prepare(clip, 1)
-    respike_bytes = prepared.num_bytes / prepared.num_clips / PrepareSettings().clip_length
+    respike_bytes = prepared.num_bytes / prepared.num_clips / PrepareConfig().clip_length
     dump_jpegs(clip, out, 1)
     jpegs = list(out.iterdir())
     assert len(jpegs) == num_frames, "ffmpeg and OpenCV count differently"
@@ -119,7 +119,7 @@ def prepare(clip: Path, copies: int) -> Sink:
     video = VideoRef(video_id=clip.name, path=clip, label=0, class_name="c", subset="train")
     for _ in range(copies):
         sink.restart()
-        encode_video(video, PrepareSettings(), sink, training=True, beat=lambda num_frames: None)
+        encode_video(video, PrepareConfig(), sink, training=True, beat=lambda num_frames: None)
     return sink
 
 

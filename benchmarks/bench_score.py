@@ -13,11 +13,11 @@ from typing import Any
 
 import cv2
 import torch
+from respike.common.processes import keep_memory
 from respike.data import make_loader, open_shards
 from respike.data.dataset import ShardDataset
-from respike.data.prepare import PrepareSettings, prepare
-from respike.memory import keep_memory
-from respike.sample import VideoListing, VideoRef
+from respike.data.preparation import PrepareConfig, prepare
+from respike.types import VideoListing, VideoRef
 from respike.zoo import create_model, score
 
 import harness
@@ -47,7 +47,7 @@ def prepare_clips(scratch: Path) -> ShardDataset:
     ref = VideoRef(video_id=video.name, path=video, label=0, class_name="c0", subset="test")
     classes = tuple(f"c{number}" for number in range(NUM_CLASSES))
     listing = VideoListing(dataset="bench", split=None, evaluation_subset="test", classes=classes, videos=(ref,))
-    prepare(listing, scratch / "shards", PrepareSettings(), num_workers=1)
+    prepare(listing, scratch / "shards", PrepareConfig(), num_workers=1)
     return open_shards(scratch / "shards").select(range(NUM_CLIPS))
 
 

@@ -14,9 +14,9 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from respike.data.engines import local, ray
-from respike.data.layouts import LAYOUTS, ListingRequest
-from respike.data.prepare import PrepareSettings, prepare
+from respike.data.datasets import DATASETS, ListingRequest
+from respike.data.executors import local, ray
+from respike.data.preparation import PrepareConfig, prepare
 
 import clips
 import harness
@@ -34,8 +34,8 @@ def main() -> None:
         sources = clips.make_clips(Path(folder) / "clips", 4, arguments.frames)
         for number in range(arguments.videos):
             clips.link(sources[number % 4], root / f"class{number % NUM_CLASSES}" / f"v{number:05d}.avi")
-        listing = LAYOUTS.get("folder").list_videos(ListingRequest(root=root))
-        settings = PrepareSettings(videos_per_shard=arguments.videos_per_shard)
+        listing = DATASETS.get("folder").list_videos(ListingRequest(root=root))
+        settings = PrepareConfig(videos_per_shard=arguments.videos_per_shard)
         seen: set[str] = set()
 
         def run(engine: object, num_workers: int) -> float:

@@ -6,7 +6,7 @@ Already so in the network, and no lever: channels last, time folded into the bat
 from collections.abc import Callable
 
 import torch
-from respike.zoo.nn.lif_backend import set_lif_backend
+from respike.zoo.nn.lif import set_lif_backend
 
 from gpu_step import TrainingStep
 

@@ -12,8 +12,8 @@ def measure_loader(*, batch: int, size: int, workers: int, seconds: float, num_n
     """
     # here, since they are not on every machine that has a GPU
     from respike.data import make_loader, open_shards
-    from respike.data.prepare import PrepareSettings, prepare
-    from respike.sample import VideoListing, VideoRef
+    from respike.data.preparation import PrepareConfig, prepare
+    from respike.types import VideoListing, VideoRef
 
     import natural
 
@@ -24,7 +24,7 @@ def measure_loader(*, batch: int, size: int, workers: int, seconds: float, num_n
             for number in range(num_names)
         )
         listing = VideoListing(dataset="bench", split=None, evaluation_subset="test", classes=("c",), videos=videos)
-        prepare(listing, Path(scratch) / "shards", PrepareSettings(), num_workers=1)
+        prepare(listing, Path(scratch) / "shards", PrepareConfig(), num_workers=1)
         shards = open_shards(Path(scratch) / "shards")
         loader = make_loader(shards, batch_size=batch, training=True, image_size=size, num_workers=workers)
         num_clips, started = 0, None

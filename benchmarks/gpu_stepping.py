@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from respike.zoo.nn.lif_backend import set_lif_backend
+from respike.zoo.nn.lif import set_lif_backend
 from torch import nn
 
 import harness

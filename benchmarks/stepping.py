@@ -9,7 +9,7 @@ import math
 
 import torch
 from respike.zoo.nn.backbone import key_maps
-from respike.zoo.nn.linear import Linear, PointwiseConv
+from respike.zoo.nn.linear import OneDnnLinear, OneDnnPointwiseConv
 from respike.zoo.nn.respike import ReSpike
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -124,8 +124,8 @@ class SteppingReSpike(nn.Module):
     def __init__(self, model: ReSpike) -> None:
         super().__init__()
         for module in model.modules():
-            if isinstance(module, (Linear, PointwiseConv)):
-                module.__class__ = nn.Linear if isinstance(module, Linear) else nn.Conv2d
+            if isinstance(module, (OneDnnLinear, OneDnnPointwiseConv)):
+                module.__class__ = nn.Linear if isinstance(module, OneDnnLinear) else nn.Conv2d
         self.model = model
         self.stages = nn.ModuleList(
             nn.Sequential(*(SteppingBlock(block) for block in stage.blocks)) for stage in model.snn.stages

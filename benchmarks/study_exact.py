@@ -13,13 +13,13 @@ from collections import defaultdict
 from pathlib import Path
 
 from respike.data import ShardDataset, make_loader, open_shards
-from respike.data.prepare import PrepareSettings, prepare
-from respike.sample import VideoListing
-from respike.zoo.models import create_model
+from respike.data.preparation import PrepareConfig, prepare
+from respike.types import VideoListing
+from respike.zoo.factory import create_model
 
 from study_threshold import list_clips
 
-SETTINGS = {"default": PrepareSettings(), "exact": PrepareSettings(color="rgb", threshold=1)}
+SETTINGS = {"default": PrepareConfig(), "exact": PrepareConfig(color="rgb", threshold=1)}
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     print(json.dumps({"kilobytes a clip": sizes, "times": sizes["exact"] / sizes["default"], "difference": shares}))
 
 
-def measure_size(listing: VideoListing, out: Path, settings: PrepareSettings) -> float:
+def measure_size(listing: VideoListing, out: Path, settings: PrepareConfig) -> float:
     """Prepare, and return the kilobytes of a clip."""
     made = prepare(listing, out, settings, num_workers=1)
     return made.num_bytes / made.num_clips / 1e3

@@ -27,8 +27,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from respike.cli.sheet import draw_sheet, save_figure
 from respike.data import open_shards
+from respike.workflows.clip_plots import contact_sheet
+from respike.workflows.plots import save_figure
 from respike.zoo import create_model, load_checkpoint
 from respike.zoo.checkpoint import save_checkpoint
 
@@ -153,7 +154,7 @@ def draw_scenes(shards: Path, path: Path) -> None:
     """Draw two clips of the test part, key frames beside events."""
     test = open_shards(shards, "test")
     names = [test.spec.classes[row.label] for row in test.clips]
-    save_figure(draw_sheet([test[names.index(name)] for name in ("amber-left", "azure-rocking")]), path)
+    save_figure(contact_sheet([test[names.index(name)] for name in ("amber-left", "azure-rocking")]), path)
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {

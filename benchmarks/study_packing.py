@@ -25,9 +25,9 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 from respike.data import open_shards
-from respike.data.layouts import LAYOUTS, ListingRequest
-from respike.data.packing import pack, unpack
-from respike.data.prepare import PrepareSettings, prepare
+from respike.data.datasets import DATASETS, ListingRequest
+from respike.data.event_codec import pack, unpack
+from respike.data.preparation import PrepareConfig, prepare
 
 Events = NDArray[np.int8]
 
@@ -57,8 +57,8 @@ def read_clips(folder: Path, scratch: Path) -> Iterator[tuple[str, tuple[Events,
     """The event planes `[N, R, h, w]` of every clip of the videos, prepared with the default settings."""
     (scratch / "videos").mkdir()
     (scratch / "videos" / "all").symlink_to(folder.resolve())
-    listing = LAYOUTS.get("folder").list_videos(ListingRequest(root=scratch / "videos"))
-    prepare(listing, scratch / "shards", PrepareSettings(), num_workers=1)
+    listing = DATASETS.get("folder").list_videos(ListingRequest(root=scratch / "videos"))
+    prepare(listing, scratch / "shards", PrepareConfig(), num_workers=1)
     for clip in open_shards(scratch / "shards"):
         yield clip.info.video, clip.planes
 

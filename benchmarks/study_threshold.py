@@ -16,15 +16,15 @@ from pathlib import Path
 
 import torch
 from respike.cli.demo import demo_training
-from respike.cli.loaders import make_train_loader
 from respike.data import make_loader, open_shards
-from respike.data.demo import DemoSettings, demo_classes, write_demo
-from respike.data.layouts import LAYOUTS, ListingRequest
-from respike.data.prepare import PrepareSettings, prepare
-from respike.sample import VideoListing, VideoRef
-from respike.zoo.models import create_model
+from respike.data.datasets import DATASETS, ListingRequest
+from respike.data.preparation import PrepareConfig, prepare
+from respike.data.synthetic import DemoSettings, demo_classes, write_demo
+from respike.types import VideoListing, VideoRef
+from respike.workflows.training import make_train_loader
+from respike.zoo.factory import create_model
 from respike.zoo.scoring import score
-from respike.zoo.train import fit
+from respike.zoo.trainer import fit
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         write_demo(root / "videos", DemoSettings(train_videos=arguments.train_videos), num_workers=2)
-        listing = LAYOUTS.get("demo").list_videos(ListingRequest(root=root / "videos"))
+        listing = DATASETS.get("demo").list_videos(ListingRequest(root=root / "videos"))
         real = None if arguments.clips is None else list_clips(arguments.clips)
         for threshold in arguments.thresholds:
             row = measure(threshold, listing, real, root, arguments)
@@ -55,7 +55,7 @@ def measure(
     threshold: int, listing: VideoListing, real: VideoListing | None, root: Path, arguments: argparse.Namespace
 ) -> dict[str, float]:
     """Prepare at one threshold, train with each seed; accuracies as shares, sizes in kilobytes a clip."""
-    settings = PrepareSettings(threshold=threshold, videos_per_shard=8)
+    settings = PrepareConfig(threshold=threshold, videos_per_shard=8)
     out = root / f"threshold{threshold}"
     made = prepare(listing, out, settings, num_workers=2)
     row: dict[str, float] = {

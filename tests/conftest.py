@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from respike.data.video_writer import write_video
-from respike.sample import VideoListing, VideoRef
+from respike.types import VideoListing, VideoRef
 
 REAL_CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 

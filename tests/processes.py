@@ -21,7 +21,9 @@ def forking_context() -> multiprocessing.context.ForkServerContext:
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT), *inherited]))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.zoo.resuming", "tests.zoo.stepped", "respike.cli.training", "respike.data"])
+    context.set_forkserver_preload(
+        ["tests.zoo.resuming", "tests.zoo.stepped", "respike.workflows.training", "respike.data"]
+    )
     return context
 
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from respike.cli.demo_folder import claim_folder, renew_run
 from respike.data.video_writer import write_video
+from respike.workflows.demo_folder import claim_folder, renew_run
 
 from tests.conftest import REAL_CLIPS, moving_square
 

@@ -21,8 +21,8 @@ DATA = (
     "data/obtain/*.toml",
     "zoo/cards/*.json",
     "zoo/recipes/*.toml",
-    "zoo/weights/*/model.json",
-    "zoo/weights/*/model.safetensors",
+    "zoo/pretrained/*/model.json",
+    "zoo/pretrained/*/model.safetensors",
 )
 
 pytestmark = pytest.mark.slow

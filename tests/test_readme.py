@@ -10,7 +10,7 @@ import click
 import pytest
 from respike.cli.main import COMMANDS
 from respike.data import open_shards
-from respike.data.prepare import PrepareSettings, prepare
+from respike.data.preparation import PrepareConfig, prepare
 
 from tests.conftest import listing_of
 
@@ -56,7 +56,7 @@ def parse(line: str) -> None:
 
 def test_the_python_of_the_readme_runs(tmp_path, video_folder, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    prepare(listing_of(video_folder), tmp_path / "shards" / "folder", PrepareSettings(), num_workers=1)
+    prepare(listing_of(video_folder), tmp_path / "shards" / "folder", PrepareConfig(), num_workers=1)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
     scores = ast.literal_eval(capsys.readouterr().out.splitlines()[-1])

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.cli import names
-from respike.cli.outputs import OutputFolder
-from respike.cli.spreading import Spread, spreading_command
-from respike.wording import counted
+from respike.cli import completion
+from respike.cli.options import OutputFolder, Spread, spreading_command
+from respike.common.text import counted
 
 if TYPE_CHECKING:
-    from respike.cli.ablating import AblateOutcome, AblateRequest
+    from respike.workflows.ablation import AblateOutcome, AblateRequest
     from respike.zoo.recipe import Recipe
 
 _BRANCHES = ("hybrid", "concat", "ann", "snn")
@@ -40,7 +39,7 @@ Examples:
   respike ablate demo --scenes hard --fusion faithful:4,2,1,1 additive:4,2,1,1 none --recipe demo16hard --seeds 3
 """,
 )
-@click.argument("source", shell_complete=names.sources)
+@click.argument("source", shell_complete=completion.sources)
 @click.option("--root", type=click.Path(path_type=Path), help="Where the videos lie.  [default: data/SOURCE]")
 @click.option("--split", type=int, help="Which official split.  [default: 1 where there are splits]")
 @click.option("--out", type=OutputFolder(), metavar="DIR", help="Where all goes.  [default: ablations/SOURCE]")
@@ -77,13 +76,13 @@ Examples:
 )
 @click.option(
     "--recipe",
-    shell_complete=names.recipes,
+    shell_complete=completion.recipes,
     metavar="NAME|FILE",
     help="How every cell is trained.  [default: the demo's own]",
 )
 @click.option(
     "--init",
-    shell_complete=names.checkpoints,
+    shell_complete=completion.checkpoints,
     metavar="CHECKPOINT",
     help="Start every cell from what fits of a trained network.",
 )
@@ -124,9 +123,9 @@ def command(
     table.md, accuracy.png, accuracy_by_energy.png and accuracy_by_stride.png after each cell. Run the same command
     again to go on where it was stopped, or with more values to add cells: what is finished is kept.
     """
-    from respike.cli import render
-    from respike.cli.ablating import AblateRequest, run_ablation
-    from respike.zoo.ablation import Grid
+    from respike.cli import console
+    from respike.workflows.ablation import AblateRequest, run_ablation
+    from respike.workflows.ablation_grid import Grid
 
     if (videos or scenes != _PLAIN) and (source != "demo" or root is not None):
         raise click.UsageError(f"--{'videos' if videos else 'scenes'} goes with the demo's own videos")
@@ -148,7 +147,7 @@ def command(
         scenes=None if scenes == _PLAIN else scenes,
         figure=figure,
     )
-    outcome = run_ablation(request, render.make_progress(quiet=quiet, json=as_json))
+    outcome = run_ablation(request, console.make_progress(quiet=quiet, json=as_json))
     _tell(request, outcome, quiet=quiet, as_json=as_json)
 
 
@@ -170,15 +169,15 @@ def _read_recipe(name: str | None, values: dict[str, Any]) -> "Recipe":
 
 
 def _tell(request: "AblateRequest", outcome: "AblateOutcome", *, quiet: bool, as_json: bool) -> None:
-    from respike.cli import render
+    from respike.cli import console
 
     if as_json:
         cells = [result for _, result in outcome.results]
-        render.print_json({"out": str(request.out), "num_kept": outcome.num_kept, "cells": cells})
+        console.print_json({"out": str(request.out), "num_kept": outcome.num_kept, "cells": cells})
     elif not quiet:
-        from respike.cli.ablation_report import COLUMNS, TABLE_NAME, table_rows
+        from respike.workflows.ablation import COLUMNS, TABLE_NAME, table_rows
 
-        render.print_table(
+        console.print_table(
             COLUMNS, table_rows(outcome.summaries), title=f"{counted(len(outcome.results), 'cell')} of {request.source}"
         )
-        render.print_line(f"look at {request.out}: {TABLE_NAME}, results.jsonl and three pictures")
+        console.print_line(f"look at {request.out}: {TABLE_NAME}, results.jsonl and three pictures")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from respike.cli import options
-from respike.cli.outputs import FAULTS, OutputFile, require_apart
-from respike.errors import RespikeError
-from respike.wording import agree, counted
+from respike.cli.options import FAULTS, OutputFile, require_apart
+from respike.common.errors import RespikeError
+from respike.common.text import agree, counted
 
 if TYPE_CHECKING:
-    from respike.data.check import CheckReport
-    from respike.sample import VideoListing
+    from respike.data.video_check import CheckReport
+    from respike.types import VideoListing
 
 _SHOWN_VIDEOS = 5
 _SHOWN_CLASSES = 10
@@ -51,11 +51,11 @@ def command(
     No shard is written. What is missing or unreadable here is what `respike prepare` would skip; without --full a
     video counts as readable if its header is.
     """
-    from respike.cli import render
-    from respike.data import check as core
+    from respike.cli import console
+    from respike.data import video_check as core
 
     require_apart(click.get_current_context())
-    progress = render.make_progress(quiet=quiet, json=as_json)
+    progress = console.make_progress(quiet=quiet, json=as_json)
     listing = videos.layout.list_videos(videos.request())
     for warning in listing.warnings:
         progress.warn(warning)
@@ -63,7 +63,7 @@ def command(
     if report is not None:
         core.write_report(found, report)
     if as_json:
-        render.print_json(gather_facts(listing, found, full=full, report=report))
+        console.print_json(gather_facts(listing, found, full=full, report=report))
     elif not quiet:
         _print(found, full=full, report=report, arguments=videos.to_arguments())
     if strict and found.faults:
@@ -93,28 +93,28 @@ def gather_facts(listing: "VideoListing", found: "CheckReport", *, full: bool, r
 
 
 def _print(found: "CheckReport", *, full: bool, report: Path | None, arguments: str) -> None:
-    from respike.cli import render
+    from respike.cli import console
 
     whole = "decode whole" if full else "open; --full decodes them"
-    render.print_facts(
+    console.print_facts(
         {
             "listed": f"{counted(found.listed, 'video')} in {counted(len(found.classes), 'class')}",
             "present": f"{found.present:,}, of which {found.present - found.unreadable:,} {whole}",
             "missing": f"{found.missing:,}",
             "unreadable": f"{found.unreadable:,}",
-            "time": render.format_seconds(found.seconds),
+            "time": console.format_seconds(found.seconds),
         }
     )
     worst = sorted(found.classes, key=lambda count: (-count.missing - count.unreadable, count.name))
     worst = [count for count in worst if count.missing or count.unreadable]
     if worst:
         rows = [(count.name, *(f"{n:,}" for n in (count.listed, count.missing, count.unreadable))) for count in worst]
-        render.print_table(("class", "listed", "missing", "unreadable"), rows[:_SHOWN_CLASSES])
+        console.print_table(("class", "listed", "missing", "unreadable"), rows[:_SHOWN_CLASSES])
         if (num_more := len(rows) - _SHOWN_CLASSES) > 0:
-            render.print_line(f"and {counted(num_more, 'more class')} with videos missing or unreadable")
+            console.print_line(f"and {counted(num_more, 'more class')} with videos missing or unreadable")
     for fault in found.faults[:_SHOWN_VIDEOS]:
-        render.print_line(f"{fault.video}: {fault.stage}: {fault.reason}")
+        console.print_line(f"{fault.video}: {fault.stage}: {fault.reason}")
     if (num_more := len(found.faults) - _SHOWN_VIDEOS) > 0:
         where = f"named in {report}" if report else "--report FILE names them"
-        render.print_line(f"and {num_more:,} more; {where}")
-    render.print_line(f"next: respike prepare {arguments}")
+        console.print_line(f"and {num_more:,} more; {where}")
+    console.print_line(f"next: respike prepare {arguments}")

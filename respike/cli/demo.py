@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.cli.demo_folder import claim_folder, renew_run, run_folder
-from respike.cli.outputs import OutputFolder
-from respike.cli.stopping import StopRemark
-from respike.wording import counted
+from respike.cli.options import OutputFolder
+from respike.common.signals import ShutdownNotice
+from respike.common.text import counted
+from respike.workflows.demo_folder import claim_folder, renew_run, run_folder
 
 if TYPE_CHECKING:
+    from respike.common.progress import Progress
     from respike.data import ShardDataset
-    from respike.data.demo import DemoSettings
-    from respike.progress import Progress
+    from respike.data.synthetic import DemoSettings
     from respike.zoo.energy import EnergyReport
     from respike.zoo.history import EpochRecord
     from respike.zoo.nn.respike import Branches
@@ -57,9 +57,9 @@ Examples:
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that make and prepare videos.  [default: cores]")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
-@click.make_pass_decorator(StopRemark, ensure=True)
+@click.make_pass_decorator(ShutdownNotice, ensure=True)
 def command(
-    remark: StopRemark,
+    remark: ShutdownNotice,
     out: Path,
     ablate: bool,
     epochs: int | None,
@@ -75,11 +75,11 @@ def command(
     The 16 classes are 4 things at rest times 4 motions of something else: key frames tell the first, events the
     second, and only both together all 16.
     """
-    from respike.cli import render
-    from respike.data.demo import DemoSettings
+    from respike.cli import console
+    from respike.data.synthetic import DemoSettings
 
     started = time.perf_counter()
-    progress = render.make_progress(quiet=quiet, json=as_json)
+    progress = console.make_progress(quiet=quiet, json=as_json)
     settings = DemoSettings(seed=seed)
     if videos is not None:
         settings = dataclasses.replace(settings, train_videos=videos, test_videos=max(1, videos // 2))
@@ -93,7 +93,7 @@ def command(
     _write_report(out, train, test, results, seconds)
     if as_json:
         rows = {result.branches: result.scores.to_json() for result in results}
-        render.print_json({"report": str(out / "report.html"), "seconds": round(seconds, 1), "scores": rows})
+        console.print_json({"report": str(out / "report.html"), "seconds": round(seconds, 1), "scores": rows})
     elif not quiet:
         _print(out, results, seconds)
 
@@ -124,14 +124,14 @@ def _make_data(
     import os
 
     from respike.data import open_shards
-    from respike.data.demo import write_demo
-    from respike.data.layouts import LAYOUTS, ListingRequest
-    from respike.data.prepare import PrepareSettings, prepare
+    from respike.data.datasets import DATASETS, ListingRequest
+    from respike.data.preparation import PrepareConfig, prepare
+    from respike.data.synthetic import write_demo
 
     num_workers = workers or os.cpu_count() or 1
     write_demo(out / "videos", settings, num_workers=num_workers, progress=progress)
-    listing = LAYOUTS.get("demo").list_videos(ListingRequest(root=out / "videos"))
-    chosen = PrepareSettings(clip_length=settings.clip_length, videos_per_shard=8, seed=settings.seed)
+    listing = DATASETS.get("demo").list_videos(ListingRequest(root=out / "videos"))
+    chosen = PrepareConfig(clip_length=settings.clip_length, videos_per_shard=8, seed=settings.seed)
     prepare(listing, out / "shards", chosen, num_workers=num_workers, progress=progress)
     return open_shards(out / "shards", "train"), open_shards(out / "shards", "test")
 
@@ -146,12 +146,12 @@ def _train_and_score(
 ) -> DemoResult:
     import torch
 
-    from respike.cli.loaders import make_train_loader
     from respike.data import make_loader
+    from respike.workflows.training import make_train_loader
     from respike.zoo.energy import estimate_energy
-    from respike.zoo.models import create_model
+    from respike.zoo.factory import create_model
     from respike.zoo.scoring import score
-    from respike.zoo.train import fit
+    from respike.zoo.trainer import fit
 
     torch.manual_seed(config.seed)
     model = create_model(MODEL, num_classes=len(train.spec.classes), branches=branches)
@@ -192,17 +192,17 @@ def _rows(results: list[DemoResult]) -> list[dict[str, Any]]:
 def _write_report(
     out: Path, train: "ShardDataset", test: "ShardDataset", results: list[DemoResult], seconds: float
 ) -> None:
-    from respike.cli import sheet
-    from respike.cli.curves import draw_confusion, draw_curves
-    from respike.cli.pages import render_page
-    from respike.files import write_atomically
+    from respike.common.files import write_atomically
+    from respike.workflows import clip_plots, plots
+    from respike.workflows.pages import render_page
+    from respike.workflows.plots import draw_confusion, draw_curves
 
     best = results[0]
     draw_curves(best.history, out / "curves.png")
     draw_confusion(best.scores.confusion, train.spec.classes, out / "confusion.png")
-    sheet.save_figure(sheet.draw_sheet(_show(test)), out / "clips.png")
+    plots.save_figure(clip_plots.contact_sheet(_show(test)), out / "clips.png")
     names = ("clips", "curves", "confusion")
-    pictures = {name: sheet.inline_png((out / f"{name}.png").read_bytes()) for name in names}
+    pictures = {name: plots.inline_png((out / f"{name}.png").read_bytes()) for name in names}
     page = render_page(
         "demo.html",
         title="respike demo",
@@ -233,18 +233,18 @@ def _show(dataset: "ShardDataset") -> list[Any]:
 
 
 def _print(out: Path, results: list[DemoResult], seconds: float) -> None:
-    from respike.cli import render
+    from respike.cli import console
 
     table = [
         (
             row["name"],
-            render.format_share(row["clip"]),
-            render.format_share(row["video"]),
+            console.format_share(row["clip"]),
+            console.format_share(row["video"]),
             f"{row['parameters']:,}",
             f"{row['millijoules']:.2f} mJ",
         )
         for row in _rows(results)
     ]
-    render.print_table(("network", "top-1 of clips", "of videos", "parameters", "energy a clip"), table)
-    render.print_line(f"took {render.format_seconds(seconds)}; look at {out / 'report.html'}")
-    render.print_line(f"next: respike inspect {out / 'shards'}")
+    console.print_table(("network", "top-1 of clips", "of videos", "parameters", "energy a clip"), table)
+    console.print_line(f"took {console.format_seconds(seconds)}; look at {out / 'report.html'}")
+    console.print_line(f"next: respike inspect {out / 'shards'}")

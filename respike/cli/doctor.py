@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 import respike
-from respike.cli.lines import format_bytes
+from respike.common.text import format_bytes
 
 # module → the package that brings it; loading them shows what a version number hides, such as a missing system library
 _LOADED = {
@@ -56,17 +56,17 @@ def command(context: click.Context, as_json: bool) -> None:
 
     Exits 1 where something that respike needs is missing.
     """
-    from respike.cli import render
+    from respike.cli import console
 
     checks = examine()
     is_well = all(check.ok for check in checks)
     if as_json:
-        render.print_json({"ok": is_well, "checks": [asdict(check) for check in checks]})
+        console.print_json({"ok": is_well, "checks": [asdict(check) for check in checks]})
     else:
-        render.print_table(("", "", "found"), [(check.name, _MARKS[check.ok], check.found) for check in checks])
+        console.print_table(("", "", "found"), [(check.name, _MARKS[check.ok], check.found) for check in checks])
         for check in checks:
             if check.hint:
-                render.print_line(f"{check.name}: {check.hint}")
+                console.print_line(f"{check.name}: {check.hint}")
     if not is_well:
         context.exit(1)
 

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.cli import names
-from respike.cli.accounting import Account, make_account
-from respike.cli.outputs import PNG, OutputFile, require_apart
-from respike.cli.spreading import spreading_command
-from respike.wording import agree, counted
+from respike.cli import completion
+from respike.cli.options import PNG, OutputFile, require_apart, spreading_command
+from respike.common.text import agree, counted
+from respike.workflows.energy import EnergyComparison, compare_energy
 
 if TYPE_CHECKING:
     from respike.zoo.energy import EnergyReport
@@ -30,10 +29,10 @@ Examples:
   respike energy respike_r18 --compare r3d_18 swin3d_t --png energy.png
 """,
 )
-@click.argument("network", metavar="MODEL_OR_CHECKPOINT", shell_complete=names.networks)
+@click.argument("network", metavar="MODEL_OR_CHECKPOINT", shell_complete=completion.networks)
 @click.option(
     "--data",
-    shell_complete=names.data_sets,
+    shell_complete=completion.data_sets,
     metavar="DIR",
     help="Prepared shards to measure firing rates on.  [default: a made demo video]",
 )
@@ -46,7 +45,7 @@ Examples:
 )
 @click.option(
     "--compare",
-    shell_complete=names.video_networks,
+    shell_complete=completion.video_networks,
     metavar="NAME...",
     multiple=True,
     callback=lambda _, __, given: tuple(name.strip() for each in given for name in each.split(",")),
@@ -66,54 +65,54 @@ def command(network: str, png: Path | None, layers: bool, as_json: bool, **optio
 
     --data that `respike score` would refuse a checkpoint on is refused here, too: rates on other clips are others.
     """
-    from respike.cli import render
+    from respike.cli import console
 
     require_apart(click.get_current_context())
-    account = make_account(network, **options)
+    account = compare_energy(network, **options)
     if png is not None:
-        from respike.cli.energy_chart import draw_energy
+        from respike.workflows.plots import draw_energy
 
         draw_energy(account, png)
     if as_json:
-        render.print_json(account.to_json())
+        console.print_json(account.to_json())
         return
     _print(account, layers=layers)
     if png is not None:
-        render.print_line(f"wrote {png}")
+        console.print_line(f"wrote {png}")
 
 
-def _print(account: Account, *, layers: bool) -> None:
-    from respike.cli import render
+def _print(account: EnergyComparison, *, layers: bool) -> None:
+    from respike.cli import console
     from respike.zoo.energy import MAC_JOULES
 
     report = account.report
-    render.print_line(
+    console.print_line(
         f"{account.title}: one clip of {account.num_frames} frames at {account.image_size}², {account.num_keys} of "
         f"them {agree(account.num_keys, 'a key frame', 'key frames')}; firing rates of {account.clips}",
         folds=True,
     )
-    render.print_table(("part", "MACs", "accumulates", "energy"), _parts(report))
+    console.print_table(("part", "MACs", "accumulates", "energy"), _parts(report))
     if not layers:
-        render.print_line(f"{counted(len(report.layers), 'layer')}; --layers prints a row for each")
+        console.print_line(f"{counted(len(report.layers), 'layer')}; --layers prints a row for each")
     if report.stem_event_density is not None:
-        render.print_line(
-            f"the stem is counted dense; by its events ({render.format_share(report.stem_event_density)} of its input) "
-            f"the clip takes {format_joules(report.sparse_stem_joules)}",
+        console.print_line(
+            f"the stem is counted dense; by its events ({console.format_share(report.stem_event_density)} of its "
+            f"input) the clip takes {format_joules(report.sparse_stem_joules)}",
             folds=True,
         )
-        render.print_line(
+        console.print_line(
             f"not counted: {format_count(report.neuron_updates)} neuron updates, "
             f"{format_joules(report.neuron_joules)} at a MAC each; memory",
             folds=True,
         )
-    render.print_table(
+    console.print_table(
         ("network, the same clip", "MACs", "accumulates", "energy", "ratio"),
         [(name, *_operations(*figures), f"{figures[2] / report.joules:.2f}×") for name, *figures in account.rows()],
     )
     for remark in account.remarks:
-        render.print_line(remark, folds=True)
+        console.print_line(remark, folds=True)
     if account.remarks and report.acs:
-        render.print_line(
+        console.print_line(
             f"whatever the rates, a clip takes from {format_joules(report.macs * MAC_JOULES)} (no neuron fires) to "
             f"{format_joules(report.most_joules)} (all fire at each step)",
             folds=True,
@@ -134,14 +133,14 @@ def _parts(report: "EnergyReport") -> list[tuple[str, ...]]:
 
 
 def _print_layers(report: "EnergyReport") -> None:
-    from respike.cli import render
+    from respike.cli import console
 
-    render.print_table(
+    console.print_table(
         ("layer", "input rate", "MACs", "accumulates", "energy"),
         [
             (
                 layer.name,
-                "real" if layer.input_rate is None else render.format_share(layer.input_rate),
+                "real" if layer.input_rate is None else console.format_share(layer.input_rate),
                 *_operations(layer.macs, layer.acs, layer.joules),
             )
             for layer in report.layers

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.cli import names
-from respike.cli.networks import open_checkpoint, settings_of
-from respike.cli.outputs import OutputFolder
-from respike.errors import SettingError
+from respike.cli import completion
+from respike.cli.options import OutputFolder
+from respike.common.errors import SettingError
+from respike.workflows.inputs import open_checkpoint, settings_of
 
 if TYPE_CHECKING:
-    from respike.sample import Batch, EventClip
-    from respike.zoo.explain import Explanation, Spot
+    from respike.types import Batch, EventClip
+    from respike.zoo.explanation import Explanation, Spot
 
 
 def _parse_place(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -34,7 +34,7 @@ Examples:
   respike explain runs/mine holiday.mp4 --frame 6 --at 100,80 --out why
 """
 )
-@click.argument("checkpoint", shell_complete=names.checkpoints)
+@click.argument("checkpoint", shell_complete=completion.checkpoints)
 @click.argument("source", metavar="CLIP_OR_VIDEO", type=click.Path(path_type=Path))
 @click.option("--out", type=OutputFolder(), required=True, metavar="DIR", help="Where the pictures go.")
 @click.option("--clip", "number", type=click.IntRange(min=0), default=0, show_default=True, help="Which clip, from 0.")
@@ -67,13 +67,13 @@ def command(
     evidence.png    class probabilities, key frame by key frame
     explanation.json, arrays.npz: the numbers
     """
-    from respike.cli import render
-    from respike.cli.clips import find_clip
-    from respike.cli.explain_pictures import draw_explanation
+    from respike.cli import console
+    from respike.common.files import canonical_json, write_atomically
     from respike.data.loader import make_batch
-    from respike.files import canonical_json, write_atomically
+    from respike.workflows.clip_plots import draw_explanation
+    from respike.workflows.inputs import find_clip
     from respike.zoo.device import resolve_device
-    from respike.zoo.explain import explain
+    from respike.zoo.explanation import explain
 
     model, spec = open_checkpoint(checkpoint, resolve_device(device))
     clip = find_clip(source, number, settings_of(spec))
@@ -89,17 +89,17 @@ def command(
     write_atomically(out / "explanation.json", canonical_json(told, indent=2))
     write_atomically(out / "arrays.npz", _arrays(explanation))
     if as_json:
-        render.print_json(told)
+        console.print_json(told)
         return
     if not explanation.attention:
-        render.print_line(f"no attention to draw: the network's branches are {model.config.branches!r}")
-    render.print_line(title)
+        console.print_line(f"no attention to draw: the network's branches are {model.config.branches!r}")
+    console.print_line(title)
     for path in written:
-        render.print_line(f"wrote {path}")
+        console.print_line(f"wrote {path}")
 
 
 def _choose_spot(batch: "Batch", clip: "EventClip", frame: int | None, at: tuple[int, int] | None) -> "Spot":
-    from respike.zoo.explain import Spot, strongest_spot
+    from respike.zoo.explanation import Spot, strongest_spot
 
     group = step = None
     if frame is not None:
@@ -123,7 +123,7 @@ def _tell(
 
     import torch
 
-    from respike.zoo.prediction import best_guesses
+    from respike.zoo.predictions import best_guesses
 
     spot = explanation.spot
     guesses = best_guesses(torch.from_numpy(explanation.verdict[-1]), classes, 5)

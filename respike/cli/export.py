@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.cli import names
-from respike.cli.networks import open_checkpoint, settings_of
-from respike.cli.outputs import EXPORTED, NIR, ONNX, OutputFile, find_objection, require_apart
-from respike.errors import CheckpointError, RespikeError
+from respike.cli import completion
+from respike.cli.options import EXPORTED, NIR, ONNX, OutputFile, find_objection, require_apart
+from respike.common.errors import CheckpointError, RespikeError
+from respike.workflows.inputs import open_checkpoint, settings_of
 
 if TYPE_CHECKING:
     from respike.zoo.checkpoint import CheckpointSpec
@@ -22,7 +22,7 @@ Examples:
   respike export runs/spikes-alone --format nir --out spikes.nir
 """
 )
-@click.argument("checkpoint", shell_complete=names.checkpoints)
+@click.argument("checkpoint", shell_complete=completion.checkpoints)
 @click.option("--format", "kind", type=click.Choice(["onnx", "nir"]), required=True, help="What to write.")
 @click.option(
     "--out",
@@ -41,7 +41,7 @@ def command(checkpoint: str, kind: str, out: Path | None, float64: bool, as_json
     NIR holds a network of spikes alone (trained with --branches snn): attention has no place in it. Both need
     `pip install 'respike[export]'`.
     """
-    from respike.cli import render
+    from respike.cli import console
 
     if float64 and kind != "nir":
         raise click.UsageError("--float64 is for --format nir")
@@ -54,18 +54,18 @@ def command(checkpoint: str, kind: str, out: Path | None, float64: bool, as_json
         _require_free(out, kind)
     told = _write_onnx(model, spec, out) if kind == "onnx" else _write_nir(model, spec, out, double=float64)
     if as_json:
-        render.print_json({"out": str(out), "format": kind, "num_bytes": out.stat().st_size, **told})
+        console.print_json({"out": str(out), "format": kind, "num_bytes": out.stat().st_size, **told})
         return
     if kind == "onnx":
-        render.print_line(
+        console.print_line(
             f"compared with PyTorch on {told['num_clips']} demo clips: logits of up to {told['max_logit']:.3g} "
             f"differ by at most {told['max_difference']:.2g}"
         )
     else:
-        render.print_line(
+        console.print_line(
             f"{told['num_nodes']} nodes; step {told['step_seconds']:g} s; reset each group; average the output"
         )
-    render.print_line(f"wrote {out}, {render.format_bytes(out.stat().st_size)}")
+    console.print_line(f"wrote {out}, {console.format_bytes(out.stat().st_size)}")
 
 
 def _default_path(checkpoint: str, kind: str) -> Path:
@@ -90,8 +90,8 @@ def _facts(spec: "CheckpointSpec") -> dict[str, Any]:
 
 
 def _write_onnx(model: "ReSpike", spec: "CheckpointSpec", out: Path) -> dict[str, Any]:
-    from respike.cli.clips import demo_clips
     from respike.data.loader import make_batch
+    from respike.workflows.inputs import demo_clips
     from respike.zoo.export import export_onnx
 
     clips = demo_clips(settings_of(spec), image_size=spec.image_size)
@@ -105,7 +105,7 @@ def _write_onnx(model: "ReSpike", spec: "CheckpointSpec", out: Path) -> dict[str
 
 def _write_nir(model: "ReSpike", spec: "CheckpointSpec", out: Path, *, double: bool) -> dict[str, Any]:
     from respike.zoo.export import export_nir
-    from respike.zoo.export.nir_graph import STEP_SECONDS
+    from respike.zoo.export.nir import STEP_SECONDS
 
     color = settings_of(spec).color
     num_nodes = export_nir(model, out, image_size=spec.image_size, color=color, double=double, facts=_facts(spec))

@@ -2,8 +2,8 @@
 
 import click
 
-from respike.cli import names
-from respike.cli.prepared import gather_facts, report
+from respike.cli import completion
+from respike.cli.prepare import gather_facts, report
 
 
 @click.command(
@@ -13,7 +13,7 @@ Examples:
   respike index shards/kinetics400 --json
 """
 )
-@click.argument("out", metavar="OUT", shell_complete=names.data_sets)
+@click.argument("out", metavar="OUT", shell_complete=completion.data_sets)
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 def command(out: str, quiet: bool, as_json: bool) -> None:
@@ -22,11 +22,11 @@ def command(out: str, quiet: bool, as_json: bool) -> None:
     The result is the same, byte for byte, as that of one run without --part. Where parts are missing nothing is written
     and they are named. An index that was lost is made again, too.
     """
-    from respike.cli import render
-    from respike.data.prepare import join_parts
+    from respike.cli import console
+    from respike.data.preparation import join_parts
 
     summary = join_parts(out)
     if as_json:
-        render.print_json(gather_facts(summary))
+        console.print_json(gather_facts(summary))
     elif not quiet:
         report(summary)

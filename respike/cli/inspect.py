@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.cli import names
-from respike.cli.outputs import HTML, PNG, OutputFile, require_apart
-from respike.errors import ShardError
-from respike.wording import counted
+from respike.cli import completion
+from respike.cli.options import HTML, PNG, OutputFile, require_apart
+from respike.common.errors import ShardError
+from respike.common.text import counted
 
 if TYPE_CHECKING:
     from respike.data import ShardDataset
@@ -28,7 +28,7 @@ Examples:
   respike inspect shards/ucf101-split1 --html report.html
 """
 )
-@click.argument("shards", shell_complete=names.data_sets)
+@click.argument("shards", shell_complete=completion.data_sets)
 @click.option("--png", type=OutputFile(PNG), metavar="FILE", help="Write a contact sheet of key frames and events.")
 @click.option("--html", type=OutputFile(HTML), metavar="FILE", help="Write numbers and contact sheet as one page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
@@ -37,7 +37,7 @@ def command(shards: str, png: Path | None, html: Path | None, as_json: bool) -> 
 
     Red pixels of the contact sheet grew brighter than in the key frame, blue ones darker.
     """
-    from respike.cli import render
+    from respike.cli import console
     from respike.data import open_shards
 
     require_apart(click.get_current_context())
@@ -50,26 +50,26 @@ def command(shards: str, png: Path | None, html: Path | None, as_json: bool) -> 
     if png or html:
         _draw(dataset, facts, shards, png, html)
     if as_json:
-        render.print_json(facts)
+        console.print_json(facts)
         return
     _print(facts)
     for path in filter(None, (png, html)):
-        render.print_line(f"wrote {path}")
+        console.print_line(f"wrote {path}")
     if not png and not html:
-        render.print_line(f"next: respike inspect {shlex.quote(shards)} --png sheet.png")
+        console.print_line(f"next: respike inspect {shlex.quote(shards)} --png sheet.png")
 
 
 def _draw(dataset: "ShardDataset", facts: dict[str, Any], shards: str, png: Path | None, html: Path | None) -> None:
-    from respike.cli import sheet
-    from respike.cli.pages import render_page
-    from respike.files import write_atomically
+    from respike.common.files import write_atomically
+    from respike.workflows import clip_plots, plots
+    from respike.workflows.pages import render_page
 
-    picture = sheet.figure_png(sheet.draw_sheet([dataset[number] for number in choose_clips(dataset)]))
+    picture = plots.figure_png(clip_plots.contact_sheet([dataset[number] for number in choose_clips(dataset)]))
     if png:
         write_atomically(png, picture)
     if html:
         title = Path(shards).name or shards
-        write_atomically(html, render_page("inspect.html", title=title, facts=facts, picture=sheet.inline_png(picture)))
+        write_atomically(html, render_page("inspect.html", title=title, facts=facts, picture=plots.inline_png(picture)))
 
 
 def gather_facts(dataset: "ShardDataset") -> dict[str, Any]:
@@ -137,14 +137,14 @@ def choose_clips(dataset: "ShardDataset", most: int = _SHEET_CLIPS) -> list[int]
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from respike.cli import render
+    from respike.cli import console
 
     settings, videos, counts = facts["settings"], facts["videos"], facts["clips_a_class"]
     split = f", split {facts['split']}" if facts["split"] is not None else ""
     frames = counted(settings["clip_length"], "frame")
-    parts = {name: render.format_bytes(size) for name, size in facts["sizes"].items()}
-    clip, frame = (render.format_bytes(facts[name]) for name in ("bytes_per_clip", "bytes_per_frame"))
-    render.print_facts(
+    parts = {name: console.format_bytes(size) for name, size in facts["sizes"].items()}
+    clip, frame = (console.format_bytes(facts[name]) for name in ("bytes_per_clip", "bytes_per_frame"))
+    console.print_facts(
         {
             "data set": f"{facts['dataset']}{split}; scores are made on {facts['evaluation_subset']}",
             "videos": f"{videos['written']:,} written, {videos['skipped']:,} skipped of {videos['listed']:,}",
@@ -152,15 +152,15 @@ def _print(facts: dict[str, Any]) -> None:
             f"median {counts['median']:,}",
             "clips": f"{facts['num_clips']:,} of {frames}, stride {settings['stride']}, "
             f"{settings['sampling']} sampling",
-            "events": f"{render.format_share(facts['event_density'])} of the samples are not zero; "
+            "events": f"{console.format_share(facts['event_density'])} of the samples are not zero; "
             f"threshold {settings['threshold']}, {settings['color']}",
-            "size": f"{render.format_bytes(facts['num_bytes'])}; {clip} a clip, {frame} a frame",
+            "size": f"{console.format_bytes(facts['num_bytes'])}; {clip} a clip, {frame} a frame",
             "of a clip": f"key frames {parts['key_frames']}, events {parts['events']}, JSON {parts['json']}",
             "fingerprint": facts["fingerprint"][:16],
         }
     )
     rows = [
-        (name, *(f"{part[what]:,}" for what in ("shards", "videos", "clips")), render.format_bytes(part["bytes"]))
+        (name, *(f"{part[what]:,}" for what in ("shards", "videos", "clips")), console.format_bytes(part["bytes"]))
         for name, part in facts["subsets"].items()
     ]
-    render.print_table(("subset", "shards", "videos", "clips", "size"), rows)
+    console.print_table(("subset", "shards", "videos", "clips", "size"), rows)

@@ -15,8 +15,8 @@ import click
 from click.shell_completion import CompletionItem
 
 import respike
-from respike.cli.stopping import StopRemark
-from respike.errors import RespikeError
+from respike.common.errors import RespikeError
+from respike.common.signals import ShutdownNotice
 
 # name → what `respike --help` says of it, so that help need not load the commands
 COMMANDS = {
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in given
-    remark = StopRemark()
+    remark = ShutdownNotice()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # a terminal that lacks θ, or a file name that is no text, must not end an hour's work
@@ -192,10 +192,10 @@ def _say_range(found: re.Match[str]) -> str:
 
 
 def _fail(problem: str, hint: str, code: int, as_json: bool) -> None:
-    from respike.cli import render
+    from respike.cli import console
 
     if problem:  # empty where another process tells it
-        render.print_error(problem, hint, as_json=as_json)
+        console.print_error(problem, hint, as_json=as_json)
     sys.exit(code)
 
 

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.cli import names
-from respike.cli.networks import open_checkpoint, settings_of
-from respike.wording import counted
+from respike.cli import completion
+from respike.common.text import counted
+from respike.workflows.inputs import open_checkpoint, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from respike.data.settings import PrepareSettings
-    from respike.errors import UnreadableVideoError
-    from respike.progress import Task
-    from respike.sample import EventClip
+    from respike.common.errors import UnreadableVideoError
+    from respike.common.progress import Task
+    from respike.data.prepare_config import PrepareConfig
+    from respike.types import EventClip
     from respike.zoo.checkpoint import CheckpointSpec
     from respike.zoo.nn.respike import ReSpike
-    from respike.zoo.prediction import Guess
+    from respike.zoo.predictions import Guess
 
 SOME_FAILED = 1
 
@@ -60,7 +60,7 @@ Examples:
   respike predict runs/mine match.mkv --each-clip
 """
 )
-@click.argument("checkpoint", metavar="NAME_OR_CHECKPOINT", shell_complete=names.checkpoints)
+@click.argument("checkpoint", metavar="NAME_OR_CHECKPOINT", shell_complete=completion.checkpoints)
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="VIDEO...")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to name.")
 @click.option("--each-clip", is_flag=True, help="Tell each clip's best class as it comes.")
@@ -84,13 +84,13 @@ def command(
     one that `respike score` counts. A video of any length takes the memory of a few clips. A video that cannot be read
     is told with what to do about it; the others go on, and the command exits 1 at the end.
     """
-    from respike.cli import render
-    from respike.errors import UnreadableVideoError
+    from respike.cli import console
+    from respike.common.errors import UnreadableVideoError
     from respike.zoo.device import resolve_device
 
     model, spec = open_checkpoint(checkpoint, resolve_device(device))
     settings = settings_of(spec)
-    progress = render.make_progress(quiet=quiet, json=as_json)
+    progress = console.make_progress(quiet=quiet, json=as_json)
     num_failed = 0
     with progress.task("predict", total=len(videos), unit="videos") as task:
         for path in videos:
@@ -111,15 +111,15 @@ def predict_video(
     path: Path,
     model: "ReSpike",
     spec: "CheckpointSpec",
-    settings: "PrepareSettings",
+    settings: "PrepareConfig",
     *,
     top: int,
     task: "Task",
     tell: "Callable[[EventClip, Guess], None] | None" = None,
 ) -> VideoPrediction:
     """Stream a video through the network; `tell` hears of each clip's best class. Raises UnreadableVideoError."""
-    from respike.data.stream import stream_clips
-    from respike.zoo.prediction import best_guesses
+    from respike.data.clip_encoder import stream_clips
+    from respike.zoo.predictions import best_guesses
 
     viewer = _Viewer(model, spec, task, tell)
     video = stream_clips(path, settings, viewer)
@@ -150,14 +150,14 @@ class _Viewer:
         self.restart()
 
     def restart(self) -> None:
-        from respike.zoo.prediction import VideoVote
+        from respike.zoo.predictions import VideoVote
 
         self.vote = VideoVote(self._model)
         self.decode_seconds = self.network_seconds = 0.0
 
     def take(self, clip: "EventClip") -> None:
         from respike.data.loader import make_batch
-        from respike.zoo.prediction import best_guesses
+        from respike.zoo.predictions import best_guesses
 
         batch = make_batch([clip], self._spec.image_size, self._spec.eval_crop)
         entered = time.perf_counter()
@@ -173,42 +173,42 @@ class _Viewer:
 
 
 def _teller(path: Path, *, as_json: bool) -> "Callable[[EventClip, Guess], None]":
-    from respike.cli import render
+    from respike.cli import console
 
     def tell(clip: "EventClip", guess: "Guess") -> None:
         first, last = clip.info.times_seconds[0], clip.info.times_seconds[-1]
         if as_json:
             place = {"video": str(path), "clip": clip.info.clip_index, "from_seconds": first, "to_seconds": last}
-            render.print_json(place | asdict(guess))
+            console.print_json(place | asdict(guess))
         else:
-            share = render.format_share(guess.probability)
-            render.print_line(f"{path.name} {first:.2f} to {last:.2f} s: {guess.class_name} {share}")
+            share = console.format_share(guess.probability)
+            console.print_line(f"{path.name} {first:.2f} to {last:.2f} s: {guess.class_name} {share}")
 
     return tell
 
 
 def _report(prediction: VideoPrediction, *, as_json: bool) -> None:
-    from respike.cli import render
+    from respike.cli import console
 
     told = prediction.to_json()
     if as_json:
-        render.print_json(told)
+        console.print_json(told)
         return
     latency, num_clips = told["latency"], counted(prediction.num_clips, "clip")
-    render.print_line(
-        f"{prediction.video}: {num_clips}, {render.format_seconds(prediction.video_seconds)}; "
+    console.print_line(
+        f"{prediction.video}: {num_clips}, {console.format_seconds(prediction.video_seconds)}; "
         f"a clip takes {latency['decode_ms_per_clip']:.1f} ms to decode and {latency['network_ms_per_clip']:.1f} ms in "
         f"the network; the first answer came after {latency['first_answer_ms'] / 1000:.1f} s"
     )
-    rows = [(guess.class_name, render.format_share(guess.probability)) for guess in prediction.guesses]
-    render.print_table(("class", "probability"), rows)
+    rows = [(guess.class_name, console.format_share(guess.probability)) for guess in prediction.guesses]
+    console.print_table(("class", "probability"), rows)
 
 
 def _report_failure(path: Path, error: "UnreadableVideoError", *, as_json: bool) -> None:
-    from respike.cli import render
-    from respike.cli.clips import next_step
+    from respike.cli import console
+    from respike.workflows.inputs import next_step
 
     if as_json:
-        render.print_json({"video": str(path), "error": str(error), "hint": next_step(path, error)})
+        console.print_json({"video": str(path), "error": str(error), "hint": next_step(path, error)})
     else:
-        render.print_error(f"{path}: {error}", next_step(path, error))
+        console.print_error(f"{path}: {error}", next_step(path, error))

@@ -1,16 +1,98 @@
-"""`respike prepare`: raw videos → shards."""
+"""`respike prepare`: raw videos to shards; `respike index`: parts to one data set."""
 
+import shlex
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from respike.cli import options
-from respike.cli.choices import DownloadChoice, ExistingChoice, choose_engine, choose_settings
-from respike.cli.prepared import gather_facts, report
+from respike.cli.options import DownloadChoice, ExistingChoice, choose_engine, choose_settings
+from respike.common.text import counted
 
 if TYPE_CHECKING:
-    from respike.data.building.plan import Part
+    from respike.data.plan import Part
+    from respike.data.preparation import PrepareSummary
+
+
+_SHOWN_VIDEOS = 5
+
+
+def gather_facts(summary: "PrepareSummary") -> dict[str, Any]:
+    """What a run did, as `--json` prints it."""
+    stages = Counter(video.stage for video in summary.skipped_videos)
+    speed = summary.speed
+    return {
+        "out": str(summary.out),
+        "part": None if summary.part is None else str(summary.part),
+        "listed": summary.listed,
+        "written": summary.written,
+        "partial": summary.num_partial,
+        "skipped": summary.skipped,
+        "skipped_by_stage": dict(stages.most_common()),
+        "num_clips": summary.num_clips,
+        "num_shards": summary.num_shards,
+        "num_built": summary.num_built,
+        "num_bytes": summary.num_bytes,
+        "event_density": summary.event_density,
+        "seconds": round(summary.seconds, 3),
+        "videos_per_second": round(speed.videos_per_second, 3),
+        "frames_per_second": round(speed.frames_per_second, 1),
+        "times_real_time": round(speed.times_real_time, 2),
+        "slowest": [{"video": video, "seconds": seconds} for video, seconds in speed.slowest],
+        "next": _next_command(summary),
+    }
+
+
+def report(summary: "PrepareSummary") -> None:
+    """Print what a run did, the slowest and the skipped videos, and the next command."""
+    from respike.cli import console
+
+    facts = {
+        "videos": f"{summary.written:,} written, {summary.skipped:,} skipped of {summary.listed:,}",
+        "clips": f"{summary.num_clips:,} in {counted(summary.num_shards, 'shard')}",
+        "size": f"{console.format_bytes(summary.num_bytes)}, "
+        f"{console.format_bytes(summary.num_bytes / max(1, summary.num_clips))} a clip",
+        "events": f"{console.format_share(summary.event_density)} of the stored samples are not zero",
+        "time": _time(summary),
+    }
+    if summary.part is not None:
+        facts = {"part": str(summary.part)} | facts
+    if summary.num_partial:
+        facts["partial"] = f"{counted(summary.num_partial, 'damaged video')} kept up to the damage"
+    speed = summary.speed
+    if speed.num_frames:
+        facts["speed"] = (
+            f"{console.format_rate(speed.videos_per_second, 'videos')}, "
+            f"{speed.frames_per_second:,.0f} frames/s, {speed.times_real_time:.1f} × real time"
+        )
+        facts["slowest"] = ", ".join(f"{video} {console.format_seconds(spent)}" for video, spent in speed.slowest[:3])
+    console.print_facts(facts | {"out": str(summary.out)})
+    for video in summary.skipped_videos[:_SHOWN_VIDEOS]:
+        console.print_line(f"skipped {video.video}: {video.stage}: {video.reason}")
+    if (num_more := summary.skipped - _SHOWN_VIDEOS) > 0:
+        where = "named when the parts are joined" if summary.part else f"named in {summary.skipped_path}"
+        console.print_line(f"skipped {num_more:,} more, {where}")
+    console.print_line(f"next: {_next_command(summary)}")
+
+
+def _next_command(summary: "PrepareSummary") -> str:
+    out = shlex.quote(str(summary.out))
+    if summary.part is not None and summary.part.count > 1:
+        return f"respike index {out}, once all {summary.part.count} parts are done"
+    return f"respike index {out}" if summary.part else f"respike train --data {out}"
+
+
+def _time(summary: "PrepareSummary") -> str:
+    from respike.cli import console
+
+    spent = console.format_seconds(summary.seconds)
+    if not summary.num_built:
+        return f"{spent}; all was done before"
+    if summary.num_built < summary.num_shards:
+        return f"{spent} for {summary.num_built:,} of the shards; the others were done before"
+    return spent
 
 
 @click.command(
@@ -129,13 +211,13 @@ def command(
     Broken and missing videos, and those that crash or hang their decoder, are skipped, counted and named in
     skipped.jsonl. Run the same command again to go on where a run was stopped: finished shards are kept.
     """
-    from respike.cli import render
-    from respike.data.prepare import prepare
+    from respike.cli import console
+    from respike.data.preparation import prepare
 
     existing = before.choose(part)
     chosen = choose_settings(videos, settings)
     request = videos.request(seed=chosen.seed)
-    progress = render.make_progress(quiet=quiet, json=as_json)
+    progress = console.make_progress(quiet=quiet, json=as_json)
     fetching.fetch(videos.layout, request, progress)
     listing = videos.layout.list_videos(request)
     summary = prepare(
@@ -151,7 +233,7 @@ def command(
         progress=progress,
     )
     if as_json:
-        render.print_json(gather_facts(summary) | {"warnings": list(listing.warnings)})
+        console.print_json(gather_facts(summary) | {"warnings": list(listing.warnings)})
     elif not quiet:
         report(summary)
 

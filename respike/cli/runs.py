@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from respike.cli.defaults import RUNS_ROOT
-from respike.errors import RespikeError
+from respike.common.errors import RespikeError
+from respike.zoo.run_folder import RUNS_ROOT
 
 if TYPE_CHECKING:
-    from respike.zoo.runs import RunSummary
+    from respike.zoo.run_folder import RunSummary
 
 # a longer value would leave no room for the next run's; --json has it whole
 _MOST_LETTERS = 24
@@ -32,8 +32,8 @@ def command(folders: tuple[Path, ...], root: Path, as_json: bool) -> None:
 
     A run is done, running, stopped (`respike train --resume` goes on with it) or ended with nothing saved.
     """
-    from respike.cli import render
-    from respike.zoo.runs import find_runs
+    from respike.cli import console
+    from respike.zoo.run_folder import find_runs
 
     found = list(folders) or find_runs(root)
     if not found:
@@ -48,9 +48,9 @@ def command(folders: tuple[Path, ...], root: Path, as_json: bool) -> None:
             # one run spoilt must not hide the others
             if folders:
                 raise
-            render.print_error(f"left out: {error.problem}", error.hint, as_json=as_json)
+            console.print_error(f"left out: {error.problem}", error.hint, as_json=as_json)
     if as_json:
-        render.print_json([run.to_json() for run in runs])
+        console.print_json([run.to_json() for run in runs])
         return
     _print_runs(runs)
     if len(folders) > 1:
@@ -59,11 +59,11 @@ def command(folders: tuple[Path, ...], root: Path, as_json: bool) -> None:
 
 def _summarise(folder: Path) -> "RunSummary":
     """The run with what the command line was asked for beside the settings."""
-    from respike.cli.begun import read_begun
-    from respike.zoo.runs import summarise_run
+    from respike.zoo.run_folder import summarise_run
+    from respike.zoo.run_request import read_run_request
 
     run = summarise_run(folder)
-    begun = read_begun(folder, None)
+    begun = read_run_request(folder, None)
     if begun is None:
         return run
     asked = {"recipe": begun.recipe_name, "init": begun.init, "init_backbone": begun.recipe.init_backbone}
@@ -71,14 +71,14 @@ def _summarise(folder: Path) -> "RunSummary":
 
 
 def _print_differences(runs: "list[RunSummary]") -> None:
-    from respike.cli import render
-    from respike.zoo.runs import differing_settings
+    from respike.cli import console
+    from respike.zoo.run_folder import differing_settings
 
     rows = [(name, *map(_tell, values)) for name, values in differing_settings(runs).items()]
     if rows:
-        render.print_table(("setting", *(run.folder.name for run in runs)), rows, title="where they differ")
+        console.print_table(("setting", *(run.folder.name for run in runs)), rows, title="where they differ")
     else:
-        render.print_line("their settings, networks and data are the same")
+        console.print_line("their settings, networks and data are the same")
 
 
 def _tell(value: object) -> str:
@@ -87,14 +87,14 @@ def _tell(value: object) -> str:
 
 
 def _print_runs(runs: "list[RunSummary]") -> None:
-    from respike.cli import render
+    from respike.cli import console
 
     columns = ("run", "data", "shards", "epochs", "best", "top-1 held out", "of videos", "loss", "clips/s", "waiting")
-    render.print_table((*columns, "time"), map(_row, runs))
+    console.print_table((*columns, "time"), map(_row, runs))
 
 
 def _row(run: "RunSummary") -> tuple[str, ...]:
-    from respike.cli import render
+    from respike.cli import console
 
     words = {"running": f"running on {run.host}", "ended": "ended, nothing saved"}
     data = run.dataset if run.split is None else f"{run.dataset} split {run.split}"
@@ -106,9 +106,9 @@ def _row(run: "RunSummary") -> tuple[str, ...]:
     return (
         *told,
         f"{run.best.epoch}",
-        *("–" if share is None else render.format_share(share) for share in scores),
+        *("–" if share is None else console.format_share(share) for share in scores),
         f"{run.best.train_loss:.3f}",
         f"{run.last.clips_per_second:.1f}",
-        render.format_share(run.last.waited_share),
-        render.format_seconds(run.seconds),
+        console.format_share(run.last.waited_share),
+        console.format_seconds(run.seconds),
     )

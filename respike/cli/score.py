@@ -1,4 +1,4 @@
-"""`respike score`: checkpoints and shards they have not seen → accuracies, or the same from saved predictions."""
+"""`respike score`: checkpoints and unseen shards to accuracies."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,24 +6,151 @@ from typing import TYPE_CHECKING
 
 import click
 
-from respike.cli import names
-from respike.cli.outputs import PNG, PREDICTIONS, OutputFile, require_apart
-from respike.cli.score_report import report, report_set
-from respike.errors import MismatchError
-from respike.wording import counted
+from respike.cli import completion
+from respike.cli.options import PNG, PREDICTIONS, OutputFile, require_apart
+from respike.common.errors import MismatchError
+from respike.common.text import counted
 from respike.zoo.train_config import AMPS
 
 if TYPE_CHECKING:
-    from respike.cli.scoring import Scored, ScoreRequest
-    from respike.data.views import Views
-    from respike.progress import Progress
-    from respike.zoo.score_set import ScoreSet
+    from respike.common.progress import Progress
+    from respike.data.loader import Views
+    from respike.workflows.evaluation import Scored, ScoreRequest
+    from respike.zoo.metrics import Accuracy
+    from respike.zoo.predictions import Provenance
+    from respike.zoo.scoring import Scores, ScoreSet
     from respike.zoo.train_config import Amp
 
 
+_COLUMNS = ("top-1", "top-5", "mean class", "calibration error")
+_SHOWN_MISSING = 3
+_FORCED = "forced: checkpoint and data do not fit, so this is no result to report"
+
+
+def report(scored: "Scored", *, per_class: bool) -> None:
+    """Print one checkpoint's scores and what they were made on."""
+    from respike.cli import console
+
+    scores = scored.scores
+    rows = [
+        ["clips", f"{scores.num_clips:,}", *_cells(scores.clip, scores.clip_calibration)],
+        ["videos", f"{scores.num_videos:,}", *_cells(scores.video, scores.video_calibration)],
+    ]
+    console.print_table(["", "number", *_COLUMNS], rows, title=_title(scored))
+    if per_class:
+        _print_classes(scored)
+    if scores.provenance is not None:
+        console.print_facts(_facts(scores.provenance, scores))
+    if scores.forced:
+        _print_forced(scores.provenance)
+    console.print_line(f"data fingerprint {scores.fingerprint}")
+
+
+def report_set(scored: "Sequence[Scored]", together: "ScoreSet", *, per_class: bool) -> None:
+    """Print the scores of several checkpoints, their mean and deviation."""
+    from respike.cli import console
+
+    for kind, name in (("clip", "clips"), ("video", "videos")):
+        rows = [
+            [
+                each.title,
+                _data(each.scores.provenance),
+                f"{each.scores.num_clips if kind == 'clip' else each.scores.num_videos:,}",
+                *_cells(
+                    each.scores.clip if kind == "clip" else each.scores.video,
+                    each.scores.clip_calibration if kind == "clip" else each.scores.video_calibration,
+                ),
+            ]
+            for each in scored
+        ]
+        for title, figures in (("mean", together.mean), ("deviation", together.deviation)):
+            values = [*figures[kind].values(), figures["calibration"][kind]]
+            rows.append([title, "", "", *map(console.format_share, values)])
+        console.print_table(["checkpoint", "data", name, *_COLUMNS], rows, title=name)
+    for each in scored:
+        if per_class:
+            _print_classes(each)
+        if each.scores.provenance is not None:
+            console.print_facts(_facts(each.scores.provenance, each.scores), title=each.title)
+        if each.scores.forced:
+            _print_forced(each.scores.provenance)
+
+
+def _cells(accuracy: "Accuracy", calibration: float) -> list[str]:
+    from respike.cli import console
+
+    values = (accuracy.top1, accuracy.top5, accuracy.mean_class_accuracy, calibration)
+    return [console.format_share(value) for value in values]
+
+
+def _title(scored: "Scored") -> str:
+    provenance = scored.scores.provenance
+    return scored.title if provenance is None else f"{scored.title} on {provenance.subset} of {_data(provenance)}"
+
+
+def _data(provenance: "Provenance | None") -> str:
+    if provenance is None:
+        return "–"
+    return f"{provenance.dataset}{'' if provenance.split is None else f' split {provenance.split}'}"
+
+
+def _facts(provenance: "Provenance", scores: "Scores") -> dict[str, str]:
+    settings = provenance.settings
+    names = ("sampling", "clip_length", "stride", "frame_stride", "threshold", "color")
+    asked = "all stored clips"
+    if provenance.clips_asked is not None:
+        asked = f"at most {counted(provenance.clips_asked, 'clip')}"
+    crops = "centre crop" if provenance.crops == 1 else f"{provenance.crops} crops"
+    if provenance.eval_crop != 1:
+        crops += f" of {provenance.eval_crop:g} of the short side"
+    return {
+        "views": f"{scores.num_views:,}: {asked} of a video, {crops} at {provenance.image_size} pixels",
+        "clips": ", ".join(f"{name.replace('_', ' ')} {settings[name]}" for name in names if name in settings),
+        "missing": _missing(provenance, scores.num_videos),
+        "network": f"{provenance.network}, {provenance.branches}, epoch {provenance.epoch}, "
+        f"weights {provenance.weights_sha256[:12]}",
+        "made by": f"respike {provenance.respike_version}, torch {provenance.torch_version}, {provenance.device}"
+        + ("" if provenance.amp in (None, "no") else f", in mixed precision {provenance.amp}"),
+    }
+
+
+def _missing(provenance: "Provenance", num_scored: int) -> str:
+    """How many videos of the subset could not be scored, and the first of them."""
+    names = provenance.missing
+    if names is None:
+        return f"{provenance.num_skipped:,} of the {provenance.num_listed:,} videos listed, in all subsets"
+    count = f"{len(names):,} of the {num_scored + len(names):,} videos of {provenance.subset}"
+    more = f" and {len(names) - _SHOWN_MISSING:,} more" if len(names) > _SHOWN_MISSING else ""
+    return f"{count}{': ' if names else ''}{', '.join(names[:_SHOWN_MISSING])}{more}"
+
+
+def _print_forced(provenance: "Provenance | None") -> None:
+    from respike.cli import console
+
+    console.print_line(_FORCED)
+    for reason in provenance.overruled if provenance is not None else ():
+        console.print_line(f"overruled: {reason}")
+
+
+def _print_classes(scored: "Scored") -> None:
+    """Each class's shares, the weakest first."""
+    from respike.cli import console
+
+    def share(value: float | None) -> str:
+        return "–" if value is None else console.format_share(value)
+
+    pairs = zip(scored.classes, scored.scores.per_class, strict=True)
+    weakest = sorted(pairs, key=lambda pair: (2.0 if pair[1].video_top1 is None else pair[1].video_top1, pair[0]))
+    rows = [
+        (name, f"{each.num_clips:,}", share(each.clip_top1), f"{each.num_videos:,}", share(each.video_top1))
+        for name, each in weakest
+    ]
+    console.print_table(("class", "clips", "top-1", "videos", "top-1"), rows, title=f"classes of {scored.title}")
+
+
 def _parse_views(ctx: click.Context, param: click.Parameter, value: str) -> "Views":
-    from respike.data.views import parse_views
-    from respike.errors import SettingError
+    from respike.common.errors import SettingError
+    from respike.data.loader import parse_views
 
     try:
         return parse_views(value)
@@ -42,10 +169,10 @@ Examples:
   respike score runs/split1 runs/split2 runs/split3   # each, mean and deviation
 """
 )
-@click.argument("checkpoints", nargs=-1, metavar="[CHECKPOINT]...", shell_complete=names.checkpoints)
+@click.argument("checkpoints", nargs=-1, metavar="[CHECKPOINT]...", shell_complete=completion.checkpoints)
 @click.option(
     "--data",
-    shell_complete=names.data_sets,
+    shell_complete=completion.data_sets,
     multiple=True,
     metavar="DIR",
     help="Prepared shards; with several checkpoints once, or once each.  [default: those under shards/ that fit]",
@@ -121,12 +248,12 @@ def command(
     training's is refused, and so are videos that were trained on. Several checkpoints, one a split or a seed, give
     each score, the mean and the deviation.
     """
-    from respike.cli import render
-    from respike.cli.scoring import ScoreRequest, read_scored
+    from respike.cli import console
+    from respike.workflows.evaluation import ScoreRequest, read_scored
 
     _check_usage(checkpoints, sources, data, kept, confusion)
     require_apart(click.get_current_context())
-    progress = render.make_progress(quiet=quiet, json=as_json)
+    progress = console.make_progress(quiet=quiet, json=as_json)
     if sources:
         scored = [read_scored(path) for path in sources]
     else:
@@ -141,7 +268,7 @@ def command(
         )
         scored = _score_all(checkpoints, data, request, device, kept, progress)
     if confusion is not None:
-        from respike.cli.curves import draw_confusion
+        from respike.workflows.plots import draw_confusion
 
         draw_confusion(scored[0].scores.confusion, scored[0].classes, confusion)
     _tell(scored, progress, per_class=per_class, as_json=as_json)
@@ -170,8 +297,10 @@ def _check_usage(
 def _given_but_idle() -> list[str]:
     """Options on the command line that `--from` has no use for."""
     context = click.get_current_context()
-    names = ("subset", "views", "eval_crop", "batch_size", "workers", "device", "amp", "force")
-    given = [name for name in names if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    completion = ("subset", "views", "eval_crop", "batch_size", "workers", "device", "amp", "force")
+    given = [
+        name for name in completion if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
     return [f"--{name.replace('_', '-')}" for name in given]
 
 
@@ -184,18 +313,17 @@ def _score_all(
     progress: "Progress",
 ) -> "list[Scored]":
     """Check every checkpoint against its data before the first is scored, then score one after another."""
-    from respike.cli.matching import match_data
-    from respike.cli.scoring import open_candidate, score_candidate
+    from respike.workflows.evaluation import find_fitting_data, open_candidate, score_candidate
     from respike.zoo.checkpoint import load_checkpoint
     from respike.zoo.device import check_amp, resolve_device
     from respike.zoo.predictions import save_predictions
-    from respike.zoo.score_set import find_discord
+    from respike.zoo.scoring import find_discord
 
     place = resolve_device(device)
     check_amp(place, request.amp)
     loaded = [load_checkpoint(checkpoint, progress=progress) for checkpoint in checkpoints]
     specs = [spec for _, spec in loaded]
-    paths = match_data(data, list(zip(checkpoints, specs, strict=True)))
+    paths = find_fitting_data(data, list(zip(checkpoints, specs, strict=True)))
     candidates = [
         open_candidate(checkpoint, model, spec, path, request, place, progress)
         for checkpoint, (model, spec), path in zip(checkpoints, loaded, paths, strict=True)
@@ -214,13 +342,13 @@ def _score_all(
 
 
 def _tell(scored: "Sequence[Scored]", progress: "Progress", *, per_class: bool, as_json: bool) -> None:
-    from respike.cli import render
+    from respike.cli import console
 
     together = _summarise(scored, progress) if len(scored) > 1 else None
     if as_json:
         classes = [each.classes for each in scored]
         single = scored[0].scores
-        render.print_json(together.to_json(classes) if together else single.to_json(classes[0]))
+        console.print_json(together.to_json(classes) if together else single.to_json(classes[0]))
     elif together:
         report_set(scored, together, per_class=per_class)
     else:
@@ -228,7 +356,7 @@ def _tell(scored: "Sequence[Scored]", progress: "Progress", *, per_class: bool, 
 
 
 def _summarise(scored: "Sequence[Scored]", progress: "Progress") -> "ScoreSet":
-    from respike.zoo.score_set import find_differences, summarise_scores
+    from respike.zoo.scoring import find_differences, summarise_scores
 
     together = summarise_scores([each.scores for each in scored])
     known = [each.scores.provenance for each in scored if each.scores.provenance is not None]

@@ -1,20 +1,65 @@
-"""`respike train`: shards → a trained network in a run folder."""
+"""`respike train`: shards to a trained network in a run folder."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.cli import names
-from respike.cli.outputs import OutputFolder
-from respike.cli.ranks import leave_together, process_index
-from respike.errors import DivergedError, StoppedError
-from respike.zoo.nn.lif_backend import LIF_BACKENDS
+from respike.cli import completion, console
+from respike.cli.options import OutputFolder
+from respike.common.distributed import leave_together, process_index
+from respike.common.errors import DivergedError, StoppedError
+from respike.zoo.model_options import LIF_BACKENDS
 from respike.zoo.train_config import AMPS, SCHEDULES, TrainConfig
 
 if TYPE_CHECKING:
-    from respike.cli.starting import TrainRequest
+    from respike.workflows.training import TrainOutcome, TrainRequest
+
+
+def report(outcome: "TrainOutcome", data: str | None) -> None:
+    """Print how a training went, or that it was complete before, and the next command; `data` is what was given."""
+    if outcome.was_done:
+        _report_done(outcome, data)
+        return
+    result = outcome.result
+    best = result.history[result.best_epoch - 1]
+    seconds = sum(record.seconds for record in result.history)
+    clips = f"{outcome.num_train_clips:,} trained on, {outcome.num_validation_clips:,} {outcome.validated_on}"
+    facts = {"clips": clips, "best epoch": f"{best.epoch} of {len(result.history)}"}
+    if not outcome.num_validation_clips:
+        facts = {"clips": f"{outcome.num_train_clips:,} trained on", "best epoch": "the last: nothing was validated on"}
+    facts["training"] = f"loss {best.train_loss:.3f}, top-1 {console.format_share(best.train_accuracy)}"
+    if best.validation:
+        clip, video = (console.format_share(best.validation[name]) for name in ("top1", "video_top1"))
+        precision = "" if best.amp in (None, "no") else f", computed in {best.amp}: `respike score --amp {best.amp}`"
+        facts["validation"] = f"top-1 {clip} of clips, {video} of videos{precision}"
+    facts["time"] = f"{console.format_seconds(seconds)} in training, without validation"
+    facts["out"] = f"{result.out}: {result.best.name}, {result.last.name}, history.jsonl, curves.png, tensorboard/"
+    console.print_facts(facts)
+    console.print_line(f"next: respike score {shlex.quote(str(result.out))}{_data_option(data)}")
+
+
+def _report_done(outcome: "TrainOutcome", data: str | None) -> None:
+    result = outcome.result
+    best = result.history[result.best_epoch - 1]
+    top1 = (
+        f", top-1 {console.format_share(best.validation['top1'])} {outcome.validated_on}"
+        if "top1" in best.validation
+        else ""
+    )
+    out = shlex.quote(str(result.out))
+    console.print_line(
+        f"{result.out} is complete: best epoch {best.epoch} of {len(result.history)}{top1}, in {result.best}; next: "
+        f"`respike score {out}{_data_option(data)}`, or for more epochs "
+        f"`respike train --resume --out {out} --epochs {2 * len(result.history)}{_data_option(data)}`"
+    )
+
+
+def _data_option(data: str | None) -> str:
+    return "" if data is None else f" --data {shlex.quote(data)}"
+
 
 _DEFAULT_IMAGE_SIZES = {"respike_tiny": 64}
 _SAVE_EVERY = re.compile(r"(\d+(?:\.\d+)?)(m|min|h)?")
@@ -33,13 +78,13 @@ Examples:
 )
 @click.option(
     "--data",
-    shell_complete=names.data_sets,
+    shell_complete=completion.data_sets,
     metavar="DIR",
     help="Prepared shards.  [default: the only set under shards/]",
 )
 @click.option(
     "--recipe",
-    shell_complete=names.recipes,
+    shell_complete=completion.recipes,
     metavar="NAME",
     help="Settings to start from; `respike recipes` lists them.",
 )
@@ -47,7 +92,7 @@ Examples:
 @click.option(
     "--model",
     "network",
-    shell_complete=names.models,
+    shell_complete=completion.models,
     help="respike_r18, _r50, _mobile, _convnext or _tiny.  [default: respike_r18]",
 )
 @click.option(
@@ -114,7 +159,7 @@ Examples:
 )
 @click.option(
     "--init",
-    shell_complete=names.checkpoints,
+    shell_complete=completion.checkpoints,
     metavar="CHECKPOINT",
     help="Start from a trained network, a path or a name of the zoo; see below.",
 )
@@ -149,13 +194,12 @@ def command(
     to the weights it would have had. --init takes from another network every part that fits, a new head where the
     classes differ.
     """
-    from respike.cli import render
-    from respike.cli.train_report import report
-    from respike.cli.training import run_training
+    from respike.cli import console
+    from respike.workflows.training import run_training
 
     # one process tells what all do
     is_first = process_index() == 0
-    progress = render.make_progress(quiet=quiet, json=as_json or not is_first)
+    progress = console.make_progress(quiet=quiet, json=as_json or not is_first)
     given = {name: value for name, value in settings.items() if value is not None} | _saving(save_every)
     request = _make_request(data, recipe, given, assignments, workers=workers, out=out, init=init, is_resumed=resume)
     try:
@@ -169,7 +213,7 @@ def command(
     if not is_first:
         return
     if as_json:
-        render.print_json(outcome.to_json())
+        console.print_json(outcome.to_json())
     elif not quiet:
         report(outcome, data)
 
@@ -194,16 +238,16 @@ def _make_request(
     init: str | None,
     is_resumed: bool,
 ) -> "TrainRequest":
-    from respike.cli.begun import find_begun, read_begun
-    from respike.cli.starting import TrainRequest
+    from respike.workflows.training import TrainRequest
     from respike.zoo.recipe import Recipe, parse_assignment, read_recipe
+    from respike.zoo.run_request import find_run_request, read_run_request
 
     assigned = map(parse_assignment, assignments)
     values = {_SHORT_NAMES.get(name, name): value for name, value in assigned} | given
     begun = None
     if is_resumed:
-        out = out or find_begun()
-        begun = read_begun(out, recipe)
+        out = out or find_run_request()
+        begun = read_run_request(out, recipe)
     if begun is not None:
         base = begun.recipe
     else:

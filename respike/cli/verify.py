@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.cli import names
-from respike.errors import RespikeError
-from respike.wording import counted, name_some
+from respike.cli import completion
+from respike.common.errors import RespikeError
+from respike.common.text import counted, name_some
 
 if TYPE_CHECKING:
-    from respike.data.verify import VerifyReport
+    from respike.data.verification import VerifyReport
 
 
 @click.command(
@@ -23,7 +23,7 @@ Examples:
   respike verify shards/ucf101-split1 --repair
 """
 )
-@click.argument("out", metavar="OUT", shell_complete=names.data_sets)
+@click.argument("out", metavar="OUT", shell_complete=completion.data_sets)
 @click.option("--repair", is_flag=True, help="Drop damaged shards, so that the next prepare makes just those again.")
 @click.option("--quick", is_flag=True, help="Hash every file, but decode no sample.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
@@ -37,9 +37,9 @@ def command(
 
     Names each file that is damaged, missing or not of the set, a line each, and exits 1 if there is one.
     """
-    from respike.addresses import is_address
-    from respike.cli import render
-    from respike.data import verify as core
+    from respike.cli import console
+    from respike.common.storage import is_address
+    from respike.data import verification as core
 
     if is_address(out):
         raise RespikeError(
@@ -47,10 +47,10 @@ def command(
             "copy it here and verify the copy; whatever reads shards from an address holds each against its checksum",
         )
     look = core.repair if repair else core.verify
-    progress = render.make_progress(quiet=quiet, json=as_json)
+    progress = console.make_progress(quiet=quiet, json=as_json)
     report = look(Path(out), quick=quick, num_workers=workers or os.cpu_count() or 1, progress=progress)
     if as_json:
-        render.print_json(gather_facts(report, quick=quick))
+        console.print_json(gather_facts(report, quick=quick))
     else:
         _print(report, quick=quick, quiet=quiet)
     if report.faults:
@@ -74,30 +74,30 @@ def gather_facts(report: "VerifyReport", *, quick: bool) -> dict[str, Any]:
 
 
 def _print(report: "VerifyReport", *, quick: bool, quiet: bool) -> None:
-    from respike.cli import render
+    from respike.cli import console
 
     for fault in report.faults:
-        render.print_line(str(fault))
+        console.print_line(str(fault))
     if quiet:
         return
     if report.strays:
-        render.print_line(f"not of the set, and harmless: {name_some(report.strays)}")
+        console.print_line(f"not of the set, and harmless: {name_some(report.strays)}")
     for name in report.dropped:
-        render.print_line(f"dropped {name}")
+        console.print_line(f"dropped {name}")
     if not report.faults:
         how = "hashed" if quick else "hashed and decoded"
-        render.print_line(
+        console.print_line(
             f"whole: {counted(report.num_clips, 'clip')} in {counted(report.num_shards, 'shard')}, "
-            f"{render.format_bytes(report.num_bytes)}, {how} in {render.format_seconds(report.seconds)}"
+            f"{console.format_bytes(report.num_bytes)}, {how} in {console.format_seconds(report.seconds)}"
         )
-        render.print_line(f"next: respike inspect {shlex.quote(str(report.out))}")
+        console.print_line(f"next: respike inspect {shlex.quote(str(report.out))}")
     elif report.dropped:
         # without an index no shard was looked at
         again = "" if report.num_shards else ", then `respike verify` once more"
-        render.print_line(
+        console.print_line(
             f"next: the same `respike prepare` as before: it makes what was dropped, keeps the rest{again}"
         )
     elif any(not fault.is_stranger for fault in report.faults):
-        render.print_line(f"next: respike verify {shlex.quote(str(report.out))} --repair")
+        console.print_line(f"next: respike verify {shlex.quote(str(report.out))} --repair")
     else:
-        render.print_line("next: take these files out of the folder, or prepare the data again")
+        console.print_line("next: take these files out of the folder, or prepare the data again")

@@ -1,18 +1,22 @@
 """The index of a set of shards: dataset.json, videos.jsonl, skipped.jsonl; all that is known without opening one."""
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from respike.types import DataSpec
+
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from respike.color import COLORS
-from respike.data.building.plan import STATE_FOLDER
-from respike.data.format import FORMAT_VERSION, READ_FORMATS
-from respike.errors import ShardError
-from respike.files import canonical_json, sha256_of_bytes, unseal
-from respike.sample import SUBSETS, DataSpec
+from respike.common.errors import ShardError
+from respike.common.files import canonical_json, sha256_of_bytes, unseal
+from respike.data.plan import STATE_FOLDER
+from respike.data.shard import FORMAT_VERSION, READ_FORMATS
+from respike.types import COLORS, SUBSETS, DataSpec
 
 INDEX_NAME = "dataset.json"
 VIDEOS_NAME = "videos.jsonl"
@@ -235,3 +239,6 @@ _AGAIN = (
     "`respike verify` tells what is damaged; the same `respike prepare` run again keeps finished shards and makes the "
     "index anew"
 )
+
+
+SHARDS_ROOT = Path("shards")

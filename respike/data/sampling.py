@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from respike.errors import SettingError
-from respike.sample import Clip
+from respike.common.errors import SettingError
+from respike.types import Clip
 
 Sampling = Literal["dense", "uniform"]
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)

@@ -12,7 +12,7 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from respike.errors import RespikeError
+from respike.common.errors import RespikeError
 
 
 def ffmpeg_path() -> str:

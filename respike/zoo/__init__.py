@@ -1,15 +1,16 @@
-"""Networks, training, scores, weights. Meets the data only at `respike.sample`."""
+"""Networks, training, scores, weights. Meets the data only at `respike.types`."""
 
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from respike.zoo.checkpoint import load_checkpoint
+    from respike.zoo.factory import create_model
     from respike.zoo.model_options import ModelOptions
-    from respike.zoo.models import create_model, list_models
+    from respike.zoo.models import list_models
     from respike.zoo.scoring import score
-    from respike.zoo.train import fit
     from respike.zoo.train_config import TrainConfig
+    from respike.zoo.trainer import fit
 
 __all__ = ["ModelOptions", "TrainConfig", "create_model", "fit", "list_models", "load_checkpoint", "score"]
 
@@ -17,8 +18,8 @@ __all__ = ["ModelOptions", "TrainConfig", "create_model", "fit", "list_models", 
 _HOMES = {
     "ModelOptions": "respike.zoo.model_options",
     "TrainConfig": "respike.zoo.train_config",
-    "create_model": "respike.zoo.models",
-    "fit": "respike.zoo.train",
+    "create_model": "respike.zoo.factory",
+    "fit": "respike.zoo.trainer",
     "list_models": "respike.zoo.models",
     "load_checkpoint": "respike.zoo.checkpoint",
     "score": "respike.zoo.scoring",

@@ -5,6 +5,7 @@ A crash at any moment leaves a pair that loads: the new JSON waits as `.NAME.jso
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from respike.errors import CheckpointError, RespikeError
-from respike.files import sha256_of_bytes, write_atomically
-from respike.progress import SILENCE, Progress
-from respike.wording import counted, did_you_mean
-from respike.zoo.cards import WEIGHTS_NAME, read_cards
-from respike.zoo.catalog import resolve_weights
+from respike.common.errors import CheckpointError, RespikeError
+from respike.common.files import sha256_of_bytes, sha256_of_file, write_atomically
+from respike.common.progress import SILENCE, Progress
+from respike.common.text import counted, did_you_mean
 from respike.zoo.checkpoint_spec import HINT, CheckpointSpec, read_spec, seal_spec, waiting_spec
 from respike.zoo.models import OPEN_MODEL, model_config
 from respike.zoo.nn.respike import ModelConfig, ReSpike
+from respike.zoo.weights import (
+    CARD_NAME,
+    IN_PACKAGE,
+    WEIGHTS_NAME,
+    Finding,
+    WeightCard,
+    cache_folder,
+    folder_of,
+    look,
+    read_card,
+    read_cards,
+    resolve_weights,
+)
 
 __all__ = ["CheckpointSpec", "find_weights", "load_checkpoint", "names_near", "save_checkpoint"]
 
@@ -170,3 +182,49 @@ def _read_tensors(weights: Any, expected: Mapping[str, Tensor]) -> dict[str, Ten
         if got != needed:
             raise CheckpointError(f"the tensor {name} is {got[0]} {got[1]}, needed is {needed[0]} {needed[1]}", HINT)
     return {name: weights.get_tensor(name) for name in expected}
+
+
+def verify_fetched() -> list["Finding"]:
+    """Verify what was fetched by the addresses of published folders, by name; a card alone is no finding."""
+    findings = []
+    for path in cache_folder().glob(f"address-*/{CARD_NAME}"):
+        try:
+            card = read_card(path)
+        except CheckpointError as error:
+            findings.append(Finding(name=path.parent.name, state="damaged", folder=path.parent, problem=error.problem))
+            continue
+        # the copy in question is never the package's, whatever its author says
+        card = replace(card, sources=tuple(source for source in card.sources if source != IN_PACKAGE))
+        if card.has_weights and folder_of(card).is_dir():
+            findings.append(verify_weights(card))
+    return sorted(findings, key=lambda finding: finding.name)
+
+
+def verify_weights(card: WeightCard) -> Finding:
+    """Look at a card's files byte by byte, and whether the network they make is the card's. Loads torch for that."""
+    found = look(card)
+    if found.folder is None or found.state == "damaged":
+        return found
+    for file in card.files:
+        if (sha256 := sha256_of_file(found.folder / file.name)) != file.sha256:
+            problem = f"{found.folder / file.name} has the SHA-256 {sha256[:12]}…, not {file.sha256[:12]}…"
+            return Finding(name=card.name, state="damaged", folder=found.folder, problem=problem)
+    problem = _differing(card, found.folder)
+    return Finding(name=card.name, state="damaged" if problem else found.state, folder=found.folder, problem=problem)
+
+
+def _differing(card: WeightCard, folder: Path) -> str:
+    """In what the network in a folder is another than the card says; "" where in nothing."""
+    try:
+        model, spec = load_checkpoint(folder / WEIGHTS_NAME)
+    except CheckpointError as error:
+        return error.problem
+    own: Mapping[str, object] = {
+        "model": model.config.to_json(),
+        "num_classes": model.config.num_classes,
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "image_size": spec.image_size,
+        "data": spec.data,
+    }
+    differing = [name for name, value in own.items() if value != getattr(card, name)]
+    return f"the card's {', '.join(differing)} differ from those of the weights" if differing else ""

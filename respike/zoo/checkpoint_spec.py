@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from respike import __version__
-from respike.errors import CheckpointError, RespikeError
-from respike.files import canonical_json, sha256_of_bytes, sha256_of_file
-from respike.sample import DataSpec
+from respike.common.errors import CheckpointError, RespikeError
+from respike.common.files import canonical_json, sha256_of_bytes, sha256_of_file
+from respike.types import DataSpec
 
 HINT = "take another checkpoint, or train it again"
 _SEAL, _UNSEALED = "spec_sha256", "0" * 64

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from respike.errors import SettingError
+from respike.common.errors import SettingError
 
 if TYPE_CHECKING:
     from respike.zoo.train_config import Amp

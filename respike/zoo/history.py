@@ -15,8 +15,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from respike.errors import RespikeError
-from respike.files import canonical_json, write_atomically, write_error
+from respike.common.errors import RespikeError
+from respike.common.files import canonical_json, write_atomically, write_error
 
 HISTORY_NAME = "history.jsonl"
 TENSORBOARD_NAME = "tensorboard"

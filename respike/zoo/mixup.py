@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from respike.sample import Batch
+from respike.types import Batch
 
 IGNORED_LABEL = -100
 

@@ -1,9 +1,13 @@
-"""Model options: the choices of which a network is put together, beside those that are fixed by a name."""
+"""Model options: what a network is built from, and the image sizes it takes. Loads no torch."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from respike.errors import SettingError
+from respike.common.errors import SettingError
+
+if TYPE_CHECKING:
+    pass
+
 
 Neuron = Literal["lif", "plif"]
 Reset = Literal["hard", "soft"]
@@ -50,3 +54,33 @@ class ModelOptions:
                 raise SettingError(f"fusion at scale {scale}", f"choose from {', '.join(map(str, SCALES))}")
         if not self.fusion_scales and self.fusion != "none":
             raise SettingError(f"{self.fusion} fusion at no scale", "name scales, or take the fusion none")
+
+
+SIZE_STEP = 32  # both branches halve an image five times
+
+
+def nearest_sizes(side: int) -> str:
+    """The sizes in pixels next to one that a network does not take: `64 or 96`."""
+    below = side // SIZE_STEP * SIZE_STEP
+    return f"{below} or {below + SIZE_STEP}" if below > 0 else f"{SIZE_STEP}"
+
+
+def is_size(side: int) -> bool:
+    """Whether a network takes images that are `side` pixels high or wide."""
+    return side > 0 and side % SIZE_STEP == 0
+
+
+def check_image_size(height: int, width: int) -> None:
+    """Raise SettingError that names the nearest two sizes, unless both sides are multiples of 32."""
+    for side in (height, width):
+        if not is_size(side):
+            raise SettingError(
+                f"images are {height}×{width} (height × width), allowed are multiples of {SIZE_STEP}",
+                f"for {side} take {nearest_sizes(side)}",
+            )
+
+
+LIFBackend = Literal["torch", "triton", "auto"]
+
+
+LIF_BACKENDS: tuple[LIFBackend, ...] = get_args(LIFBackend)

@@ -1,22 +1,20 @@
 """Models: the networks by name, and `respike`, which is put together of options."""
 
+import dataclasses
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass
 
-from respike.errors import MismatchError, SettingError
-from respike.progress import SILENCE, Progress
-from respike.registry import Registry
+from respike.common.errors import SettingError
+from respike.common.text import Registry
 from respike.zoo.model_options import SCALES, ModelOptions
-from respike.zoo.nn.backbone import BackboneSettings, BackboneWeights, backbone_of
+from respike.zoo.nn.backbone import STRIDES, BackboneSettings, BackboneWeights, backbone_of
 from respike.zoo.nn.config import Branches, ModelConfig
-from respike.zoo.nn.fusion import FUSION_KINDS
-from respike.zoo.nn.lif import LIFSettings
+from respike.zoo.nn.fusion import FUSION_KINDS, FusionKind
+from respike.zoo.nn.lif import USUAL_ALPHAS, LIFSettings
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.nn.spiking_resnet import BLOCKS_BY_DEPTH, SpikingResNetSettings
-from respike.zoo.nn.surrogate import USUAL_ALPHAS
 
-__all__ = ["MODELS", "OPEN_MODEL", "ModelConfig", "ModelOptions", "ReSpike", "create_model", "list_models"]
+__all__ = ["MODELS", "OPEN_MODEL", "ModelConfig", "ModelOptions", "ReSpike", "list_models"]
 
 OPEN_MODEL = "respike"
 # by which maps are pooled before fusion, at strides 4, 8, 16 and 32: at 224 pixels all meet at 14 or less
@@ -41,77 +39,6 @@ def model_config(
     if name != OPEN_MODEL:
         raise SettingError(f"{name} is fixed and takes no options", f"give them to {OPEN_MODEL!r}")
     return _assemble(num_classes, branches, options)
-
-
-def create_model(
-    name: str,
-    *,
-    num_classes: int | None = None,
-    branches: Branches | None = None,
-    backbone_weights: BackboneWeights = "none",
-    backbone: str | None = None,
-    options: ModelOptions | None = None,
-    pretrained: str | Path | None = None,
-    progress: Progress = SILENCE,
-) -> ReSpike:
-    """Build a network, with weights drawn from torch's generator or those that are named.
-
-    - `name`: one of `list_models()`. All are fixed but `respike`, which takes `options`; `backbone` is a short way to
-      one of them.
-    - `num_classes`: 1 or more; may be left out with `pretrained`, whose own it then has.
-    - `branches`: `hybrid` (unless something else is said), `ann`, `snn` or `concat` (both branches, no fusion).
-    - `backbone_weights`: `imagenet` starts the ANN branch from timm's ImageNet weights, which needs the network once.
-    - `pretrained`: what `respike.zoo.load_checkpoint` takes, such as `respike_tiny.demo16`: a name from
-      `respike zoo list`, a path, or an address. The network must be the same; with another number of classes its head
-      starts from chance.
-
-    Raises SettingError or RespikeError that lists the choices, RespikeError where weights cannot be fetched, and
-    MismatchError that names in what the pretrained network differs.
-    """
-    if backbone is not None:
-        options = replace(options or ModelOptions(), backbone=backbone)
-    if pretrained is not None:
-        return _load_pretrained(name, num_classes, branches, options, pretrained, progress)
-    if num_classes is None:
-        raise SettingError(f"{name} for how many classes?", "give num_classes, or pretrained")
-    config = model_config(name, num_classes=num_classes, branches=branches or "hybrid", options=options)
-    return ReSpike(config, backbone_weights)
-
-
-def _load_pretrained(
-    name: str,
-    num_classes: int | None,
-    branches: Branches | None,
-    options: ModelOptions | None,
-    pretrained: str | Path,
-    progress: Progress,
-) -> ReSpike:
-    # imported late: a checkpoint is rebuilt by this file
-    from respike.zoo.checkpoint import load_checkpoint
-
-    MODELS.get(name)  # an unknown name is told before anything is fetched
-    source, _ = load_checkpoint(pretrained, progress=progress)
-    own = source.config
-    wanted = replace(own, num_classes=num_classes or own.num_classes)
-    if name != own.name or options is not None or (branches or own.branches) != own.branches:
-        asked = model_config(name, num_classes=wanted.num_classes, branches=branches or own.branches, options=options)
-        _require_same(asked, wanted, pretrained)
-    if wanted == own:
-        return source.train()
-    model = ReSpike(wanted)
-    body = {key: tensor for key, tensor in source.state_dict().items() if not key.startswith("head.")}
-    model.load_state_dict(model.state_dict() | body)
-    return model
-
-
-def _require_same(asked: ModelConfig, own: ModelConfig, pretrained: str | Path) -> None:
-    ours, theirs = asked.to_json(), own.to_json()
-    for field, value in ours.items():
-        if value != theirs[field]:
-            raise MismatchError(
-                f"the weights {pretrained} are of a network whose {field} is {theirs[field]!r}, asked was {value!r}",
-                f"create {own.name!r} as the weights have it, or train from them with `respike train --init`",
-            )
 
 
 def _assemble(num_classes: int, branches: Branches, options: ModelOptions) -> ModelConfig:
@@ -241,3 +168,96 @@ def respike_tiny(num_classes: int, branches: Branches) -> ModelConfig:
 def respike(num_classes: int, branches: Branches) -> ModelConfig:
     """The network that takes options, with none given."""
     return _assemble(num_classes, branches, ModelOptions())
+
+
+OWN_FUSION = "default"
+
+
+NO_FUSION = "none"
+
+
+Pools = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionVariant:
+    """How a network fuses where it is not to do it in its own way; None is the network's own.
+
+    `kind` is what a fused map that was pooled does to the fine one, `pools` are the factors by which maps are pooled
+    first, one a scale and 0 for no fusion there.
+    """
+
+    kind: FusionKind | None = None
+    pools: Pools | None = None
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing is fused at any scale."""
+        return self.pools is not None and not any(self.pools)
+
+    @property
+    def name(self) -> str:
+        """As `parse_fusion` reads it: `default`, `none`, `additive`, `4,2,1,1` or `additive:4,2,1,1`."""
+        if self.is_none:
+            return NO_FUSION
+        pools = "" if self.pools is None else ",".join(map(str, self.pools))
+        return ":".join(part for part in (self.kind, pools) if part) or OWN_FUSION
+
+
+OWN_VARIANT = FusionVariant()
+
+
+def parse_fusion(text: str) -> FusionVariant:
+    """Read `default`, `none`, a kind, one pool a scale such as `4,2,1,1`, or both, as `additive:4,2,1,1`.
+
+    Raises SettingError on others.
+    """
+    if text == OWN_FUSION:
+        return OWN_VARIANT
+    if text == NO_FUSION:
+        return FusionVariant(pools=(0,) * len(STRIDES))
+    kind = next((kind for kind in FUSION_KINDS if kind == text.partition(":")[0]), None)
+    pools = text if kind is None else text.partition(":")[2]
+    if kind is not None and pools == "" and ":" not in text:
+        return FusionVariant(kind=kind)
+    parts = pools.split(",")
+    if len(parts) != len(STRIDES) or not all(part.isdecimal() for part in parts):
+        raise SettingError(
+            f"fusion is {text!r}",
+            f"give default, none, {', '.join(FUSION_KINDS)}, a pool for each of {len(STRIDES)} scales such as 4,2,1,1, "
+            "or both, such as additive:4,2,1,1",
+        )
+    return FusionVariant(kind=kind, pools=tuple(map(int, parts)))
+
+
+def variant_config(
+    network: str,
+    num_classes: int,
+    branches: Branches,
+    options: ModelOptions | None = None,
+    fusion: FusionVariant = OWN_VARIANT,
+) -> ModelConfig:
+    """The config that `create_variant` builds. Raises as it does."""
+    config = model_config(network, num_classes=num_classes, branches=branches, options=options)
+    pools = config.fusion_pools if fusion.pools is None else fusion.pools
+    # where nothing is pooled both kinds are one
+    kind = fusion.kind if fusion.kind is not None and any(pool > 1 for pool in pools) else config.fusion
+    changed = dataclasses.replace(config, fusion_pools=pools, fusion=kind)
+    # fused otherwise it is no longer the network of that name
+    return config if changed == config else dataclasses.replace(changed, name=OPEN_MODEL)
+
+
+def create_variant(
+    network: str,
+    *,
+    num_classes: int,
+    branches: Branches,
+    options: ModelOptions | None = None,
+    fusion: FusionVariant = OWN_VARIANT,
+    backbone_weights: BackboneWeights = "none",
+) -> ReSpike:
+    """Build a network as `create_model` does, but fused as `fusion` says.
+
+    Raises SettingError or RespikeError that names what cannot be built.
+    """
+    return ReSpike(variant_config(network, num_classes, branches, options, fusion), backbone_weights)

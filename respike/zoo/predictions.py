@@ -1,25 +1,89 @@
-"""Predictions: what a network said of each view of each clip, in memory and as one safetensors file.
+"""Predictions: probabilities a view, a clip and a video, with their provenance, in memory and on disk."""
 
-Every score is computed from these alone, so that it can be computed again without the network. Legend: V views, a
-square crop of a clip each · K classes.
-"""
-
+import dataclasses
 import hashlib
 import json
+import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from respike.errors import RespikeError
-from respike.files import write_atomically
+from respike import __version__
+from respike.common.errors import RespikeError
+from respike.common.files import write_atomically
+from respike.types import Batch
 from respike.zoo.metrics import average_rows
-from respike.zoo.provenance import Provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What lies behind a score.
+
+    - The data: `dataset`, `split`, `subset`, `settings` of `respike prepare`, `fingerprint`; of its videos, all
+      subsets together, `num_listed` and `num_skipped` (missing or broken, so that nothing could be scored); `missing`
+      names those of the subset, None where the shards do not say of which subset they are.
+    - The network: `checkpoint` as it was named, `weights_sha256`, `network`, `branches`, `image_size` in pixels,
+      `epoch`, and the fingerprint of the data it was `trained_on`.
+    - How: `clips_asked` of a video (None: all stored), `crops` of a clip, the side of a crop as a share of the short
+      side, `eval_crop`; `device`; `amp`, the mixed precision, None where an earlier respike did not say;
+      `respike_version`, `torch_version`.
+    - `overruled`: the reasons for which checkpoint and data do not fit, where the score was forced.
+    """
+
+    dataset: str
+    split: int | None
+    subset: str
+    settings: Mapping[str, Any]
+    fingerprint: str
+    num_listed: int
+    num_skipped: int
+    checkpoint: str
+    weights_sha256: str
+    network: str
+    branches: str
+    image_size: int
+    epoch: int
+    trained_on: str
+    clips_asked: int | None
+    crops: int
+    device: str
+    overruled: tuple[str, ...] = ()
+    missing: tuple[str, ...] | None = None
+    eval_crop: float = 1.0
+    amp: str | None = None
+    respike_version: str = __version__
+    torch_version: str = field(default_factory=lambda: str(torch.__version__))
+
+    def to_json(self) -> dict[str, Any]:
+        """The provenance as plain JSON values."""
+        lists = {"overruled": list(self.overruled), "missing": None if self.missing is None else list(self.missing)}
+        return dataclasses.asdict(self) | {"settings": dict(self.settings)} | lists
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Provenance":
+        """Read what `to_json` gave. Raises RespikeError that names a missing or unknown field."""
+        try:
+            missing = value.get("missing")
+            lists = {
+                "overruled": tuple(value["overruled"]),
+                "missing": None if missing is None else tuple(map(str, missing)),
+            }
+            return cls(**{**value, **lists})
+        except (KeyError, TypeError) as error:
+            raise RespikeError(f"the provenance does not hold what it should: {error}") from error
+
+
+def describe_device(device: torch.device) -> str:
+    """The device with the name of its chip: `cpu (x86_64)`, `cuda (NVIDIA H100 80GB HBM3)`."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return f"{device.type} ({name})"
+
 
 _FORMAT = 1
 _HINT = "give a file that `respike score --predictions FILE` wrote, or score again"
@@ -170,3 +234,53 @@ def merge_crops(predictions: Predictions) -> Predictions:
         clips=torch.tensor([clip for _, clip in places]),
         crops=torch.zeros(len(places), dtype=torch.int64),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guess:
+    """One class that a network holds possible, and how probable, from 0 to 1."""
+
+    class_name: str
+    probability: float
+
+
+class VideoVote:
+    """The mean of the probabilities of a video's clips so far; takes no more memory for more clips."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._device = next(model.parameters()).device
+        self._sum: Tensor | None = None
+        self.num_clips = 0
+
+    def add(self, batch: Batch) -> Tensor:
+        """Let the network look at clips; return their probabilities `[B, K]`, on the CPU.
+
+        The network answers in the mode it is in. Raises RespikeError where an answer is not finite.
+        """
+        moved = batch.to(self._device)
+        with torch.no_grad():
+            logits = self._model(moved.keys, moved.residuals, moved.color).float().cpu()
+        if not bool(logits.isfinite().all()):
+            raise RespikeError(
+                f"the network's answer to a clip of {batch.video_ids[0]} is not a finite number",
+                "the weights are damaged or training diverged: use an earlier checkpoint",
+            )
+        probabilities: Tensor = logits.softmax(dim=1)
+        # in float64, so that an hour of clips adds no rounding
+        total = probabilities.double().sum(dim=0)
+        self._sum = total if self._sum is None else self._sum + total
+        self.num_clips += len(probabilities)
+        return probabilities
+
+    def probabilities(self) -> Tensor:
+        """The video's probabilities `[K]`, float32. Raises RespikeError where no clip was added."""
+        if self._sum is None:
+            raise RespikeError("the video makes no clip", "take a longer one")
+        return (self._sum / self.num_clips).float()
+
+
+def best_guesses(probabilities: Tensor, classes: Sequence[str], most: int) -> tuple[Guess, ...]:
+    """Return the `most` most probable classes (all, where there are fewer), the likeliest first; ties by label."""
+    order = torch.argsort(probabilities, descending=True, stable=True)[:most].tolist()
+    return tuple(Guess(class_name=classes[label], probability=float(probabilities[label])) for label in order)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from respike.errors import RespikeError, SettingError
-from respike.wording import suggest
+from respike.common.config import to_plain
+from respike.common.errors import RespikeError, SettingError
+from respike.common.text import suggest
 from respike.zoo.model_options import ModelOptions
-from respike.zoo.plain import to_plain
 from respike.zoo.train_config import TrainConfig
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"

@@ -1,21 +1,63 @@
-"""Snapshot: a whole train state as named tensors and JSON, and back, to the bit. No code, no pickle."""
+"""Snapshot: a whole train state as tensors and JSON, on disk and back, exact to the bit."""
 
+import json
+import random
+import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from respike import __version__
-from respike.batch_source import BatchSource
-from respike.errors import CheckpointError, MismatchError
-from respike.sample import DataSpec
+from respike.common.errors import CheckpointError, MismatchError
+from respike.common.files import sha256_of_bytes, sha256_of_file, write_atomically
+from respike.common.progress import Progress
+from respike.types import BatchSource, DataSpec
 from respike.zoo.history import EpochRecord
-from respike.zoo.random_state import read_random_state, restore_random_state
 from respike.zoo.train_config import FREE_ON_RESUME, TrainConfig
 from respike.zoo.train_state import TrainState
+
+
+def read_random_state(device: torch.device) -> dict[str, Any]:
+    """Return where every generator stands that a training on `device` may draw from."""
+    version, numbers, gauss = random.getstate()
+    name, words, position, has_gauss, kept = np.random.get_state(legacy=True)
+    state = {
+        "python": [version, list(numbers), gauss],
+        "numpy": [name, [int(word) for word in words], int(position), int(has_gauss), float(kept)],
+        "torch": bytes(torch.get_rng_state().numpy()).hex(),
+    }
+    if device.type == "cuda":
+        state["cuda"] = bytes(torch.cuda.get_rng_state(device).numpy()).hex()
+    elif device.type == "mps":
+        state["mps"] = bytes(torch.mps.get_rng_state().numpy()).hex()
+    return state
+
+
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Put every generator back to where `read_random_state` found it."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, words, position, has_gauss, kept = state["numpy"]
+    np.random.set_state((name, np.array(words, dtype=np.uint32), position, has_gauss, kept))
+    torch.set_rng_state(_from_hex(state["torch"]))
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(_from_hex(state["cuda"]), device)
+    elif device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(_from_hex(state["mps"]))
+
+
+def _from_hex(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+
 
 _FORMAT = 1
 _PLAIN = ("epoch", "step", "num_updates", "seconds", "waited_seconds", "firing_rates", "best_epoch")
@@ -172,3 +214,74 @@ def _unflatten(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if "tuple" in value:
         return tuple(_unflatten(each, tensors) for each in value["tuple"])
     return {key: _unflatten(each, tensors) for key, each in value["items"]}
+
+
+_NAME = re.compile(r"(\d{8})-([0-9a-f]{32})\.safetensors")
+_NUM_DIGITS = 32
+_FACTS = "facts"
+
+
+class SnapshotFolder:
+    """`NUMBER-HASH.safetensors`, the JSON in the file's own metadata: one file, so that nothing can come apart."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Save a snapshot; the one before it stays, older ones go, and so do damaged ones."""
+        content = save(snapshot.tensors, metadata={_FACTS: json.dumps(snapshot.facts)})
+        before = self.list()
+        number = 1 + max((_number_of(path) for path in before), default=0)
+        path = self._folder / f"{number:08d}-{sha256_of_bytes(content)[:_NUM_DIGITS]}.safetensors"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+        for old in before[1:]:
+            old.unlink(missing_ok=True)
+
+    def list(self) -> list[Path]:
+        """The snapshots' files, the newest first."""
+        if not self._folder.is_dir():
+            return []
+        return sorted((path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
+
+    def find_newest(self, progress: Progress) -> Path | None:
+        """Return the newest whole snapshot, None where none was saved; warn of each that is damaged, and remove it.
+
+        Raises CheckpointError where there are only damaged ones.
+        """
+        paths = self.list()
+        for place, path in enumerate(paths):
+            if _is_whole(path):
+                for damaged in paths[:place]:
+                    progress.warn(f"{damaged} is damaged: going on from the snapshot before it, {path.name}")
+                    damaged.unlink()
+                return path
+        if paths:
+            raise CheckpointError(
+                f"every saved state of the training is damaged: {', '.join(map(str, paths))}",
+                "remove the run's folder and train anew, or start from its last.safetensors with --init",
+            )
+        return None
+
+    def clear(self) -> None:
+        """Remove the folder: a training that is done has no use for it."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Read a snapshot that `find_newest` found. Raises CheckpointError where it is none."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            facts = json.loads((file.metadata() or {})[_FACTS])
+            return Snapshot({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is no saved state of a training: {error}", "train anew") from error
+
+
+def _number_of(path: Path) -> int:
+    return int(path.name[:8])
+
+
+def _is_whole(path: Path) -> bool:
+    match = _NAME.fullmatch(path.name)
+    return match is not None and sha256_of_file(path).startswith(match[2])

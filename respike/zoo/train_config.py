@@ -7,10 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from respike.cropping import CROP_KINDS, CROP_SCALE, CROP_SIDES, CropKind
-from respike.errors import SettingError
-from respike.zoo.nn.lif_backend import LIF_BACKENDS, LIFBackend
-from respike.zoo.nn.sizes import SIZE_STEP, is_size, nearest_sizes
+from respike.common.errors import SettingError
+from respike.types import CROP_KINDS, CROP_SCALE, CROP_SIDES, CropKind
+from respike.zoo.model_options import LIF_BACKENDS, SIZE_STEP, LIFBackend, is_size, nearest_sizes
 
 Amp = Literal["no", "bf16", "fp16"]
 AMPS: tuple[Amp, ...] = get_args(Amp)
@@ -37,7 +36,7 @@ class TrainConfig:
     mixes pairs of clips (see mixup.py); None switches each off. `compile` runs the network through torch.compile,
     `gradient_checkpointing` trades time for memory in the spiking branch, `sync_batchnorm` lets the norms of all
     processes see the whole batch (CUDA alone), `lif_backend` says who computes the neurons: torch, triton or auto
-    (`respike.zoo.nn.lif_backend`).
+    (`respike.zoo.nn.lif`).
 
     An epoch shows every stored clip once (`epoch_clips` is `all`), or that many clips of each video, drawn anew each
     epoch. `image_size` is in pixels, a multiple of 32, `best_metric` the value of the validation, higher being better,

@@ -10,10 +10,10 @@ import pytest
 import torch
 from respike.cli.main import main
 from respike.data import make_loader, open_shards
-from respike.data.prepare import prepare
-from respike.data.settings import PrepareSettings
+from respike.data.preparation import prepare
+from respike.data.prepare_config import PrepareConfig
 from respike.zoo.checkpoint import CheckpointSpec, save_checkpoint
-from respike.zoo.models import create_model
+from respike.zoo.factory import create_model
 
 from tests.conftest import listing_of
 
@@ -71,7 +71,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
 def small_shards(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of the twelve small videos."""
     out = tmp_path_factory.mktemp("shards") / "small"
-    prepare(listing_of(video_folder), out, PrepareSettings(videos_per_shard=5), num_workers=1)
+    prepare(listing_of(video_folder), out, PrepareConfig(videos_per_shard=5), num_workers=1)
     return out
 
 

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from respike.cli import ablating, training
 from respike.cli.ablate import _DEMO_RECIPES, _FIGURES, _SPREAD
-from respike.cli.ablation_folder import AblationFolder
-from respike.cli.ablation_pictures import FIGURE_TITLES
-from respike.cli.ablation_report import format_energy
-from respike.cli.spreading import spread_values
-from respike.data.demo import SCENES
-from respike.errors import MismatchError, RespikeError
+from respike.cli.options import spread_values
+from respike.common.errors import MismatchError, RespikeError
+from respike.data.synthetic import SCENES
+from respike.workflows import ablation, training
+from respike.workflows.ablation import AblationFolder, format_energy
+from respike.workflows.plots import FIGURE_TITLES
 
 from tests.cli.conftest import Answer
 from tests.processes import call_respike, start_together
@@ -51,7 +50,7 @@ def begun(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from respike.cli.main import main
 
     out = tmp_path_factory.mktemp("ablation")
-    weigh = ablating._weigh
+    weigh = ablation._weigh
     weighed: list[str] = []
 
     def die_at_the_second(*arguments: object) -> dict:
@@ -61,7 +60,7 @@ def begun(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return weigh(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablating, "_weigh", die_at_the_second)
+        patch.setattr(ablation, "_weigh", die_at_the_second)
         with pytest.raises(SystemExit) as ended:
             main(["ablate", str(video_folder), "--out", str(out), "--stride", "2", "4", *SMALL, "--quiet"])
     assert ended.value.code == 130

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from respike.cli import names
+from respike.cli import completion
 from respike.cli.completion import SHELLS
 from respike.cli.main import COMMANDS
-from respike.zoo.cards import read_cards
 from respike.zoo.energy import list_baselines
 from respike.zoo.models import list_models
 from respike.zoo.recipe import list_recipes
+from respike.zoo.weights import read_cards
 
 from tests.processes import ROOT
 
@@ -122,12 +122,12 @@ def test_the_names_are_those_that_there_are():
     def values(offer, incomplete=""):
         return [item.value for item in offer(None, None, incomplete) if item.type == "plain"]
 
-    assert values(names.models) == list_models()
-    assert values(names.video_networks) == [*list_baselines(), "none"]
-    assert values(names.recipes) == list_recipes()
-    assert values(names.cards) == sorted(read_cards())
+    assert values(completion.models) == list_models()
+    assert values(completion.video_networks) == [*list_baselines(), "none"]
+    assert values(completion.recipes) == list_recipes()
+    assert values(completion.cards) == sorted(read_cards())
     with_weights = sorted(name for name, card in read_cards().items() if card.has_weights)
-    assert [name for name in values(names.checkpoints) if not name.startswith("runs/")] == with_weights
+    assert [name for name in values(completion.checkpoints) if not name.startswith("runs/")] == with_weights
 
 
 @pytest.mark.parametrize(

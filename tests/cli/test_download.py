@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from respike.data import open_shards
 
-from tests.data.obtain.rars import write_rar, write_unrar
-from tests.download.server import running, serve
+from tests.common.download.server import running, serve
+from tests.data.acquire.rars import write_rar, write_unrar
 
 
 @pytest.fixture

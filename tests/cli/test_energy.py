@@ -5,13 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from respike.cli.ablating import AblateRequest, _weigh
-from respike.cli.clips import batches_of, demo_clips
+from respike.common.progress import SILENCE
 from respike.data import make_loader, open_shards
-from respike.data.prepare import prepare
-from respike.data.settings import PrepareSettings
-from respike.progress import SILENCE
-from respike.zoo.ablation import Grid
+from respike.data.preparation import prepare
+from respike.data.prepare_config import PrepareConfig
+from respike.workflows.ablation import AblateRequest, _weigh
+from respike.workflows.ablation_grid import Grid
+from respike.workflows.inputs import batches_of, demo_clips
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.energy import estimate_energy
 from respike.zoo.recipe import Recipe
@@ -37,7 +37,7 @@ def test_rates_are_measured_on_the_pixels_that_a_checkpoint_is_scored_on(call, c
         ).acs
         for crop in CROPS
     ]
-    settings = PrepareSettings(**{name: spec.data.settings[name] for name in ("stride", "clip_length")})
+    settings = PrepareConfig(**{name: spec.data.settings[name] for name in ("stride", "clip_length")})
     on_a_demo = [
         estimate_energy(model, batches_of(demo_clips(settings, image_size=32), 32, crop)).acs for crop in CROPS
     ]
@@ -104,7 +104,7 @@ def test_beside_it_stand_the_ann_alone_and_3d_networks_at_both_sizes(call, small
 
 def test_data_that_a_checkpoint_does_not_fit_is_refused_or_remarked(call, small_run, video_folder, tmp_path):
     shards = tmp_path / "stride-2"
-    prepare(listing_of(video_folder), shards, PrepareSettings(stride=2), num_workers=1)
+    prepare(listing_of(video_folder), shards, PrepareConfig(stride=2), num_workers=1)
     asked = ("energy", small_run, "--data", shards, "--clips", "1", "--compare", "none")
     refused = call(*asked)
     assert refused.code == 1

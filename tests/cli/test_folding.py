@@ -4,7 +4,7 @@ import contextlib
 import re
 
 import pytest
-from respike.cli.folding import fold, longest_piece, share_width
+from respike.cli.console import fold, longest_piece, share_width
 from respike.cli.main import main
 
 NARROW = 60

@@ -1,6 +1,7 @@
 import pytest
-from respike.cli import lines
-from respike.cli.lines import Lines, Warnings, format_bytes, format_facts, format_rate, format_seconds, plain
+from respike.cli import console
+from respike.cli.console import Lines, Warnings, format_facts, plain
+from respike.common.text import format_bytes, format_rate, format_seconds
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def clock(monkeypatch):
             return self.now
 
     made = Clock()
-    monkeypatch.setattr(lines, "time", made)
+    monkeypatch.setattr(console, "time", made)
     return made
 
 

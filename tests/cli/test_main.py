@@ -10,7 +10,7 @@ import pytest
 import respike
 from respike.cli import main as program
 from respike.cli.main import COMMANDS
-from respike.errors import RespikeError
+from respike.common.errors import RespikeError
 
 RESPIKE = (sys.executable, "-m", "respike")
 

@@ -5,8 +5,7 @@ import shutil
 import click
 import pytest
 import torch
-from respike.cli.begun import RECIPE_NAME, REQUEST_NAME
-from respike.cli.outputs import (
+from respike.cli.options import (
     _PUBLISHED_NAMES,
     _RUN_NAMES,
     _SHARDS_NAMES,
@@ -21,11 +20,11 @@ from respike.cli.outputs import (
     OutputFolder,
 )
 from respike.data.index import INDEX_NAME, SKIPPED_NAME, VIDEOS_NAME
-from respike.data.output.state import OURS
+from respike.data.output import OURS
 from respike.zoo.history import HISTORY_NAME
 from respike.zoo.predictions import Row, collect, save_predictions
-from respike.zoo.publish import PUBLISHED_NAMES, README_NAME
-from respike.zoo.run_folder import BEST_NAME, CONFIG_NAME, LAST_NAME
+from respike.zoo.publishing import PUBLISHED_NAMES, README_NAME
+from respike.zoo.run_folder import BEST_NAME, CONFIG_NAME, LAST_NAME, RECIPE_NAME, REQUEST_NAME
 from safetensors.torch import save
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from respike.cli.networks import settings_of
 from respike.cli.predict import predict_video
+from respike.common.progress import SILENCE
 from respike.data import make_loader, open_shards
-from respike.data.prepare import prepare
-from respike.data.settings import PrepareSettings
+from respike.data.preparation import prepare
+from respike.data.prepare_config import PrepareConfig
 from respike.data.video_writer import write_video
-from respike.progress import SILENCE
+from respike.workflows.inputs import settings_of
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.metrics import average_rows
 
@@ -37,14 +37,14 @@ def probabilities_of_scoring(run: Path, shards: Path) -> dict[str, torch.Tensor]
 @pytest.mark.parametrize(
     "settings",
     [
-        PrepareSettings(),
-        PrepareSettings(color="rgb", threshold=20, key_quality=30, stride=2, clip_step=5, short_side=40),
-        PrepareSettings(sampling="uniform", clip_length=8, frame_stride=2),
-        PrepareSettings(clip_length=64),
+        PrepareConfig(),
+        PrepareConfig(color="rgb", threshold=20, key_quality=30, stride=2, clip_step=5, short_side=40),
+        PrepareConfig(sampling="uniform", clip_length=8, frame_stride=2),
+        PrepareConfig(clip_length=64),
     ],
     ids=["usual", "coarse", "uniform", "padded"],
 )
-def test_a_prediction_is_what_scoring_counts(settings: PrepareSettings, video_folder: Path, tmp_path: Path):
+def test_a_prediction_is_what_scoring_counts(settings: PrepareConfig, video_folder: Path, tmp_path: Path):
     prepare(listing_of(video_folder), tmp_path / "shards", settings, num_workers=1)
     run = write_run(tmp_path / "run", tmp_path / "shards")
     expected = probabilities_of_scoring(run, tmp_path / "shards")

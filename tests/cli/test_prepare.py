@@ -12,8 +12,8 @@ import pytest
 from respike.cli import options
 from respike.cli import prepare as prepare_command
 from respike.data import open_shards
-from respike.data.layouts import LAYOUTS
-from respike.data.prepare import PrepareSettings
+from respike.data.datasets import DATASETS
+from respike.data.preparation import PrepareConfig
 from respike.data.video_writer import write_video
 
 from tests.conftest import moving_square
@@ -41,7 +41,7 @@ def default_of(option: click.Option):
 
 
 def test_the_data_sets_are_those_that_layouts_know():
-    assert list(options.DATASETS) == LAYOUTS.names()
+    assert list(options.DATASETS) == DATASETS.names()
 
 
 @pytest.mark.parametrize("command", ["prepare", "check"])
@@ -66,7 +66,7 @@ def test_shards_that_are_not_finished_or_lie_deeper_say_what_to_do(here, call):
         assert "choose from shards/folder" in call(command, "shards").err
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(PrepareSettings), ids=lambda field: field.name)
+@pytest.mark.parametrize("field", dataclasses.fields(PrepareConfig), ids=lambda field: field.name)
 def test_each_setting_has_an_option_with_its_default(field):
     option = option_of(field.name)
     assert option.opts == ["--" + field.name.replace("_", "-")]
@@ -86,7 +86,7 @@ def test_a_bare_command_finds_its_root_and_names_its_out(here, call):
     dataset = open_shards("shards/folder")
     assert facts["num_clips"] == len(dataset)
     assert facts["num_bytes"] == sum(path.stat().st_size for path in Path("shards/folder").glob("*.tar"))
-    assert dataset.spec.settings == PrepareSettings(threshold=6).to_json()
+    assert dataset.spec.settings == PrepareConfig(threshold=6).to_json()
 
 
 def test_every_option_reaches_the_settings(here, call):
@@ -94,10 +94,10 @@ def test_every_option_reaches_the_settings(here, call):
     given |= {"color": "rgb", "key_quality": 80, "videos_per_shard": 3, "seed": 7}
     options = [part for name, value in given.items() for part in ("--" + name.replace("_", "-"), value)]
     assert call("prepare", "folder", "--workers", 1, "--quiet", "--out", "a", *options).code == 0
-    assert open_shards("a").spec.settings == PrepareSettings(**given).to_json()
+    assert open_shards("a").spec.settings == PrepareConfig(**given).to_json()
     uniform = ("--sampling", "uniform", "--clips-per-video", 2, "--eval-clips", 3)
     assert call("prepare", "folder", "--workers", 1, "--quiet", "--out", "b", *uniform).code == 0
-    chosen = PrepareSettings(sampling="uniform", clips_per_video=2, eval_clips=3)
+    chosen = PrepareConfig(sampling="uniform", clips_per_video=2, eval_clips=3)
     assert open_shards("b").spec.settings == chosen.to_json()
     assert chosen.to_json()["eval_clips"] == 3
 

@@ -9,13 +9,13 @@ import pytest
 import respike
 import torch
 from respike.data import open_shards
-from respike.data.prepare import prepare
-from respike.data.settings import PrepareSettings
-from respike.data.verify import verify
-from respike.sample import DataSpec, VideoListing
+from respike.data.preparation import prepare
+from respike.data.prepare_config import PrepareConfig
+from respike.data.verification import verify
+from respike.types import DataSpec, VideoListing
 from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, save_checkpoint
-from respike.zoo.models import create_model
-from respike.zoo.seen import hash_video
+from respike.zoo.compatibility import hash_video
+from respike.zoo.factory import create_model
 
 from tests.cli.conftest import Answer
 from tests.conftest import listing_of
@@ -57,7 +57,7 @@ def work(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("splits")
     for split in (1, 2, 3):
         out = folder / f"shards/bits-split{split}"
-        prepare(make_split(listing_of(video_folder), split), out, PrepareSettings(clip_length=8), num_workers=1)
+        prepare(make_split(listing_of(video_folder), split), out, PrepareConfig(clip_length=8), num_workers=1)
         train = open_shards(out, "train")
         write_run(folder / f"runs/{split}", train.spec, [row.video for row in train.clips], seed=split)
     return folder
@@ -108,7 +108,7 @@ def test_missing_videos_are_counted(call: Call, video_folder: Path, tmp_path: Pa
     listing = make_split(listing_of(video_folder), 1)
     gone = dataclasses.replace(listing.videos[0], path=None)
     listing = dataclasses.replace(listing, videos=(gone, *listing.videos[1:]))
-    prepare(listing, tmp_path / "shards", PrepareSettings(clip_length=8), num_workers=1)
+    prepare(listing, tmp_path / "shards", PrepareConfig(clip_length=8), num_workers=1)
     answer = call("score", "runs/1", "--data", tmp_path / "shards")
     assert f"1 of the 4 videos of test: {gone.video_id}" in answer.out
     known = told_by(call("score", "runs/1", "--data", tmp_path / "shards", "--json"))["provenance"]
@@ -127,7 +127,7 @@ def test_missing_videos_of_older_and_bare_sets_are_counted_over_all_subsets(
         listing, videos=(dataclasses.replace(listing.videos[0], path=None), *listing.videos[1:])
     )
     out = tmp_path / "shards"
-    prepare(listing, out, PrepareSettings(clip_length=8), num_workers=1)
+    prepare(listing, out, PrepareConfig(clip_length=8), num_workers=1)
     if what == "not there":
         (out / "skipped.jsonl").unlink()
     else:
@@ -145,7 +145,7 @@ def test_a_changed_list_of_missing_videos_is_refused(call: Call, video_folder: P
     listing = dataclasses.replace(
         listing, videos=(dataclasses.replace(listing.videos[0], path=None), *listing.videos[1:])
     )
-    prepare(listing, tmp_path / "shards", PrepareSettings(clip_length=8), num_workers=1)
+    prepare(listing, tmp_path / "shards", PrepareConfig(clip_length=8), num_workers=1)
     path = tmp_path / "shards" / "skipped.jsonl"
     path.write_text(path.read_text().replace('"test"', '"train"'))
     answer = call("score", "runs/1", "--data", tmp_path / "shards")
@@ -203,7 +203,7 @@ def spread(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A working folder: uniform shards with one view and with three of a video to evaluate, and a run for both."""
     folder = tmp_path_factory.mktemp("spread")
     for views in (1, 3):
-        settings = PrepareSettings(clip_length=8, sampling="uniform", clips_per_video=2, eval_clips=views)
+        settings = PrepareConfig(clip_length=8, sampling="uniform", clips_per_video=2, eval_clips=views)
         prepare(make_split(listing_of(video_folder), 1), folder / f"views{views}", settings, num_workers=1)
     write_run(folder / "run", open_shards(folder / "views1").spec)
     return folder

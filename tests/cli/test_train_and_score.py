@@ -15,13 +15,13 @@ import pytest
 import torch
 from respike.cli.main import main
 from respike.data import make_loader, open_shards
-from respike.data.prepare import prepare
-from respike.data.settings import PrepareSettings
+from respike.data.preparation import prepare
+from respike.data.prepare_config import PrepareConfig
 from respike.zoo.checkpoint import load_checkpoint
+from respike.zoo.compatibility import find_seen
 from respike.zoo.history import read_history
 from respike.zoo.recipe import read_recipe
 from respike.zoo.scoring import score
-from respike.zoo.seen import find_seen
 
 from tests.conftest import listing_of
 from tests.processes import ROOT, call_respike, start_together
@@ -57,7 +57,7 @@ class Shell:
 def prepared(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with one data set and one trained run."""
     folder = tmp_path_factory.mktemp("work")
-    prepare(listing_of(video_folder), folder / "shards/only", PrepareSettings(clip_length=8), num_workers=1)
+    prepare(listing_of(video_folder), folder / "shards/only", PrepareConfig(clip_length=8), num_workers=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         main([*TRAIN, "--quiet"])
@@ -116,7 +116,7 @@ def with_val(shell: Shell, video_folder: Path) -> str:
         for video in listing.videos
     )
     out = shell.folder / "shards/own-val"
-    prepare(dataclasses.replace(listing, videos=videos), out, PrepareSettings(clip_length=8), num_workers=1)
+    prepare(dataclasses.replace(listing, videos=videos), out, PrepareConfig(clip_length=8), num_workers=1)
     return str(out)
 
 
@@ -140,7 +140,7 @@ def test_a_val_that_is_to_be_scored_on_is_not_validated_on(shell: Shell, video_f
     listing = listing_of(video_folder)
     videos = [dataclasses.replace(each, subset="val" if each.subset == "test" else "train") for each in listing.videos]
     own = dataclasses.replace(listing, videos=tuple(videos), evaluation_subset="val")
-    prepare(own, shell.folder / "shards/as-kinetics", PrepareSettings(clip_length=8), num_workers=1)
+    prepare(own, shell.folder / "shards/as-kinetics", PrepareConfig(clip_length=8), num_workers=1)
     told = json.loads(shell(*TRAIN, "--data", "shards/as-kinetics", "--out", "mine", "--json").out)
     held_out = open_shards("shards/as-kinetics", "train").hold_out(0.1)[1]
     assert told["num_validation_clips"] == len(held_out) > 0
@@ -219,7 +219,7 @@ def test_force_marks_nothing_where_there_was_nothing_to_force(shell: Shell) -> N
 
 
 def test_score_on_another_stride_is_refused_with_the_reason(shell: Shell, video_folder: Path) -> None:
-    prepare(listing_of(video_folder), Path("shards/other"), PrepareSettings(stride=2, clip_length=8), num_workers=1)
+    prepare(listing_of(video_folder), Path("shards/other"), PrepareConfig(stride=2, clip_length=8), num_workers=1)
     answer = shell("score", RUN, "--data", "shards/other")
     assert answer.code == 1
     assert "stride is 4 in the checkpoint and 2 in the data" in answer.err
@@ -385,7 +385,7 @@ def test_resume_of_a_run_that_is_done_says_so_in_a_line_does_nothing_and_how_to_
     before = {path: path.read_bytes() for path in Path(RUN).rglob("*") if path.is_file()}
     with monkeypatch.context() as patch:
         # no network is made for it
-        patch.setattr("respike.zoo.ablation.create_variant", None)
+        patch.setattr("respike.zoo.models.create_variant", None)
         answer = shell("train", "--resume", "--out", RUN)
         assert shell("train", "--resume", "--out", RUN, "--quiet") == Answer(0, "", "")
     assert (answer.code, answer.err) == (0, "")
@@ -455,7 +455,7 @@ def test_a_network_that_knows_the_test_videos_is_refused_unless_forced(shell: Sh
     listing = listing_of(video_folder)
     swapped = {"train": "test", "test": "train"}
     videos = tuple(dataclasses.replace(video, subset=swapped[video.subset]) for video in listing.videos)
-    prepare(dataclasses.replace(listing, videos=videos), Path("shards/swapped"), PrepareSettings(clip_length=8))
+    prepare(dataclasses.replace(listing, videos=videos), Path("shards/swapped"), PrepareConfig(clip_length=8))
     arguments = [*TRAIN, "--data", "shards/swapped", "--init", RUN, "--out", "tuned"]
     refused = shell(*arguments)
     assert refused.code == 1

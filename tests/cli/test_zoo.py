@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 from respike.data import open_shards
-from respike.data.demo import DemoSettings, write_demo
-from respike.data.layouts import LAYOUTS, ListingRequest
-from respike.data.prepare import prepare
-from respike.data.settings import PrepareSettings
-from respike.zoo.authors import authors_name
+from respike.data.datasets import DATASETS, ListingRequest
+from respike.data.preparation import prepare
+from respike.data.prepare_config import PrepareConfig
+from respike.data.synthetic import DemoSettings, write_demo
 from respike.zoo.checkpoint import load_checkpoint
-from respike.zoo.models import create_model
-from respike.zoo.seen import hash_video
+from respike.zoo.compatibility import hash_video
+from respike.zoo.factory import create_model
+from respike.zoo.published_code import published_name
 
+from tests.common.download.server import running
 from tests.conftest import listing_of
-from tests.download.server import running
 from tests.zoo import golden
 from tests.zoo.published import SCORES, files_at, publish_small, save_small
 
@@ -106,8 +106,7 @@ def test_verify_looks_at_what_was_fetched_by_its_address_too(call, place):
 def test_verify_goes_on_past_a_card_that_cannot_be_read_and_never_takes_the_packages_copy_for_a_fetched_one(
     call, place
 ):
-    from respike.zoo.cards import CARDS_FOLDER
-    from respike.zoo.catalog import cache_folder
+    from respike.zoo.weights import CARDS_FOLDER, cache_folder
 
     mirrored = cache_folder() / "address-0"
     mirrored.mkdir(parents=True)
@@ -164,8 +163,8 @@ def test_what_cannot_be_is_one_line_and_a_hint(call, arguments, words):
 def test_the_packaged_network_knows_demo_videos_that_it_has_never_seen(call, place):
     settings = DemoSettings(seed=7, train_videos=1, test_videos=1)
     write_demo(place / "videos", settings, num_workers=1)
-    listing = LAYOUTS.get("demo").list_videos(ListingRequest(root=place / "videos"))
-    prepare(listing, place / "shards" / "demo", PrepareSettings(clip_length=settings.clip_length), num_workers=1)
+    listing = DATASETS.get("demo").list_videos(ListingRequest(root=place / "videos"))
+    prepare(listing, place / "shards" / "demo", PrepareConfig(clip_length=settings.clip_length), num_workers=1)
     # made anew under the names of videos it has learned from: the test set alone has names of its own
     answer = call("score", "respike_tiny.demo16", "--json")
     assert answer.code == 0, answer.err
@@ -203,9 +202,9 @@ def test_scores_that_are_no_json_are_one_line(call, place):
 
 
 def test_a_checkpoint_of_the_published_code_is_imported_scored_and_published(call, place, video_folder):
-    prepare(listing_of(video_folder), place / "exact", PrepareSettings(color="rgb", threshold=1), num_workers=1)
+    prepare(listing_of(video_folder), place / "exact", PrepareConfig(color="rgb", threshold=1), num_workers=1)
     model = create_model("respike_r18", num_classes=2)
-    names = {name: authors_name(name) for name in model.state_dict()}
+    names = {name: published_name(name) for name in model.state_dict()}
     drawn = {
         theirs: torch.from_numpy(np.asarray(golden.weights(theirs, list(model.state_dict()[ours].shape))))
         for ours, theirs in names.items()

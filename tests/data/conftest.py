@@ -4,13 +4,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from respike.data.engines import inline
-from respike.data.prepare import PrepareSettings, prepare
-from respike.sample import VideoListing
+from respike.data.executors import base
+from respike.data.preparation import PrepareConfig, prepare
+from respike.types import VideoListing
 
 from tests.conftest import contents, listing_of
 
-SMALL = PrepareSettings(videos_per_shard=3, short_side=32)
+SMALL = PrepareConfig(videos_per_shard=3, short_side=32)
 
 
 def replaced(listing: VideoListing, number: int, path: Path | None) -> VideoListing:
@@ -29,5 +29,5 @@ def listing(video_folder: Path) -> VideoListing:
 def undisturbed(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What a run of SMALL leaves that nothing happened to, in this process and so without an engine that could err."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    prepare(listing_of(video_folder), out, SMALL, engine=inline.run)
+    prepare(listing_of(video_folder), out, SMALL, engine=base.run)
     return contents(out)

@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from respike.common.files import seal, sha256_of_bytes, unseal
 from respike.data import index
-from respike.data.shards import ShardReader, ShardWriter
-from respike.files import seal, sha256_of_bytes, unseal
+from respike.data.shard import ShardReader, ShardWriter
 
 Samples = list[tuple[str, dict[str, bytes]]]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from respike.addresses import PROTOCOLS_VARIABLE
+from respike.common.storage import PROTOCOLS_VARIABLE
 
 _COUNT, _FAULTS = ".writes", ".faults.json"
 

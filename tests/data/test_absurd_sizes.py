@@ -14,8 +14,8 @@ WIDTH, HEIGHT = 320, 256
 PROGRAM = """
 import resource, sys
 from pathlib import Path
-from respike.data.decode import Decoding, probe
-from respike.errors import UnreadableVideoError
+from respike.data.video_reader import Decoding, probe
+from respike.common.errors import UnreadableVideoError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 said = "nothing"
 try:

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
-from respike.data.format import encode_key_frame
-from respike.data.prepare import PrepareSettings, prepare
-from respike.data.shards import ShardReader
+from respike.data.preparation import PrepareConfig, prepare
+from respike.data.shard import ShardReader, encode_key_frame
 
 from tests.conftest import listing_of
 from tests.data.forging import forge_member
@@ -71,7 +70,7 @@ print(json.dumps({{"lines": lines, "taken": taken}}))
 @pytest.fixture(scope="module")
 def prepared(video_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("prepared") / "out"
-    prepare(listing_of(video_folder), out, PrepareSettings(videos_per_shard=20, short_side=16), num_workers=1)
+    prepare(listing_of(video_folder), out, PrepareConfig(videos_per_shard=20, short_side=16), num_workers=1)
     return out
 
 

@@ -6,16 +6,15 @@ import subprocess
 import av
 import numpy as np
 import pytest
-from respike.data import encode
-from respike.data.building.build import build_shard
-from respike.data.building.plan import plan_shards
-from respike.data.decode import Decoding, probe
-from respike.data.format import decode_sample
-from respike.data.settings import PrepareSettings
-from respike.data.shards import ShardReader
+from respike.common.errors import UnreadableVideoError
+from respike.data import clip_encoder
+from respike.data.plan import plan_shards
+from respike.data.prepare_config import PrepareConfig
+from respike.data.shard import ShardReader, decode_sample
+from respike.data.shard_worker import build_shard
+from respike.data.video_reader import Decoding, probe
 from respike.data.video_writer import ffmpeg_path, write_video
-from respike.errors import UnreadableVideoError
-from respike.sample import VideoListing, VideoRef
+from respike.types import VideoListing, VideoRef
 
 from tests.conftest import moving_square
 
@@ -32,7 +31,7 @@ def build(tmp_path, path, **settings):
     listing = VideoListing(dataset="folder", split=None, evaluation_subset="test", classes=("a",), videos=(video,))
     out = tmp_path / "out"
     (out / ".respike" / "done").mkdir(parents=True, exist_ok=True)
-    (task,) = plan_shards(listing, out, PrepareSettings(**settings))
+    (task,) = plan_shards(listing, out, PrepareConfig(**settings))
     mark = build_shard(task, lambda note: None).settle()
     if mark["skipped"]:
         raise UnreadableVideoError(mark["skipped"][0]["stage"], mark["skipped"][0]["reason"])
@@ -173,7 +172,7 @@ def test_a_stream_that_hides_frames_from_its_packet_count_is_planned_again(tmp_p
     honest = build(tmp_path / "honest", path)
     for wrong in (37, 61, 1000):
         monkeypatch.setattr(
-            encode, "probe", lambda path, beat, wrong=wrong: dataclasses.replace(probe(path), num_packets=wrong)
+            clip_encoder, "probe", lambda path, beat, wrong=wrong: dataclasses.replace(probe(path), num_packets=wrong)
         )
         told = build(tmp_path / str(wrong), path)
         assert [clip.info for clip in told] == [clip.info for clip in honest]

@@ -4,10 +4,10 @@ import subprocess
 
 import numpy as np
 import pytest
+from respike.common.errors import UnreadableVideoError
 from respike.data.container import find_cut
-from respike.data.decode import Decoding, probe
+from respike.data.video_reader import Decoding, probe
 from respike.data.video_writer import ffmpeg_path, write_video
-from respike.errors import UnreadableVideoError
 
 from tests.conftest import REAL_CLIPS, moving_square
 

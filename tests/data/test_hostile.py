@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from respike.common.errors import RespikeError, ShardError
 from respike.data import open_shards
-from respike.data.events_member import decode_events, encode_events
-from respike.data.prepare import PrepareSettings, prepare
-from respike.data.shards import ShardReader
-from respike.data.verify import verify
-from respike.errors import RespikeError, ShardError
+from respike.data.event_codec import decode_events, encode_events
+from respike.data.preparation import PrepareConfig, prepare
+from respike.data.shard import ShardReader
+from respike.data.verification import verify
 
 from tests.conftest import files_under, listing_of
 from tests.data.forging import change_info, forge_member, forge_samples, reseal
@@ -25,7 +25,7 @@ SHARD = "train-000000.tar"
 @pytest.fixture(scope="module")
 def prepared(video_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("prepared") / "out"
-    prepare(listing_of(video_folder), out, PrepareSettings(videos_per_shard=20, short_side=16), num_workers=1)
+    prepare(listing_of(video_folder), out, PrepareConfig(videos_per_shard=20, short_side=16), num_workers=1)
     return out
 
 

@@ -6,12 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from respike.batch_source import CountedSource
+from respike.common.errors import RespikeError, SettingError, ShardError
 from respike.data import make_loader, open_shards
-from respike.data.augment import write_view
-from respike.data.crops import multi_scale_view, square_view
-from respike.data.prepare import PrepareSettings, prepare
-from respike.errors import RespikeError, SettingError, ShardError
+from respike.data.preparation import PrepareConfig, prepare
+from respike.data.transforms import multi_scale_view, square_view, write_view
+from respike.types import CountedSource
 
 from tests.conftest import listing_of
 
@@ -19,7 +18,7 @@ from tests.conftest import listing_of
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory, video_folder):
     out = tmp_path_factory.mktemp("shards")
-    prepare(listing_of(video_folder), out, PrepareSettings(videos_per_shard=4), num_workers=1)
+    prepare(listing_of(video_folder), out, PrepareConfig(videos_per_shard=4), num_workers=1)
     return out
 
 

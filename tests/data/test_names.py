@@ -7,10 +7,10 @@ import tarfile
 
 import pytest
 from respike.data import open_shards
-from respike.data.check import check
-from respike.data.layouts import LAYOUTS, ListingRequest
-from respike.data.prepare import PrepareSettings, prepare
-from respike.data.verify import verify
+from respike.data.datasets import DATASETS, ListingRequest
+from respike.data.preparation import PrepareConfig, prepare
+from respike.data.verification import verify
+from respike.data.video_check import check
 from respike.data.video_writer import write_video
 
 from tests.conftest import moving_square
@@ -59,9 +59,9 @@ def prepared(tmp_path_factory):
     for name in NAMES:
         os.link(source, folder / f"{name.lstrip('.')}.mp4")
     os.link(os.fsencode(source), os.fsencode(folder) + b"/" + NO_UTF_8 + b".mp4")
-    listing = LAYOUTS.get("folder").list_videos(ListingRequest(root=root))
+    listing = DATASETS.get("folder").list_videos(ListingRequest(root=root))
     out = root / ".out"
-    prepare(listing, out, PrepareSettings(videos_per_shard=10), num_workers=1)
+    prepare(listing, out, PrepareConfig(videos_per_shard=10), num_workers=1)
     return root, out
 
 
@@ -107,6 +107,6 @@ def test_a_list_may_name_them_all(prepared, tmp_path):
     root, _ = prepared
     path = tmp_path / "list.jsonl"
     path.write_text("".join(json.dumps({"path": name, "label": "x"}) + "\n" for name in sorted(expected_ids())))
-    listing = LAYOUTS.get("folder").list_videos(ListingRequest(root=root, list_path=path))
+    listing = DATASETS.get("folder").list_videos(ListingRequest(root=root, list_path=path))
     assert {video.video_id for video in listing.videos} == expected_ids()
     assert not check(listing).faults

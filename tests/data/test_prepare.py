@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from respike.common.errors import MismatchError, RespikeError, SettingError, ShardError
+from respike.common.files import folder_lock
 from respike.data.dataset import open_shards
-from respike.data.decode import Decoding
 from respike.data.index import read_index
-from respike.data.prepare import PrepareSettings, join_parts, plan_shards, prepare
-from respike.errors import MismatchError, RespikeError, SettingError, ShardError
-from respike.files import folder_lock
+from respike.data.preparation import PrepareConfig, join_parts, plan_shards, prepare
+from respike.data.video_reader import Decoding
 
 from tests.conftest import contents
 from tests.data.conftest import SMALL, replaced
@@ -146,7 +146,7 @@ def test_another_number_of_views_to_evaluate_is_another_setting_and_one_is_what_
 def test_a_folder_in_use_is_refused_with_its_owner(tmp_path, listing):
     # the lock belongs to a process: another one must hold it
     script = (
-        "import sys,time; from pathlib import Path; from respike.files import folder_lock\n"
+        "import sys,time; from pathlib import Path; from respike.common.files import folder_lock\n"
         "with folder_lock(Path(sys.argv[1]), 'respike prepare'): print('held', flush=True); time.sleep(60)"
     )
     lock = tmp_path / "out" / ".respike" / "lock"
@@ -221,7 +221,7 @@ def test_plans_are_by_subset_and_seed(listing, tmp_path):
 )
 def test_a_setting_out_of_range_is_named(name, value):
     with pytest.raises(SettingError, match=name):
-        PrepareSettings(**{name: value})
+        PrepareConfig(**{name: value})
 
 
 def test_an_edited_index_is_noticed(tmp_path, listing):

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from respike.data.building.plan import Part
+from respike.common.errors import RespikeError
 from respike.data.dataset import open_shards
-from respike.data.engines import local
+from respike.data.executors import local
 from respike.data.index import read_index
-from respike.data.prepare import join_parts, prepare
+from respike.data.plan import Part
+from respike.data.preparation import join_parts, prepare
 from respike.data.video_writer import write_video
-from respike.errors import RespikeError
 
 from tests.conftest import contents, listing_of, moving_square
 from tests.data.conftest import SMALL, replaced
@@ -112,7 +112,7 @@ def test_a_device_and_a_pipe_are_skipped_at_once(tmp_path, listing):
 def run_program(out: Path, video_folder: Path, **environment: str) -> subprocess.Popen:
     """The same run as `undisturbed`, in a process group of its own."""
     program = (
-        "import sys; from pathlib import Path; from respike.data.prepare import prepare\n"
+        "import sys; from pathlib import Path; from respike.data.preparation import prepare\n"
         "from tests.conftest import listing_of; from tests.data.conftest import SMALL\n"
         "prepare(listing_of(Path(sys.argv[1])), Path(sys.argv[2]), SMALL, num_workers=2)"
     )
@@ -465,8 +465,8 @@ def test_there_is_nothing_to_join_where_nothing_was_prepared(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from respike.data.building.plan import Part
-from respike.data.output.state import OutputState
+from respike.data.plan import Part
+from respike.data.output import OutputState
 state = OutputState(Path(sys.argv[1]))
 state.make()
 part = Part(number=int(sys.argv[2]), count=int(sys.argv[3])) if len(sys.argv) > 2 else None
@@ -532,9 +532,9 @@ def test_memory_stays_flat_over_a_thousand_videos(tmp_path, capsys):
 import resource, sys
 from pathlib import Path
 import psutil
-from respike.data.engines import local
-from respike.data.building.plan import plan_shards
-from respike.data.prepare import PrepareSettings, prepare
+from respike.data.executors import local
+from respike.data.plan import plan_shards
+from respike.data.preparation import PrepareSettings, prepare
 from tests.conftest import listing_of
 local.MAX_ITEMS_A_WORKER = 10**9
 sizes, own = [], []
@@ -592,9 +592,9 @@ def test_a_long_video_is_never_held_whole(tmp_path):
         program = """
 import resource, sys
 from pathlib import Path
-from respike.data.building.build import build_shard
-from respike.data.building.plan import plan_shards
-from respike.data.settings import PrepareSettings
+from respike.data.shard_worker import build_shard
+from respike.data.plan import plan_shards
+from respike.data.prepare_config import PrepareSettings
 from tests.conftest import listing_of
 out = Path(sys.argv[2])
 (out / ".respike/done").mkdir(parents=True)

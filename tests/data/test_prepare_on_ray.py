@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from respike.data.engines import ray as engine
-from respike.data.prepare import PrepareSettings, prepare
-from respike.errors import RespikeError
+from respike.common.errors import RespikeError
+from respike.data.executors import ray as engine
+from respike.data.preparation import PrepareConfig, prepare
 
 from tests.conftest import contents
 from tests.data.conftest import SMALL
@@ -87,7 +87,7 @@ class TestOnTwoNodes:
 
     def test_a_node_that_is_lost_changes_no_byte_and_doubles_none(self, tmp_path, listing, cluster):
         # one video a shard, so that the node is lost in the midst of the run
-        settings = PrepareSettings(videos_per_shard=1, short_side=32)
+        settings = PrepareConfig(videos_per_shard=1, short_side=32)
         prepare(listing, tmp_path / "local", settings, num_workers=1)
         other = cluster.worker_nodes.copy().pop()
         lost = []

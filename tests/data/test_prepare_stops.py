@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from respike.data.building.plan import Part
-from respike.data.prepare import prepare
+from respike.data.plan import Part
+from respike.data.preparation import prepare
 
 from tests.conftest import listing_of
 from tests.data.conftest import SMALL

@@ -1,8 +1,8 @@
 """Sampling promises: which frames make a clip."""
 
 import pytest
+from respike.common.errors import SettingError
 from respike.data.sampling import SamplingSettings, plan_clips
-from respike.errors import SettingError
 
 
 def plan(num_frames, training=False, seed=0, video_id="v", **settings):

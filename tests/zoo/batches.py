@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from respike.sample import Batch, DataSpec
+from respike.types import Batch, DataSpec
 
 SETTINGS = {"stride": 4, "clip_length": 8, "frame_stride": 1, "threshold": 8, "color": "ycc", "short_side": 32}
 

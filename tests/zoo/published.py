@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import torch
-from respike.files import sha256_of_bytes
-from respike.zoo.cards import WeightCard
+from respike.common.files import sha256_of_bytes
 from respike.zoo.checkpoint import CheckpointSpec, save_checkpoint
-from respike.zoo.models import create_model
-from respike.zoo.publish import publish
+from respike.zoo.factory import create_model
+from respike.zoo.publishing import publish
+from respike.zoo.weights import WeightCard
 
 from tests.zoo.batches import make_data_spec
 

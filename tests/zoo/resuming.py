@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from respike.errors import RespikeError
-from respike.sample import Batch
-from respike.zoo.models import create_model
+from respike.common.errors import RespikeError
+from respike.types import Batch
+from respike.zoo.factory import create_model
 from respike.zoo.nn.respike import ReSpike
-from respike.zoo.train import TrainResult, fit
 from respike.zoo.train_config import TrainConfig
+from respike.zoo.trainer import TrainResult, fit
 from safetensors.torch import save_file
 from torch import Tensor, nn
 

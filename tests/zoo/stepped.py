@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import torch
-from respike.zoo.models import create_model
+from respike.zoo.factory import create_model
 from respike.zoo.train_config import TrainConfig
 from respike.zoo.train_state import make_accelerator, make_state
 from safetensors.torch import save_file

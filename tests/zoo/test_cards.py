@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from respike.errors import CheckpointError, SettingError
-from respike.zoo.cards import CARDS_FOLDER, CardScore, WeightCard, WeightFile, is_name, read_card, read_cards
-from respike.zoo.catalog import verify
-from respike.zoo.model_card import zoo_table
+from respike.common.errors import CheckpointError, SettingError
+from respike.zoo.checkpoint import verify_weights
 from respike.zoo.models import model_config
+from respike.zoo.publishing import zoo_table
 from respike.zoo.recipe import read_recipe
+from respike.zoo.weights import CARDS_FOLDER, CardScore, WeightCard, WeightFile, is_name, read_card, read_cards
 
 CARDS = read_cards()
 DOCUMENT = Path(__file__).parents[2] / "docs" / "zoo.md"
@@ -32,7 +32,7 @@ def test_each_card_is_called_what_it_says_and_written_as_respike_writes_it(name)
 
 @pytest.mark.parametrize("name", [name for name, card in CARDS.items() if card.has_weights])
 def test_weights_in_the_package_are_those_of_their_cards(name):
-    finding = verify(CARDS[name])
+    finding = verify_weights(CARDS[name])
     assert (finding.state, finding.problem) == ("in the package", "")
 
 

@@ -9,12 +9,13 @@ import shutil
 import pytest
 import respike.zoo.checkpoint as checkpoint_module
 import torch
-from respike.errors import CheckpointError
-from respike.files import sha256_of_bytes
-from respike.sample import DataSpec
+from respike.common.errors import CheckpointError
+from respike.common.files import sha256_of_bytes
+from respike.types import DataSpec
 from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, save_checkpoint
 from respike.zoo.checkpoint_spec import seal_spec
-from respike.zoo.models import ModelOptions, create_model
+from respike.zoo.factory import create_model
+from respike.zoo.models import ModelOptions
 from safetensors.torch import load_file, save, save_file
 
 CLASSES = ("jump", "wave", "run")

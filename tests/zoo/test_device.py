@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from respike.errors import SettingError
+from respike.common.errors import SettingError
 from respike.zoo.device import resolve_device
 
 

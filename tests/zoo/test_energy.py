@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from respike.errors import RespikeError, SettingError
-from respike.sample import Batch
+from respike.common.errors import RespikeError, SettingError
+from respike.types import Batch
 from respike.zoo.energy import AC_JOULES, MAC_JOULES, EnergyReport, LayerEnergy, estimate_baseline, estimate_energy
-from respike.zoo.models import create_model
+from respike.zoo.factory import create_model
 from respike.zoo.nn.fusion import plain_attention
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode

@@ -4,7 +4,7 @@ import resource
 from pathlib import Path
 
 import pytest
-from respike.errors import RespikeError
+from respike.common.errors import RespikeError
 from respike.zoo.history import EpochRecord, History, read_history
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

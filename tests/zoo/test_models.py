@@ -3,8 +3,9 @@
 import pytest
 import timm
 import torch
-from respike.errors import RespikeError, SettingError
-from respike.zoo.models import ModelOptions, create_model, list_models, model_config, options_of
+from respike.common.errors import RespikeError, SettingError
+from respike.zoo.factory import create_model
+from respike.zoo.models import ModelOptions, list_models, model_config, options_of
 from respike.zoo.nn.backbone import backbone_of
 from respike.zoo.nn.lif import LIF
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from respike.errors import RespikeError
-from respike.zoo.prediction import VideoVote, best_guesses
+from respike.common.errors import RespikeError
+from respike.zoo.predictions import VideoVote, best_guesses
 from torch import nn
 
 from tests.zoo.batches import make_batch

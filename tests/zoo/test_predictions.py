@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from respike.errors import RespikeError
-from respike.zoo.predictions import Predictions, Row, collect, load_predictions, save_predictions
-from respike.zoo.provenance import Provenance
+from respike.common.errors import RespikeError
+from respike.zoo.predictions import Predictions, Provenance, Row, collect, load_predictions, save_predictions
 from respike.zoo.scoring import score_predictions
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from respike.cli.demo import MODEL, demo_training
-from respike.errors import RespikeError, SettingError
+from respike.common.errors import RespikeError, SettingError
 from respike.zoo.models import list_models
 from respike.zoo.recipe import Recipe, list_recipes, parse_assignment, read_recipe
 from respike.zoo.train_config import TrainConfig

@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from respike.errors import CheckpointError, MismatchError, RespikeError, StoppedError
-from respike.zoo import train, train_run
+from respike.common.errors import CheckpointError, MismatchError, RespikeError, StoppedError
+from respike.zoo import trainer
 from respike.zoo.checkpoint import load_checkpoint
+from respike.zoo.factory import create_model
 from respike.zoo.history import read_history
-from respike.zoo.models import create_model
-from respike.zoo.runs import summarise_run
-from respike.zoo.snapshot import Snapshot, take_snapshot
-from respike.zoo.snapshot_folder import read_snapshot
+from respike.zoo.run_folder import summarise_run
+from respike.zoo.snapshot import Snapshot, read_snapshot, take_snapshot
 from respike.zoo.train_config import TrainConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -231,7 +230,7 @@ def test_a_snapshot_from_before_it_named_its_torch_is_gone_on_with_in_silence(
         return snapshot
 
     with monkeypatch.context() as earlier:
-        earlier.setattr(train_run, "take_snapshot", take_older)
+        earlier.setattr(trainer, "take_snapshot", take_older)
         newest = _cut_short(tmp_path)[0]
     assert "torch_version" not in read_snapshot(newest).facts
     notes = Notes()
@@ -395,7 +394,7 @@ def test_it_goes_on_from_the_last_weights_and_keeps_the_best(tmp_path, monkeypat
         begun.append(({name: each.clone() for name, each in state.model.state_dict().items()}, state.best_epoch))
         raise _CrashError
 
-    monkeypatch.setattr(train, "train_epoch", stop)
+    monkeypatch.setattr(trainer, "train_epoch", stop)
     best = (tmp_path / "best.safetensors").read_bytes()
     with pytest.raises(_CrashError):
         run(tmp_path, config=_more(4))

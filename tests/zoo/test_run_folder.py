@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from respike.errors import RespikeError
+from respike.common.errors import RespikeError
 from respike.zoo.run_folder import RunFolder
 
 

@@ -9,14 +9,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from respike.errors import RespikeError
-from respike.files import canonical_json, folder_lock
+from respike.common.errors import RespikeError
+from respike.common.files import canonical_json, folder_lock
 from respike.zoo.checkpoint import save_checkpoint
 from respike.zoo.checkpoint_spec import CheckpointSpec
 from respike.zoo.history import HISTORY_NAME, EpochRecord
 from respike.zoo.models import ReSpike, model_config
-from respike.zoo.run_folder import CONFIG_NAME, LAST_NAME, LOCK_NAME, STATE_NAME, RunFolder
-from respike.zoo.runs import RunSummary, differing_settings, find_runs, summarise_run
+from respike.zoo.run_folder import (
+    CONFIG_NAME,
+    LAST_NAME,
+    LOCK_NAME,
+    STATE_NAME,
+    RunFolder,
+    RunSummary,
+    differing_settings,
+    find_runs,
+    summarise_run,
+)
 from respike.zoo.snapshot import Snapshot
 from respike.zoo.train_config import TrainConfig
 

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from respike.errors import MismatchError
+from respike.common.errors import MismatchError
 from respike.zoo.predictions import Row, collect
-from respike.zoo.score_set import find_differences, summarise_scores
-from respike.zoo.scoring import Scores, score_predictions
+from respike.zoo.scoring import Scores, find_differences, score_predictions, summarise_scores
 
 from tests.zoo.test_predictions import make_provenance
 

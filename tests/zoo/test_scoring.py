@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from respike.errors import MismatchError, RespikeError, SettingError
-from respike.sample import Batch
+from respike.common.errors import MismatchError, RespikeError, SettingError
+from respike.types import Batch
 from respike.zoo.predictions import merge_crops
 from respike.zoo.scoring import predict, score, score_predictions
 from torch import Tensor, nn

@@ -1,6 +1,6 @@
 """Seen videos: found again by their hashes."""
 
-from respike.zoo.seen import find_seen, hash_video
+from respike.zoo.compatibility import find_seen, hash_video
 
 
 def test_a_seen_video_is_found_once() -> None:

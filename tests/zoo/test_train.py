@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from respike.errors import RespikeError, SettingError
-from respike.sample import Batch
+from respike.common.errors import RespikeError, SettingError
+from respike.types import Batch
 from respike.zoo.checkpoint import load_checkpoint
+from respike.zoo.compatibility import hash_video
+from respike.zoo.factory import create_model
 from respike.zoo.history import read_history
-from respike.zoo.models import create_model
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.scoring import score
-from respike.zoo.seen import hash_video
-from respike.zoo.train import TrainResult, fit
 from respike.zoo.train_config import TrainConfig
+from respike.zoo.trainer import TrainResult, fit
 from safetensors.torch import load_file
 from torch import nn
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from respike.errors import SettingError
+from respike.common.errors import SettingError
 from respike.zoo.train_config import TrainConfig
 
 

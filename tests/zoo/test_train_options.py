@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from respike.errors import SettingError
+from respike.common.errors import SettingError
+from respike.zoo.factory import create_model
 from respike.zoo.mixup import mix
-from respike.zoo.models import create_model
 from respike.zoo.nn.lif import LIF
 from respike.zoo.nn.respike import ReSpike
-from respike.zoo.schedules import make_scheduler
 from respike.zoo.train_config import SCHEDULES, TrainConfig
-from respike.zoo.train_state import TrainState, make_accelerator, make_param_groups, make_state
+from respike.zoo.train_state import TrainState, make_accelerator, make_param_groups, make_scheduler, make_state
 from torch import nn
 from torch.nn import functional as F
 

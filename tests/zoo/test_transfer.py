@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from respike.errors import MismatchError
-from respike.zoo.models import create_model
+from respike.common.errors import MismatchError
+from respike.zoo.compatibility import transfer_weights
+from respike.zoo.factory import create_model
 from respike.zoo.nn.respike import ReSpike
-from respike.zoo.transfer import transfer_weights
 
 CLASSES = ("jump", "wave", "run")
 

@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from respike.errors import RespikeError, SettingError
-from respike.zoo.catalog import resolve_weights
-from respike.zoo.upload import upload
+from respike.common.errors import RespikeError, SettingError
+from respike.zoo.publishing import upload
+from respike.zoo.weights import resolve_weights
 
-from tests.download.hub import READ_TOKEN, TOKEN, Repository, running_hub, visit
+from tests.common.download.hub import READ_TOKEN, TOKEN, Repository, running_hub, visit
 from tests.zoo.published import FILES, hash_of, save_small
 
 ADDRESS = "hf://owner/repo"

@@ -1,6 +1,6 @@
 """Export: a network for other programs: ONNX of the whole, NIR of the spiking branch. Needs `respike[export]`."""
 
-from respike.zoo.export.nir_graph import build_nir, export_nir
-from respike.zoo.export.onnx_file import OnnxCheck, export_onnx
+from respike.zoo.export.nir import build_nir, export_nir
+from respike.zoo.export.onnx import OnnxCheck, export_onnx
 
 __all__ = ["OnnxCheck", "build_nir", "export_nir", "export_onnx"]

@@ -9,7 +9,7 @@ import timm
 from huggingface_hub import get_session
 from torch import Tensor, nn
 
-from respike.errors import RespikeError, SettingError
+from respike.common.errors import RespikeError, SettingError
 
 BackboneWeights = Literal["none", "imagenet"]
 STRIDES = (4, 8, 16, 32)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from respike.errors import SettingError
+from respike.common.config import from_plain, to_plain
+from respike.common.errors import SettingError
+from respike.zoo.model_options import SIZE_STEP
 from respike.zoo.nn.backbone import STRIDES, BackboneSettings
 from respike.zoo.nn.fusion import FUSION_KINDS, FusionKind
-from respike.zoo.nn.sizes import SIZE_STEP
 from respike.zoo.nn.spiking_resnet import SpikingResNetSettings
-from respike.zoo.plain import from_plain, to_plain
 
 Branches = Literal["hybrid", "ann", "snn", "concat"]
 BRANCHES: tuple[Branches, ...] = get_args(Branches)

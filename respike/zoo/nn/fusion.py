@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from respike.errors import SettingError
-from respike.zoo.nn.linear import Linear, PointwiseConv
+from respike.common.errors import SettingError
+from respike.zoo.nn.linear import OneDnnLinear, OneDnnPointwiseConv
 
 FusionKind = Literal["faithful", "additive"]
 FUSION_KINDS: tuple[FusionKind, ...] = get_args(FusionKind)
@@ -36,10 +36,10 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, context_channels: int) -> None:
         super().__init__()
-        self.query = Linear(channels, channels, bias=False)
-        self.key = Linear(context_channels, channels, bias=False)
-        self.value = Linear(context_channels, channels, bias=False)
-        self.out = Linear(channels, channels)
+        self.query = OneDnnLinear(channels, channels, bias=False)
+        self.key = OneDnnLinear(context_channels, channels, bias=False)
+        self.value = OneDnnLinear(context_channels, channels, bias=False)
+        self.out = OneDnnLinear(channels, channels)
         self.num_heads = channels // HEAD_WIDTH
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
@@ -65,8 +65,8 @@ class GEGLU(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.expand = Linear(channels, 8 * channels)
-        self.contract = Linear(4 * channels, channels)
+        self.expand = OneDnnLinear(channels, 8 * channels)
+        self.contract = OneDnnLinear(4 * channels, channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map `[A, L, C]` to the same shape."""
@@ -95,14 +95,14 @@ class Fusion(nn.Module):
         self.pool = pool
         self.kind = kind
         self.group_norm = nn.GroupNorm(NUM_NORM_GROUPS, channels, eps=1e-6)
-        self.project_in = PointwiseConv(channels, channels)
+        self.project_in = OneDnnPointwiseConv(channels, channels)
         self.self_norm = nn.LayerNorm(channels)
         self.self_attention = Attention(channels, channels)
         self.cross_norm = nn.LayerNorm(channels)
         self.cross_attention = Attention(channels, context_channels)
         self.feed_norm = nn.LayerNorm(channels)
         self.feed_forward = GEGLU(channels)
-        self.project_out = PointwiseConv(channels, channels)
+        self.project_out = OneDnnPointwiseConv(channels, channels)
         # an untrained fusion changes nothing, so that training starts from the two branches
         for parameter in self.project_out.parameters():
             nn.init.zeros_(parameter)

@@ -1,29 +1,151 @@
-"""LIF: the leaky integrate-and-fire neuron, all time steps in one call, with a backward pass of its own.
-
-    potential   h[t] = v[t-1] + (x[t] - v[t-1]) / τ        v starts at 0
-    spike       s[t] = 1 where h[t] ≥ threshold, else 0
-    reset       v[t] = h[t] · (1 - s[t])                    hard, to 0
-             or v[t] = h[t] - threshold · s[t]              soft: what lay above the threshold stays
-
-The rate 1 / τ is a constant of the layer, or one number a layer that is learned.
-
-Time is folded into the batch, step after step: row t·G + g holds step t of group g. Only this module tells the steps
-apart; every other layer takes the folded rows as an ordinary batch.
-"""
+"""LIF: the leaky integrate-and-fire neuron, all time steps in one call."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.library import custom_op
 
-from respike.errors import SettingError
-from respike.zoo.nn.lif_backend import LIFBackend, kernels_for
-from respike.zoo.nn.lif_operator import integrate_and_fire
-from respike.zoo.nn.neuron_blocks import blocks, dense
-from respike.zoo.nn.surrogate import SURROGATES
+from respike.common.errors import SettingError
+from respike.common.text import Registry
+from respike.zoo.model_options import LIF_BACKENDS, LIFBackend
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+# (gradient of the spikes, u = h - threshold, α) → gradient of h, all tensors of one shape, whichever it is; u is the
+# function's own to overwrite
+Surrogate = Callable[[Tensor, Tensor, float], Tensor]
+# where each is about as steep as the arctangent of α = 2 is published to be
+USUAL_ALPHAS = {"arctan": 2.0, "rectangle": 2.0, "sigmoid": 4.0, "triangle": 1.0}
+SURROGATES: Registry[Surrogate] = Registry("surrogate gradient")
+
+
+@SURROGATES.register("arctan")
+def arctan_gradient(grad_spikes: Tensor, overshoot: Tensor, alpha: float) -> Tensor:
+    """Pass a gradient through a spike as if the step were an arctangent: times (α/2) / (1 + (π α u / 2)²).
+
+    `overshoot` is u = h - threshold. Source: Fang et al., ICCV 2021, which takes α = 2.
+    """
+    # (2/α) · (1 + (π α u / 2)²), so that one division does all
+    denominator = overshoot.square_().mul_(math.pi**2 * alpha / 2).add_(2 / alpha)
+    return torch.div(grad_spikes, denominator, out=denominator)
+
+
+@SURROGATES.register("rectangle")
+def rectangle_gradient(grad_spikes: Tensor, overshoot: Tensor, alpha: float) -> Tensor:
+    """Pass a gradient through a spike within 1/α of the threshold, times α/2; block it elsewhere."""
+    return grad_spikes * (overshoot.abs() < 1 / alpha) * (alpha / 2)
+
+
+@SURROGATES.register("sigmoid")
+def sigmoid_gradient(grad_spikes: Tensor, overshoot: Tensor, alpha: float) -> Tensor:
+    """Pass a gradient through a spike as if the step were a logistic curve: times α σ(α u) (1 - σ(α u)).
+
+    Its tails fall off exponentially, where the arctangent's reach far. Source: Zenke and Ganguli, Neural Computation
+    2018, in the form that SpikingJelly has it; usual is α = 4.
+    """
+    risen = overshoot.mul_(alpha).sigmoid_()
+    return (1 - risen).mul_(risen).mul_(alpha).mul_(grad_spikes)
+
+
+@SURROGATES.register("triangle")
+def triangle_gradient(grad_spikes: Tensor, overshoot: Tensor, alpha: float) -> Tensor:
+    """Pass a gradient through a spike within 1/α of the threshold, times α (1 - α |u|); block it elsewhere.
+
+    Neurons far from firing learn nothing, so that gradients are sparse. Source: Bellec et al., NeurIPS 2018; usual is
+    α = 1.
+    """
+    return overshoot.abs_().mul_(-alpha).add_(1).clamp_min_(0).mul_(alpha).mul_(grad_spikes)
+
+
+# neurons of a block a thread works on, in elements: three steps of it fit a core's second-level cache
+_BLOCK_ELEMENTS = 1 << 16
+
+
+def blocks(num_steps: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut tensors `[num_steps · G, ...]` of equal strides into views `[num_steps, M]` of the same M neurons each.
+
+    On a CPU M is small enough for all steps of a block to stay in its cache; elsewhere one block holds all.
+    """
+    flat = [_in_memory_order(tensor).view(num_steps, -1) for tensor in tensors]
+    num_neurons = flat[0].shape[1]
+    on_cpu = tensors[0].device.type == "cpu"
+    size = _BLOCK_ELEMENTS * torch.get_num_threads() if on_cpu else max(num_neurons, 1)
+    for start in range(0, num_neurons, size):
+        yield tuple(tensor[:, start : start + size] for tensor in flat)
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return tensor.permute(0, 2, 3, 1)
+    return tensor
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """Copy a tensor with gaps or of an odd order; leave the two usual orders as they are."""
+    in_order = tensor.is_contiguous() or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
+    return tensor if in_order else tensor.contiguous()
+
+
+FUSED_SURROGATE = "arctan"
+_DEVICE_TYPE = "cuda"
+# lif_triton, once it was asked for and has come
+_kernels: ModuleType | None = None
+
+
+def set_lif_backend(model: "nn.Module", backend: LIFBackend) -> None:
+    """Let `backend` compute the neurons of `model`: `torch`, as they begin, `triton`, or `auto`, Triton if it is there.
+
+    Triton's kernels take single and half precision on CUDA, the arctangent surrogate and up to 32 steps; potentials
+    are in single precision. Whatever else a layer meets goes through torch's operators, as on a CPU. Raises
+    SettingError where there is no such backend, or `triton` is asked for and cannot be had.
+    """
+    if backend not in LIF_BACKENDS:
+        raise SettingError(f"lif_backend is {backend!r}", f"choose from {', '.join(LIF_BACKENDS)}")
+    layers = [module for module in model.modules() if isinstance(module, LIF)]
+    if backend != "torch":
+        _load_kernels()
+    if backend == "triton":
+        _check_fused({layer.settings.surrogate for layer in layers})
+    for layer in layers:
+        layer.backend = backend
+
+
+def kernels_for(current: "Tensor", num_steps: int, settings: "LIFSettings", backend: LIFBackend) -> ModuleType | None:
+    """Return `lif_triton` where `backend` asks for it and it takes such currents; None means torch's operators."""
+    if backend == "torch" or _kernels is None or current.device.type != _DEVICE_TYPE:
+        return None
+    is_known = settings.surrogate == FUSED_SURROGATE and current.dtype in _kernels.DTYPES
+    return _kernels if is_known and num_steps <= _kernels.MOST_STEPS else None
+
+
+def _load_kernels() -> None:
+    global _kernels
+    try:
+        _kernels = import_module("respike.zoo.nn.lif_triton")
+    except ImportError:  # no Triton, as on macOS, or an old one, as with torch 2.6
+        _kernels = None
+
+
+def _check_fused(surrogates: set[str]) -> None:
+    if _kernels is None:
+        raise SettingError(
+            "lif_backend is 'triton', and there is no Triton 3.3 or later here",
+            "take torch, or install torch 2.7 or later, built for CUDA",
+        )
+    if others := surrogates - {FUSED_SURROGATE}:
+        raise SettingError(
+            f"lif_backend is 'triton', which has no surrogate gradient {', '.join(sorted(others))}",
+            f"take torch, or the surrogate {FUSED_SURROGATE}",
+        )
+
 
 Reset = Literal["hard", "soft"]
 # 1 / τ: a number, or a tensor of one where it is learned
@@ -231,3 +353,85 @@ def _add_scaled(total: Tensor, part: Tensor, factor: Rate) -> None:
         total.addcmul_(part, factor)
     else:
         total.add_(part, alpha=factor)
+
+
+def integrate_and_fire(current: Tensor, rate: float | Tensor, num_steps: int, settings: "LIFSettings") -> Tensor:
+    """Return the spikes of `current` `[num_steps · G, ...]`, which is dense; `rate` is 1 / τ, and gets a gradient."""
+    learned = rate if isinstance(rate, Tensor) else None
+    kinds = settings.tau, settings.threshold, settings.surrogate, settings.surrogate_alpha, settings.reset
+    spikes: Tensor = _forward(current, learned, num_steps, *kinds)
+    return spikes
+
+
+@custom_op("respike::plain_lif", mutates_args=())
+def _forward(
+    current: Tensor,
+    learned: Tensor | None,
+    num_steps: int,
+    tau: float,
+    threshold: float,
+    surrogate: str,
+    alpha: float,
+    reset: str,
+) -> Tensor:
+
+    rate = 1 / tau if learned is None else learned
+    return fire(current, rate, num_steps, _settings(learned, tau, threshold, surrogate, alpha, reset))
+
+
+@custom_op("respike::plain_lif_backward", mutates_args=())
+def _backward(
+    grad_spikes: Tensor,
+    current: Tensor,
+    spikes: Tensor,
+    learned: Tensor | None,
+    num_steps: int,
+    tau: float,
+    threshold: float,
+    surrogate: str,
+    alpha: float,
+    reset: str,
+) -> tuple[Tensor, Tensor]:
+
+    rate = 1 / tau if learned is None else learned
+    settings = _settings(learned, tau, threshold, surrogate, alpha, reset)
+    grad, grad_rate = fire_back(grad_spikes, current, spikes, rate, num_steps, settings)
+    return grad, current.new_zeros(()) if grad_rate is None else grad_rate
+
+
+def _settings(
+    learned: Tensor | None, tau: float, threshold: float, surrogate: str, alpha: float, reset: Any
+) -> "LIFSettings":
+    """The neurons' settings again, which an operator takes one by one."""
+    return LIFSettings(
+        tau=tau,
+        learns_tau=learned is not None,
+        threshold=threshold,
+        surrogate=surrogate,
+        surrogate_alpha=alpha,
+        reset=reset,
+    )
+
+
+@_forward.register_fake
+def _(current: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(current)
+
+
+@_backward.register_fake
+def _(grad_spikes: Tensor, current: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(current), current.new_empty(())
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    current, learned, *ctx.settings = inputs
+    ctx.save_for_backward(current, output, learned)
+
+
+def _go_back(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor | None, ...]:
+    current, spikes, learned = ctx.saved_tensors
+    grad, grad_rate = _backward(grad_spikes, current, spikes, learned, *ctx.settings)
+    return grad, None if learned is None else grad_rate, *(None,) * len(ctx.settings)
+
+
+_forward.register_autograd(_go_back, setup_context=_keep)

@@ -17,7 +17,7 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-ca
 _OPERATOR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _HAS_ONEDNN else None
 
 
-class Linear(nn.Linear):
+class OneDnnLinear(nn.Linear):
     """`nn.Linear`, faster on a CPU."""
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ class Linear(nn.Linear):
         return linear(rows, self.weight, self.bias)
 
 
-class PointwiseConv(nn.Conv2d):
+class OneDnnPointwiseConv(nn.Conv2d):
     """`nn.Conv2d` of kernel size 1, faster on a CPU where channels are last in memory."""
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:

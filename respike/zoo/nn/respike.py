@@ -9,13 +9,13 @@ Source: *ReSpike: Residual Frames-based Hybrid Spiking Neural Networks for Effic
 import torch
 from torch import Tensor, nn
 
-from respike.color import COLORS, YCC_TO_RGB, Color
-from respike.errors import SettingError
+from respike.common.errors import SettingError
+from respike.types import COLORS, YCC_TO_RGB, Color
+from respike.zoo.model_options import SIZE_STEP, check_image_size
+from respike.zoo.nn.activation_checkpointing import run_checkpointed
 from respike.zoo.nn.backbone import BackboneWeights, create_backbone, key_maps
 from respike.zoo.nn.config import BRANCHES, Branches, ModelConfig
 from respike.zoo.nn.fusion import Fusion
-from respike.zoo.nn.recompute import recompute
-from respike.zoo.nn.sizes import SIZE_STEP, check_image_size
 from respike.zoo.nn.spiking_resnet import SpikingResNet
 
 __all__ = ["BRANCHES", "SIZE_STEP", "Branches", "ModelConfig", "ReSpike"]
@@ -86,7 +86,7 @@ class ReSpike(nn.Module):
         potential: Tensor = self.snn.stem(residuals)
         for scale, stage in enumerate(self.snn.stages):
             if self.recomputes and self.training:
-                potential = recompute(self._run_scale, stage, scale, potential, num_steps, maps)
+                potential = run_checkpointed(self._run_scale, stage, scale, potential, num_steps, maps)
             else:
                 potential = self._run_scale(scale, potential, num_steps, maps)
         return potential
@@ -116,7 +116,7 @@ class ReSpike(nn.Module):
             raise SettingError(f"color {color!r}", f"choose from {', '.join(COLORS)}")
         if keys.dim() != 5 or keys.shape[2] != 3 or not (keys.dtype == torch.uint8 or keys.is_floating_point()):
             raise SettingError(
-                f"keys are {_describe(keys)}, needed is uint8 or float [B, N, 3, H, W]", "see respike.sample.Batch"
+                f"keys are {_describe(keys)}, needed is uint8 or float [B, N, 3, H, W]", "see respike.types.Batch"
             )
         if self.config.uses_residuals and (
             residuals.dim() != 6
@@ -126,7 +126,7 @@ class ReSpike(nn.Module):
             raise SettingError(
                 f"residuals are {_describe(residuals)} beside keys {_describe(keys)}, "
                 "needed is int16 or float [B, N, R, 3, H, W] with the keys' B, N, H and W",
-                "see respike.sample.Batch",
+                "see respike.types.Batch",
             )
         if self.config.uses_residuals and residuals.shape[2] == 0:
             raise SettingError("the clips hold no residuals (a stride of 1)", "prepare them with a stride of 2 or more")

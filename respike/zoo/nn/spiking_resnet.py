@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from respike.errors import SettingError
+from respike.common.errors import SettingError
 from respike.zoo.nn.lif import LIF, LIFSettings
-from respike.zoo.nn.linear import PointwiseConv
+from respike.zoo.nn.linear import OneDnnPointwiseConv
 
 NUM_STAGES = 4
 BLOCKS_BY_DEPTH = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -75,7 +75,7 @@ class Shortcut(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.pool = nn.AvgPool2d(2)
-        self.conv = PointwiseConv(in_channels, out_channels, bias=False)
+        self.conv = OneDnnPointwiseConv(in_channels, out_channels, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
 
 

@@ -1,8 +1,8 @@
 """Networks for the tests of export: of chance, with the statistics of a few clips, so that every layer fires."""
 
 import torch
-from respike.sample import Batch
-from respike.zoo.models import create_model
+from respike.types import Batch
+from respike.zoo.factory import create_model
 from respike.zoo.nn.respike import ReSpike
 
 

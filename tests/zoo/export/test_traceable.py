@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from respike.errors import RespikeError
-from respike.zoo.export.traceable import PlainLIF, TraceableNetwork
-from respike.zoo.models import create_model
+from respike.common.errors import RespikeError
+from respike.zoo.export.onnx import PlainLIF, TraceableNetwork
+from respike.zoo.factory import create_model
 from respike.zoo.nn.lif import LIF, LIFSettings
 
 

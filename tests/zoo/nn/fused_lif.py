@@ -9,10 +9,9 @@ import sys
 import traceback
 
 import torch
-from respike.zoo.models import create_model
-from respike.zoo.nn import lif_backend, lif_triton
-from respike.zoo.nn.lif import LIF, LIFSettings
-from respike.zoo.nn.lif_backend import set_lif_backend
+from respike.zoo.factory import create_model
+from respike.zoo.nn import lif, lif_triton
+from respike.zoo.nn.lif import LIF, LIFSettings, set_lif_backend
 
 RANDOM = torch.Generator().manual_seed(0)
 ONE_ULP = {torch.float32: 2e-6, torch.bfloat16: 2**-7, torch.float16: 2**-9}
@@ -131,7 +130,7 @@ def wrong():
 
 
 if __name__ == "__main__":
-    lif_backend._DEVICE_TYPE = "cpu"
+    lif._DEVICE_TYPE = "cpu"
     for part in sys.argv[1:]:
         try:
             globals()[part]()

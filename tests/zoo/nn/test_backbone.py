@@ -4,8 +4,8 @@ import huggingface_hub
 import pytest
 import timm
 import torch
-from respike.errors import RespikeError, SettingError
-from respike.zoo.models import create_model
+from respike.common.errors import RespikeError, SettingError
+from respike.zoo.factory import create_model
 from respike.zoo.nn.backbone import BackboneSettings, create_backbone, key_maps
 from safetensors.torch import save_file
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from respike.errors import SettingError
+from respike.common.errors import SettingError
 from respike.zoo.nn.fusion import Fusion, plain_attention
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from respike.errors import RespikeError, SettingError
-from respike.zoo.nn import neuron_blocks
-from respike.zoo.nn.lif import LIF, LIFSettings, integrate
-from respike.zoo.nn.surrogate import USUAL_ALPHAS
+from respike.common.errors import RespikeError, SettingError
+from respike.zoo.nn import lif
+from respike.zoo.nn.lif import LIF, USUAL_ALPHAS, LIFSettings, integrate
 from spikingjelly.activation_based import neuron, surrogate
 
 
@@ -105,7 +104,7 @@ def test_the_gradient_of_tau_is_the_same_in_either_order_in_memory_and_any_block
     current, weights = currents(6, 4, 6, 8), currents(6, 4, 6, 8).flip(0)
     grads = []
     for arrange, block in ((torch.contiguous_format, 1 << 16), (torch.channels_last, 1 << 16), (None, 5)):
-        monkeypatch.setattr(neuron_blocks, "_BLOCK_ELEMENTS", block)
+        monkeypatch.setattr(lif, "_BLOCK_ELEMENTS", block)
         layer = LIF(LIFSettings(learns_tau=True)).double()
         layer(current if arrange is None else current.contiguous(memory_format=arrange), 3).backward(weights)
         grads.append(layer.rate_logit.grad.item())
@@ -164,7 +163,7 @@ def test_the_order_in_memory_changes_nothing(arrange):
 def test_the_block_size_changes_nothing(monkeypatch):
     current, weights = currents(6, 4, 5, 7), currents(6, 4, 5, 7).flip(0)
     whole = run(LIFSettings(), current, 3, weights)
-    monkeypatch.setattr(neuron_blocks, "_BLOCK_ELEMENTS", 3)
+    monkeypatch.setattr(lif, "_BLOCK_ELEMENTS", 3)
     for mine, reference in zip(run(LIFSettings(), current, 3, weights), whole, strict=True):
         assert torch.equal(mine, reference)
 

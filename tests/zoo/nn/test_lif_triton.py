@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from respike.errors import SettingError
-from respike.zoo.nn import lif_backend
-from respike.zoo.nn.lif import LIF, LIFSettings
-from respike.zoo.nn.lif_backend import kernels_for, set_lif_backend
+from respike.common.errors import SettingError
+from respike.zoo.nn import lif
+from respike.zoo.nn.lif import LIF, LIFSettings, kernels_for, set_lif_backend
 
 ROOT = Path(__file__).parents[3]
 PARTS = ("neurons", "empty", "operators", "network", "wrong")
@@ -66,7 +65,7 @@ def test_the_backend_decides_which_code_runs(monkeypatch):
     layer, current = LIF(LIFSettings()), torch.zeros(3, 2)
     set_lif_backend(layer, "auto")
     assert kernels_for(current, 3, layer.settings, "auto") is None
-    monkeypatch.setattr(lif_backend, "_DEVICE_TYPE", "cpu")
+    monkeypatch.setattr(lif, "_DEVICE_TYPE", "cpu")
     kernels = kernels_for(current, 3, layer.settings, "auto")
     assert kernels.__name__.endswith("lif_triton")
     assert kernels_for(current, 3, layer.settings, "torch") is None
@@ -92,7 +91,7 @@ def test_an_older_triton_is_as_good_as_none(monkeypatch):
     triton = pytest.importorskip("triton", reason="Triton is not installed")
     monkeypatch.setattr(triton, "__version__", "3.2.0")
     monkeypatch.delitem(sys.modules, "respike.zoo.nn.lif_triton", raising=False)
-    monkeypatch.setattr(lif_backend, "_kernels", None)
+    monkeypatch.setattr(lif, "_kernels", None)
     with pytest.raises(SettingError, match=r"no Triton 3.3 or later here \(take torch, or install torch 2.7 or later"):
         set_lif_backend(LIF(LIFSettings()), "triton")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from respike.zoo.nn import linear
-from respike.zoo.nn.linear import Linear, PointwiseConv
+from respike.zoo.nn.linear import OneDnnLinear, OneDnnPointwiseConv
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -33,25 +33,25 @@ def hold(ours, theirs, rows, weights):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_linear_layer_and_its_gradients_are_torch_s(shape, bias):
-    hold(Linear(shape[-1], 18, bias=bias), nn.Linear(shape[-1], 18, bias=bias), draw(*shape), draw(18))
+    hold(OneDnnLinear(shape[-1], 18, bias=bias), nn.Linear(shape[-1], 18, bias=bias), draw(*shape), draw(18))
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 def test_a_pointwise_convolution_and_its_gradients_are_torch_s(order, bias):
     maps = draw(3, 24, 5, 7).contiguous(memory_format=order)
-    hold(PointwiseConv(24, 40, bias=bias), nn.Conv2d(24, 40, 1, bias=bias), maps, draw(40, 1, 1))
+    hold(OneDnnPointwiseConv(24, 40, bias=bias), nn.Conv2d(24, 40, 1, bias=bias), maps, draw(40, 1, 1))
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 def test_a_gradient_lies_in_memory_as_its_weight_does(order):
-    layer = PointwiseConv(24, 40).to(memory_format=order)
+    layer = OneDnnPointwiseConv(24, 40).to(memory_format=order)
     layer(draw(3, 24, 5, 7).contiguous(memory_format=torch.channels_last)).sum().backward()
     assert layer.weight.grad.stride() == layer.weight.stride()
 
 
 def test_rows_with_gaps_are_read_right():
-    layer, rows = Linear(12, 5), draw(9, 24)[:, ::2]
+    layer, rows = OneDnnLinear(12, 5), draw(9, 24)[:, ::2]
     torch.testing.assert_close(layer(rows), F.linear(rows, layer.weight, layer.bias), rtol=1e-5, atol=1e-5)
 
 
@@ -63,7 +63,7 @@ def seen_operators(run):
 
 @pytest.mark.skipif(linear._OPERATOR is None, reason="this build of torch has no oneDNN")
 def test_onednn_computes_it_in_single_precision_alone():
-    layer, rows = Linear(16, 8), draw(4, 16)
+    layer, rows = OneDnnLinear(16, 8), draw(4, 16)
     assert any("mkldnn::" in name for name in seen_operators(lambda: layer(rows)))
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     for other in (lambda: compiled(rows), lambda: layer.double()(rows.double())):
@@ -71,12 +71,12 @@ def test_onednn_computes_it_in_single_precision_alone():
 
 
 def test_double_precision_is_torch_s_to_the_bit():
-    layer, rows = Linear(16, 8).double(), draw(4, 16).double()
+    layer, rows = OneDnnLinear(16, 8).double(), draw(4, 16).double()
     assert torch.equal(layer(rows), F.linear(rows, layer.weight, layer.bias))
 
 
 def test_a_counter_of_operations_sees_the_layer():
-    layer, maps = PointwiseConv(16, 8), draw(2, 16, 3, 3).contiguous(memory_format=torch.channels_last)
+    layer, maps = OneDnnPointwiseConv(16, 8), draw(2, 16, 3, 3).contiguous(memory_format=torch.channels_last)
     with FlopCounterMode(display=False) as counter:
         layer(maps).sum().backward()
     # forward and the weight's gradient; that of the input is not asked for
@@ -84,4 +84,4 @@ def test_a_counter_of_operations_sees_the_layer():
 
 
 def test_no_row_is_no_error():
-    assert Linear(4, 3)(torch.empty(0, 4)).shape == (0, 3)
+    assert OneDnnLinear(4, 3)(torch.empty(0, 4)).shape == (0, 3)

@@ -5,9 +5,10 @@ import json
 
 import pytest
 import torch
-from respike.color import YCC_TO_RGB
-from respike.errors import SettingError
-from respike.zoo.models import ModelConfig, ReSpike, create_model, model_config
+from respike.common.errors import SettingError
+from respike.types import YCC_TO_RGB
+from respike.zoo.factory import create_model
+from respike.zoo.models import ModelConfig, ReSpike, model_config
 from respike.zoo.nn.lif import LIF, LIFSettings
 
 from tests.zoo.nn import stepping

@@ -1,0 +1,225 @@
+"""Files: atomic writes, folder locks, checksums, the user cache."""
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import filelock
+
+from respike.common import failpoints
+from respike.common.errors import RespikeError
+
+_CHUNK_BYTES = 1 << 20
+# the field of a sealed value that holds its checksum
+_SEAL = "sha256"
+
+
+@contextmanager
+def atomic_writer(path: Path, keep: Callable[[], bool] = lambda: True) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path` that takes its name only when the block ends well and `keep()` agrees.
+
+    A crash, a full disk or an exception leaves whatever stood at `path` untouched. Raises RespikeError where the
+    file system refuses (full, read-only, over a size limit).
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            if not keep():
+                return
+            file.flush()
+            failpoints.reach("fsync", path.name)
+            os.fsync(file.fileno())
+        failpoints.reach("rename", path.name)
+        # rename last: a killed worker must not leave a half file that looks finished
+        temporary.replace(path)
+        failpoints.reach("renamed", path.name)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write `content` (text as UTF-8) to `path`, whole or not at all."""
+    with atomic_writer(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_new(path: Path, text: str) -> bool:
+    """Write a file unless there is one; of several processes that try, one succeeds."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        write_atomically(temporary, text)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, unless that is what stands there already."""
+    content = text.encode("utf-8", "surrogateescape")
+    try:
+        if path.stat().st_size == len(content) and path.read_bytes() == content:
+            return
+    except OSError:
+        pass
+    write_atomically(path, content)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_error(path: Path, error: OSError) -> RespikeError:
+    """The error that tells of a file system that refused to write `path`."""
+    where = error.filename or "the output folder"
+    hint = f"free space for {where}, or permit writing there, then run the same command again"
+    return RespikeError(f"cannot write {path}: {error.strerror or error}", hint)
+
+
+def canonical_json(value: object, *, indent: int | None = None) -> str:
+    """Serialise `value` so that equal values give equal text: sorted keys, no escapes, a final newline if indented."""
+    separators = (",", ": ") if indent else (",", ":")
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=indent, separators=separators)
+    return text + "\n" if indent else text
+
+
+def seal(value: dict[str, Any], *, indent: int | None = None) -> str:
+    """Serialise `value` as canonical JSON with a field `sha256`, the checksum of all the rest."""
+    return canonical_json(value | {_SEAL: sha256_of_bytes(_to_bytes(value))}, indent=indent)
+
+
+def unseal(content: bytes) -> dict[str, Any]:
+    """The value that `seal` made `content` of, its checksum included. Raises ValueError where it was cut or changed."""
+    try:
+        value = json.loads(content)
+        checksum = value[_SEAL]
+        rest = {name: entry for name, entry in value.items() if name != _SEAL}
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"cannot be read: {error}") from error
+    if sha256_of_bytes(_to_bytes(rest)) != checksum:
+        raise ValueError("was changed after it was written")
+    return dict(value)
+
+
+def _to_bytes(value: object) -> bytes:
+    return canonical_json(value).encode("utf-8", "surrogatepass")
+
+
+def sha256_of_bytes(content: bytes) -> str:
+    """SHA-256 of `content`, as 64 hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of_file(path: Path, advance: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits, in constant memory; `advance` is told of bytes that were read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            if advance is not None:
+                advance(len(chunk))
+    return digest.hexdigest()
+
+
+@contextmanager
+def folder_lock(path: Path, purpose: str, *, timeout_seconds: float = 0) -> Iterator[None]:
+    """Hold the lock at `path` for the length of the block, waiting for it `timeout_seconds` at most.
+
+    The operating system drops the lock with its process, so one that a dead process left is simply taken over.
+    Raises RespikeError that names the owner if another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    owner_path = path.with_suffix(".owner.json")
+    lock = filelock.FileLock(path, timeout=timeout_seconds)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise RespikeError(
+            f"{path.parent.parent} is in use: {_owner(owner_path)}",
+            "wait for it to finish, or stop it, then run the same command again",
+        ) from None
+    try:
+        write_atomically(owner_path, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "for": purpose}))
+        yield
+    finally:
+        owner_path.unlink(missing_ok=True)
+        lock.release()
+
+
+def lock_owner(path: Path) -> str | None:
+    """The host of the process that holds the lock at `path`; None where nobody does, as far as is known here.
+
+    A process of this machine that has died holds none, whatever it left; of another machine's that is not known.
+    """
+    owner = _read_owner(path.with_suffix(".owner.json"))
+    if owner is None:
+        return None
+    host = str(owner["host"])
+    # its number would not tell: another process may have it by now, after a restart of a container nearly always
+    return host if host != socket.gethostname() or _is_locked(path) else None
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _owner(owner_path: Path) -> str:
+    owner = _read_owner(owner_path)
+    return "another process" if owner is None else f"process {owner['pid']} on {owner['host']} ({owner['for']})"
+
+
+def _read_owner(owner_path: Path) -> dict[str, Any] | None:
+    try:
+        owner = json.loads(owner_path.read_text())
+        return {"pid": int(owner["pid"]), "host": owner["host"], "for": owner["for"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def cache_folder(name: str) -> Path:
+    """A folder for copies of what can be had again: `name` under RESPIKE_CACHE, else under the user's cache folder.
+
+    It is made for this user alone. Raises RespikeError where it belongs to somebody else or others may write to it:
+    what they put there would be taken for ours.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "respike"
+    folder = Path(os.environ.get("RESPIKE_CACHE") or home) / name
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.stat()
+    except OSError as error:
+        raise RespikeError(
+            f"cannot make the cache {folder}: {error.strerror}", "set RESPIKE_CACHE to a folder of yours"
+        ) from error
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise RespikeError(
+            f"the cache {folder} is open to other users of this machine",
+            f"`chmod 700 {folder}` if it is yours, or set RESPIKE_CACHE to a folder of yours",
+        )
+    return folder

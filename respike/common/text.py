@@ -1,0 +1,139 @@
+"""Text: counts, names and suggestions in messages."""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+from respike.common.errors import RespikeError
+
+# the endings after which a plural takes a further syllable, and a noun whose own sounds otherwise
+_HISSING, _HARD = ("s", "x", "ch", "sh"), ("epoch",)
+# a shorter piece of a name is in too many
+_LEAST_PART = 3
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 video`, `0 videos`, `1,234 classes`."""
+    return f"{number:,} {noun if number == 1 else plural(noun)}"
+
+
+def counted_of(number: int, total: int, noun: str) -> str:
+    """Some of a number of things: `1 of 12 videos`, `1 of 1 video`."""
+    return f"{number:,} of {counted(total, noun)}"
+
+
+def agree(number: int, one: str, many: str) -> str:
+    """The verb or pronoun that goes with a number of things: `one` with 1, else `many`."""
+    return one if number == 1 else many
+
+
+def plural(noun: str) -> str:
+    """The plural of a noun that forms it by the rule: `videos`, `classes`, `batches`."""
+    return f"{noun}es" if noun.endswith(_HISSING) and not noun.endswith(_HARD) else f"{noun}s"
+
+
+def singular(nouns: str) -> str:
+    """The noun that `plural` made `nouns` of."""
+    stem = nouns.removesuffix("es")
+    return stem if stem != nouns and stem.endswith(_HISSING) else nouns.removesuffix("s")
+
+
+def name_some(names: Iterable[str], most: int = 5) -> str:
+    """The first of the names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """`did you mean 'x'? ` of the nearest choice, or the first that `name` is a part of; empty where there is none."""
+    listed = list(choices)
+    parts = [each for each in listed if name in each] if len(name) >= _LEAST_PART else []
+    near = difflib.get_close_matches(name, listed, n=1) or parts
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def suggest(name: str, choices: Iterable[str]) -> str:
+    """What to do where `name` is none of the choices: the nearest of them, then all."""
+    listed = list(choices)
+    return f"{did_you_mean(name, listed)}choose from {', '.join(listed)}"
+
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Named things of one kind, in the order they were added."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._items: dict[str, T] = {}
+
+    def add(self, name: str, item: T) -> T:
+        """Add `item` under `name` and return it. Raises ValueError on a name already taken."""
+        if name in self._items:
+            raise ValueError(f"{self._kind} {name!r} is registered twice")
+        self._items[name] = item
+        return item
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Use as a decorator: `@models.register("respike_r18")`."""
+        return lambda item: self.add(name, item)
+
+    def get(self, name: str) -> T:
+        """Return what is registered as `name`. Raises RespikeError that names the nearest and all choices."""
+        try:
+            return self._items[name]
+        except KeyError:
+            raise RespikeError(f"there is no {self._kind} {name!r}", suggest(name, self._items)) from None
+
+    def names(self) -> list[str]:
+        """All names, in the order they were added."""
+        return list(self._items)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items
+
+
+def format_bytes(count: float) -> str:
+    """A size for people, in powers of a thousand: 1.5 MB."""
+    if count < 999.5:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 999.95:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.1f} TB"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration for people: 4.2 s, 42 s, 3 min 5 s, 2 h 10 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def format_share(share: float) -> str:
+    """A share from 0 to 1 as a percentage."""
+    return f"{share:.1%}"
+
+
+def format_count(done: float, total: float | None, unit: str, between: str = " of ") -> str:
+    """How far work is: 3 of 12, or 1.5 MB of 2.0 GB for the unit `bytes`; without a total just the first."""
+    shown = [done] if total is None else [done, total]
+    return between.join(format_bytes(count) if unit == "bytes" else f"{count:.0f}" for count in shown)
+
+
+def format_rate(per_second: float, unit: str) -> str:
+    """How fast work goes: 12.3 videos/s, or, below one a second, 3.1 s/video for the unit `videos`; 1.5 MB/s."""
+    if unit == "bytes":
+        return f"{format_bytes(per_second)}/s"
+    if per_second >= 1 or per_second <= 0:
+        return f"{per_second:.1f} {unit}/s"
+    return f"{1 / per_second:.1f} s/{singular(unit)}"

@@ -1,0 +1,1 @@
+"""Executors: run a picklable function over items. They know nothing of video."""

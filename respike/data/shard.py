@@ -1,0 +1,322 @@
+"""Shard: one tar of samples, and the bytes of a sample."""
+
+import hashlib
+import json
+import mmap
+import re
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from respike.common.errors import ShardError
+from respike.common.files import canonical_json
+from respike.data.event_codec import (
+    EVENTS_VERSION,
+    READ_VERSIONS,
+    EventsHeader,
+    decode_events,
+    encode_events,
+    read_events_header,
+)
+from respike.types import ClipInfo, Color, EventClip
+
+
+@dataclass(frozen=True)
+class WriterMark:
+    """A place between two samples to which a ShardWriter can go back."""
+
+    num_samples: int
+    offset: int
+    digest: "hashlib._Hash"
+
+
+class ShardWriter:
+    """Writes samples to an open file as a deterministic tar: no times, owners or modes of this machine."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._offset = 0
+        self.num_samples = 0
+
+    def add(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Append one sample."""
+        for name, content in members.items():
+            header = tarfile.TarInfo(f"{key}.{name}")
+            header.size = len(content)
+            header.mode = 0o644
+            self._write(header.tobuf(tarfile.USTAR_FORMAT))
+            self._write(content)
+            self._write(bytes(-len(content) % tarfile.BLOCKSIZE))
+        self.num_samples += 1
+
+    def mark(self) -> WriterMark:
+        """The place where the next sample goes, to come back to it."""
+        return WriterMark(self.num_samples, self._offset, self._digest.copy())
+
+    def rollback(self, mark: WriterMark) -> None:
+        """Take back all that was added after `mark`, as if it had never been."""
+        self._file.seek(mark.offset)
+        self._file.truncate()
+        self.num_samples, self._offset, self._digest = mark.num_samples, mark.offset, mark.digest.copy()
+
+    def close(self) -> tuple[int, str]:
+        """End the tar; return its size in bytes and its SHA-256."""
+        end = 2 * tarfile.BLOCKSIZE
+        self._write(bytes(end + -(self._offset + end) % tarfile.RECORDSIZE))
+        return self._offset, self._digest.hexdigest()
+
+    def _write(self, content: bytes) -> None:
+        # hashed on the way, so that a shard is not read again for its checksum
+        self._digest.update(content)
+        self._offset += len(content)
+        self._file.write(content)
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    offset: int
+    size: int
+
+
+class _PlainMember(tarfile.TarInfo):
+    """A member as `ShardWriter` writes it: a regular file with a plain header.
+
+    What tarfile would act upon before it hands a member out ends here: long names, pax records and sparse maps, which
+    may name, place and size a member otherwise than its header, and sizes below zero, which lead back.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_PlainMember":
+        member = super().frombuf(buf, encoding, errors)
+        if member.type != tarfile.REGTYPE or member.size < 0:
+            raise _ForeignMemberError(member.name)
+        return member
+
+
+class _ForeignMemberError(Exception):
+    """A member that no shard holds; the text is its name."""
+
+
+class ShardReader:
+    """Samples of one local shard by position, through a memory map. Members are read, never extracted.
+
+    Raises ShardError on opening for what respike never writes: links, devices, folders, extended headers, a repeated
+    name, a sample whose members do not stand together, a path in a name; and where the tar ends within a member.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.keys: list[str] = []
+        self._samples: list[list[_Member]] = []
+        self._read_table()
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def members(self, position: int) -> dict[str, bytes]:
+        """The members of the sample at `position`, by name."""
+        return {m.name: self._map[m.offset : m.offset + m.size] for m in self._samples[position]}
+
+    def member_sizes(self, position: int) -> dict[str, int]:
+        """Bytes of each member of the sample at `position`, by name."""
+        return {member.name: member.size for member in self._samples[position]}
+
+    def _read_table(self) -> None:
+        seen: set[str] = set()
+        try:
+            with tarfile.open(self.path, mode="r:", tarinfo=_PlainMember) as tar:
+                for header in tar:
+                    self._add(header, seen)
+        except _ForeignMemberError as error:
+            raise self._foreign(str(error)) from None
+        except (tarfile.TarError, OSError, ValueError) as error:
+            raise ShardError(f"{self.path} is no shard: {error}", _REBUILD) from error
+
+    def _foreign(self, name: str) -> ShardError:
+        return ShardError(f"{self.path.name} holds {name!r}, which is no member of a sample", _FOREIGN)
+
+    def _add(self, header: tarfile.TarInfo, seen: set[str]) -> None:
+        key, _, name = header.name.partition(".")
+        if not key or not name or "/" in header.name or "\\" in header.name:
+            raise self._foreign(header.name)
+        if not self.keys or self.keys[-1] != key:
+            if key in seen:
+                raise ShardError(f"{self.path.name}: the members of sample {key!r} do not stand together", _FOREIGN)
+            seen.add(key)
+            self.keys.append(key)
+            self._samples.append([])
+        if any(member.name == name for member in self._samples[-1]):
+            raise ShardError(f"{self.path.name} holds {header.name!r} twice", _FOREIGN)
+        self._samples[-1].append(_Member(name, header.offset_data, header.size))
+
+
+_REBUILD = "`respike verify --repair` on its folder drops it, the same `respike prepare` then makes just that again"
+_FOREIGN = "respike did not write this shard; do not use it unless you trust where it is from"
+
+
+FORMAT_VERSION, READ_FORMATS = EVENTS_VERSION, READ_VERSIONS
+EVENTS_MEMBER = "events"
+INFO_MEMBER = "json"
+
+_MAX_KEY_PIXELS = 1 << 26
+# a clip of a thousand frames takes less than 50 kB; JSON grows some twentyfold when it is parsed
+_MAX_INFO_BYTES = 1 << 20
+_TOO_MUCH_INFO = f"the JSON member holds {{:,}} bytes, at most {_MAX_INFO_BYTES:,} are read"
+_SLUG_LENGTH = 48
+_VERIFY = "run `respike verify` on its folder"
+
+
+def sample_key(video_id: str, clip_index: int) -> str:
+    """A name for a sample that is safe in a tar and a shell, and unique: a readable part, a hash, the clip."""
+    name = video_id.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    slug = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:_SLUG_LENGTH]
+    digest = hashlib.blake2b(video_id.encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
+    return f"{slug or 'video'}-{digest}-{clip_index:05d}"
+
+
+def key_member(group: int) -> str:
+    """The member name of a group's key frame."""
+    return f"key{group:02d}.jpg"
+
+
+def encode_key_frame(planes: tuple[NDArray[np.uint8], ...], color: Color, quality: int) -> bytes:
+    """Encode a key frame as JPEG of `quality` 1 to 100, from planes as `decode` gives them, uint8 `[h, w]` each.
+
+    The planes of `ycc` are JPEG's own, so they are written without passing through RGB.
+    """
+    if color == "ycc":
+        luma, blue, red = planes
+        height, width = luma.shape
+        if height % 2 or width % 2:
+            # the encoder reads luma in pairs of rows and columns; what it finds past the edge must not be chance
+            luma = np.pad(luma, ((0, height % 2), (0, width % 2)), mode="edge")[:height, :width]
+        return bytes(simplejpeg.encode_jpeg_yuv_planes(luma, blue, red, quality=quality))
+    return bytes(simplejpeg.encode_jpeg(np.stack(planes, axis=-1), quality=quality, colorspace="RGB"))
+
+
+def encode_info(info: ClipInfo) -> bytes:
+    """Encode what is known of a clip as JSON, byte-identical for equal facts."""
+    # the fields as they are: `asdict` copies every number of them, which took a tenth of preparing a small video
+    value = dict(vars(info))
+    if not info.partial:
+        # stands only where it says something, so that whole videos look as they always did
+        del value["partial"]
+    return canonical_json(value).encode("utf-8", "surrogateescape")
+
+
+def decode_info(content: bytes) -> ClipInfo:
+    """Decode a sample's JSON member. Raises ShardError that names a missing or unknown field."""
+    if len(content) > _MAX_INFO_BYTES:
+        raise ShardError(_TOO_MUCH_INFO.format(len(content)))
+    try:
+        value = json.loads(content)
+        value["frame_indices"] = tuple(int(index) for index in value["frame_indices"])
+        value["times_seconds"] = tuple(float(time) for time in value["times_seconds"])
+        return ClipInfo(**value)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ShardError(f"the JSON member does not hold what it should: {error}") from error
+
+
+def encode_sample(
+    key_frames: list[bytes],
+    planes: tuple[NDArray[np.signedinteger[Any]], ...],
+    threshold: int,
+    color: Color,
+    info: ClipInfo,
+) -> dict[str, bytes]:
+    """All members of a sample by their names, in the order in which they are written.
+
+    `key_frames` are N JPEGs, `planes` the clip's events `[N, R, h, w]`, `threshold` θ in grey levels.
+    """
+    members = {key_member(group): jpeg for group, jpeg in enumerate(key_frames)}
+    return members | {EVENTS_MEMBER: encode_events(planes, threshold, color), INFO_MEMBER: encode_info(info)}
+
+
+def _check_key_frame(content: bytes, size: tuple[int, int]) -> None:
+    """Hold the header of a key frame against the (height, width) that it should have; takes no memory."""
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(content)
+    except ValueError as error:
+        raise ShardError(f"a key frame cannot be decoded: {error}") from error
+    if height * width > _MAX_KEY_PIXELS:
+        raise ShardError(f"a key frame says it has {width}x{height} pixels")
+    if size != (height, width):
+        raise ShardError(f"a key frame is {(height, width)}, the events are {size}")
+
+
+def _decode_key_frame(content: bytes, out: NDArray[np.uint8]) -> None:
+    """Decode a key frame whose header is known to be right into `out`, uint8 RGB `[H, W, 3]`."""
+    try:
+        simplejpeg.decode_jpeg(content, "RGB", buffer=out)
+    except ValueError as error:
+        raise ShardError(f"a key frame cannot be decoded: {error}") from error
+
+
+def read_sample(reader: ShardReader, position: int, settings: Mapping[str, Any]) -> EventClip:
+    """Read and decode one sample of a shard, as `decode_sample` does. Raises ShardError on damage."""
+    if (num_bytes := reader.member_sizes(position).get(INFO_MEMBER, 0)) > _MAX_INFO_BYTES:
+        # told before it is read, let alone parsed
+        raise ShardError(f"sample {reader.keys[position]}: {_TOO_MUCH_INFO.format(num_bytes)}", _VERIFY)
+    return decode_sample(reader.keys[position], reader.members(position), settings)
+
+
+def decode_sample(key: str, members: Mapping[str, bytes], settings: Mapping[str, Any] | None = None) -> EventClip:
+    """Decode the members of a sample. Raises ShardError that names the sample and what is wrong with it.
+
+    `settings`, where given, are those of `respike prepare` that the sample must have been made with. All headers are
+    read and held against them and each other before memory is taken.
+    """
+    try:
+        header = read_events_header(_member(members, EVENTS_MEMBER))
+        if settings is not None:
+            _check_settings(header, settings)
+        key_frames = [_member(members, key_member(group)) for group in range(header.num_groups)]
+        for content in key_frames:
+            _check_key_frame(content, (header.height, header.width))
+        info = decode_info(_member(members, INFO_MEMBER))
+        planes, threshold, color = decode_events(members[EVENTS_MEMBER])
+        # channels last in memory, as JPEG's decoder writes them
+        pictures = np.empty((header.num_groups, header.height, header.width, 3), np.uint8)
+        for picture, content in zip(pictures, key_frames, strict=True):
+            _decode_key_frame(content, picture)
+    except ShardError as error:
+        raise ShardError(f"sample {key}: {error.problem}", error.hint or _VERIFY) from error
+    keys = pictures.transpose(0, 3, 1, 2)
+    return EventClip(key=key, keys=keys, planes=planes, threshold=threshold, color=color, info=info)
+
+
+def _check_settings(header: EventsHeader, settings: Mapping[str, Any]) -> None:
+    """Raise ShardError where the events were not made with these settings."""
+    said = {
+        "stride": header.num_residuals + 1,
+        "clip_length": header.num_groups * (header.num_residuals + 1),
+        "color": header.color,
+        "threshold": header.threshold,
+    }
+    if wrong := [name for name, value in said.items() if value != settings[name]]:
+        raise ShardError(
+            f"{wrong[0]} of its events is {said[wrong[0]]}, the index says {settings[wrong[0]]}",
+            "prepare the data again",
+        )
+    if (short := min(header.height, header.width)) > settings["short_side"]:
+        raise ShardError(
+            f"the short side of its events is {short}, the index says at most {settings['short_side']}",
+            "prepare the data again",
+        )
+
+
+def _member(members: Mapping[str, bytes], name: str) -> bytes:
+    try:
+        return members[name]
+    except KeyError:
+        raise ShardError(f"the member {name} is missing") from None

@@ -1,0 +1,82 @@
+"""Factory: networks by name, with random or pretrained weights."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from respike.common.errors import MismatchError, SettingError
+from respike.common.progress import SILENCE, Progress
+from respike.zoo.checkpoint import load_checkpoint
+from respike.zoo.model_options import ModelOptions
+from respike.zoo.models import MODELS, model_config
+from respike.zoo.nn.backbone import BackboneWeights
+from respike.zoo.nn.config import Branches, ModelConfig
+from respike.zoo.nn.respike import ReSpike
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    branches: Branches | None = None,
+    backbone_weights: BackboneWeights = "none",
+    backbone: str | None = None,
+    options: ModelOptions | None = None,
+    pretrained: str | Path | None = None,
+    progress: Progress = SILENCE,
+) -> ReSpike:
+    """Build a network, with weights drawn from torch's generator or those that are named.
+
+    - `name`: one of `list_models()`. All are fixed but `respike`, which takes `options`; `backbone` is a short way to
+      one of them.
+    - `num_classes`: 1 or more; may be left out with `pretrained`, whose own it then has.
+    - `branches`: `hybrid` (unless something else is said), `ann`, `snn` or `concat` (both branches, no fusion).
+    - `backbone_weights`: `imagenet` starts the ANN branch from timm's ImageNet weights, which needs the network once.
+    - `pretrained`: what `respike.zoo.load_checkpoint` takes, such as `respike_tiny.demo16`: a name from
+      `respike zoo list`, a path, or an address. The network must be the same; with another number of classes its head
+      starts from chance.
+
+    Raises SettingError or RespikeError that lists the choices, RespikeError where weights cannot be fetched, and
+    MismatchError that names in what the pretrained network differs.
+    """
+    if backbone is not None:
+        options = replace(options or ModelOptions(), backbone=backbone)
+    if pretrained is not None:
+        return _load_pretrained(name, num_classes, branches, options, pretrained, progress)
+    if num_classes is None:
+        raise SettingError(f"{name} for how many classes?", "give num_classes, or pretrained")
+    config = model_config(name, num_classes=num_classes, branches=branches or "hybrid", options=options)
+    return ReSpike(config, backbone_weights)
+
+
+def _load_pretrained(
+    name: str,
+    num_classes: int | None,
+    branches: Branches | None,
+    options: ModelOptions | None,
+    pretrained: str | Path,
+    progress: Progress,
+) -> ReSpike:
+
+    MODELS.get(name)  # an unknown name is told before anything is fetched
+    source, _ = load_checkpoint(pretrained, progress=progress)
+    own = source.config
+    wanted = replace(own, num_classes=num_classes or own.num_classes)
+    if name != own.name or options is not None or (branches or own.branches) != own.branches:
+        asked = model_config(name, num_classes=wanted.num_classes, branches=branches or own.branches, options=options)
+        _require_same(asked, wanted, pretrained)
+    if wanted == own:
+        return source.train()
+    model = ReSpike(wanted)
+    body = {key: tensor for key, tensor in source.state_dict().items() if not key.startswith("head.")}
+    model.load_state_dict(model.state_dict() | body)
+    return model
+
+
+def _require_same(asked: ModelConfig, own: ModelConfig, pretrained: str | Path) -> None:
+    ours, theirs = asked.to_json(), own.to_json()
+    for field, value in ours.items():
+        if value != theirs[field]:
+            raise MismatchError(
+                f"the weights {pretrained} are of a network whose {field} is {theirs[field]!r}, asked was {value!r}",
+                f"create {own.name!r} as the weights have it, or train from them with `respike train --init`",
+            )

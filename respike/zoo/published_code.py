@@ -1,0 +1,165 @@
+"""Checkpoints of the published code, read into our networks."""
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from respike.common.errors import CheckpointError
+from respike.common.text import counted
+from respike.types import DataSpec
+from respike.zoo.factory import create_model
+from respike.zoo.nn.respike import ReSpike
+
+# under which a training script keeps the weights beside optimizer and settings
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
+_SAVE = "save the weights alone, as torch.save(network.state_dict(), FILE)"
+_PARALLEL = "module."
+
+
+def read_published_file(path: Path) -> dict[str, Tensor]:
+    """Read the state dict in a `.pth` of torch.save or a `.safetensors`, alone or beside an optimizer and settings.
+
+    No code of the file is run: of a pickle tensors and plain values are read, and nothing else. Names lose a prefix
+    `module.`, numbers of other precisions become float32. Raises CheckpointError where the file holds none, or more
+    than that.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            held: Any = load_file(path)
+        else:
+            # safe from torch 2.6 on, which respike asks for; settings as argparse leaves them are plain values, too
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                held = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no file {path}", "check the path") from None
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        problem = f"{path} holds no weights that can be read without running code: {reason}"
+        raise CheckpointError(problem, _SAVE) from error
+    for name in (*_WRAPPERS, None):
+        found = held.get(name) if isinstance(held, Mapping) and name is not None else held
+        if isinstance(found, Mapping) and found and all(isinstance(value, Tensor) for value in found.values()):
+            return {name: _to_ours(tensor) for name, tensor in strip_prefix(found).items()}
+    raise CheckpointError(f"{path} holds no state dict", _SAVE)
+
+
+def strip_prefix(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The names without the prefix that a data-parallel network has on all of them."""
+    if not all(name.startswith(_PARALLEL) for name in state_dict):
+        return state_dict
+    return {name.removeprefix(_PARALLEL): tensor for name, tensor in state_dict.items()}
+
+
+def _to_ours(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+# ours → theirs, the first prefix that fits; then parts within it
+_PREFIXES = (
+    ("ann.conv1.", "ann_layer0.0."),
+    ("ann.bn1.", "ann_layer0.1."),
+    ("ann.layer", "ann_layer"),
+    ("snn.stem.conv.", "snn_backbone.conv1."),
+    ("snn.stem.norm.", "snn_backbone.bn1."),
+    *((f"snn.stages.{scale}.blocks.", f"snn_backbone.layer{scale + 1}.") for scale in range(4)),
+    *((f"fusions.{scale}.", f"snn_backbone.fusion{scale + 1}.") for scale in range(4)),
+    ("head.", "fc."),
+)
+_BLOCK = "transformer_blocks.0."
+_PARTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "snn.stages.": (
+        (".norm1.", ".bn1."),
+        (".norm2.", ".bn2."),
+        (".shortcut.conv.", ".shortcut.1."),
+        (".shortcut.norm.", ".shortcut.2."),
+    ),
+    "fusions.": (
+        (".group_norm.", ".norm."),
+        (".project_in.", ".proj_in."),
+        (".project_out.", ".proj_out."),
+        (".self_norm.", f".{_BLOCK}norm1."),
+        (".cross_norm.", f".{_BLOCK}norm2."),
+        (".feed_norm.", f".{_BLOCK}norm3."),
+        (".self_attention.", f".{_BLOCK}attn1."),
+        (".cross_attention.", f".{_BLOCK}attn2."),
+        (".query.", ".to_q."),
+        (".key.", ".to_k."),
+        (".value.", ".to_v."),
+        (".out.", ".to_out.0."),
+        (".feed_forward.expand.", f".{_BLOCK}ff.net.0.proj."),
+        (".feed_forward.contract.", f".{_BLOCK}ff.net.2."),
+    ),
+}
+_FIRST, _DEEP, _HEAD = "ann_layer1.0.conv1.weight", "ann_layer1.0.conv3.weight", "fc.weight"
+
+
+def published_name(name: str) -> str:
+    """Return what the published code calls the tensor that we call `name`. Raises KeyError on a name of no ours."""
+    fitting = [(ours, theirs) for ours, theirs in _PREFIXES if name.startswith(ours)]
+    if not fitting:
+        raise KeyError(name)
+    ours, theirs = fitting[0]
+    renamed = theirs + name.removeprefix(ours)
+    for room, parts in _PARTS.items():
+        if name.startswith(room):
+            for part, their_part in parts:
+                renamed = renamed.replace(part, their_part)
+    return renamed
+
+
+def load_published_state_dict(model: ReSpike, state_dict: Mapping[str, Tensor]) -> None:
+    """Fill `model` with a state dict of the published code; a prefix `module.` on all its names is allowed.
+
+    `model` is a hybrid `respike_r18` or `respike_r50` with as many classes as the state dict. Its type and device
+    stay. Raises CheckpointError that names a tensor missing, too many or of another shape, before anything is filled.
+    """
+    state_dict = strip_prefix(state_dict)
+    own = model.state_dict()
+    try:
+        names = {name: published_name(name) for name in own}
+    except KeyError as error:
+        raise CheckpointError(f"the published network has no tensor like {error}", "take respike_r18 or _r50") from None
+    if missing := [theirs for theirs in names.values() if theirs not in state_dict]:
+        lacking = f"{counted(len(missing), 'tensor')}, the first is {missing[0]}"
+        raise CheckpointError(f"the state dict lacks {lacking}", _hint(model))
+    if extra := sorted(state_dict.keys() - set(names.values())):
+        raise CheckpointError(
+            f"the state dict has {counted(len(extra), 'tensor')} too many, the first is {extra[0]}", _hint(model)
+        )
+    for ours, theirs in names.items():
+        if state_dict[theirs].shape != own[ours].shape:
+            got, needed = list(state_dict[theirs].shape), list(own[ours].shape)
+            raise CheckpointError(f"the tensor {theirs} is {got}, needed is {needed}", _hint(model))
+    model.load_state_dict({ours: state_dict[theirs] for ours, theirs in names.items()})
+
+
+def import_published(state_dict: Mapping[str, Tensor], data: DataSpec) -> ReSpike:
+    """Build the network that a state dict of the published code is of, with the classes of `data`, in their order.
+
+    Raises CheckpointError where it is of no network of ours or has another number of classes.
+    """
+    for name in (_FIRST, _HEAD):
+        if name not in state_dict:
+            raise CheckpointError(f"the state dict lacks {name}", "give a checkpoint of the published hybrid network")
+    num_classes = len(state_dict[_HEAD])
+    if num_classes != len(data.classes):
+        raise CheckpointError(
+            f"the checkpoint tells {counted(num_classes, 'class')}, the data has {len(data.classes)}",
+            "name shards of the data set that it was trained on",
+        )
+    network = "respike_r50" if _DEEP in state_dict else "respike_r18"
+    model = create_model(network, num_classes=num_classes)
+    load_published_state_dict(model, state_dict)
+    return model.eval()
+
+
+def _hint(model: ReSpike) -> str:
+    config = model.config
+    return f"the model is {config.name}, {config.branches}, with {config.num_classes} classes: make one that fits"

@@ -1,0 +1,40 @@
+"""Ranks: which process this is, and whether it was to be one of several."""
+
+import pytest
+from respike.common.distributed import find_launch_problem
+
+ONE_OF_TWO_BY_ACCELERATE = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*ONE_OF_TWO_BY_ACCELERATE, "RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def _launch(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> str | None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return find_launch_problem()
+
+
+def test_a_launch_that_started_one_process_of_several_is_told_with_the_way_to_do_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = _launch(monkeypatch, ONE_OF_TWO_BY_ACCELERATE)
+    assert problem is not None
+    assert "torchrun" in problem
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        # accelerate asked for one process; a cluster's own variable; torchrun, or accelerate on GPUs
+        {"ACCELERATE_MIXED_PRECISION": "no"},
+        {"MASTER_ADDR": "node1"},
+        {**ONE_OF_TWO_BY_ACCELERATE, "RANK": "0", "WORLD_SIZE": "2"},
+    ],
+)
+def test_other_launches_are_as_they_were_meant(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    assert _launch(monkeypatch, environment) is None
