@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from respike.common.config import Setting, settings_of
+
 if TYPE_CHECKING:
     from respike.common.progress import Progress
     from respike.data.datasets import Dataset, ListingRequest
@@ -51,6 +53,48 @@ def packed(
         return decorated
 
     return decorate
+
+
+def config_options(
+    kind: type, *, default: bool = True, **overrides: Mapping[str, Any]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator that gives a command one option for each setting of the Config `kind` that has a name for one.
+
+    An option that is not given reaches the command as None, so that a recipe or a data set may decide. With `default`
+    the help names the default. `overrides` are click's arguments by setting, such as `image_size={"metavar": "PX"}`.
+    Bounds are checked by the Config itself.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for setting in reversed(settings_of(kind)):
+            if setting.option:
+                function = _click_option(setting, default, overrides.get(setting.name, {}))(function)
+        return function
+
+    return decorate
+
+
+def _click_option(setting: Setting, default: bool, overrides: Mapping[str, Any]) -> Callable[[Any], Any]:
+    text = setting.help
+    if default:
+        text += f"  [default: {_format_default(setting)}]"
+    name = f"--{setting.option}"
+    if setting.is_switch:
+        arguments: dict[str, Any] = {"help": text, "default": None}
+        return click.option(f"{name}/--no-{setting.option}", setting.name, **arguments | dict(overrides))
+    arguments = {"help": text, "metavar": setting.metavar}
+    if setting.is_choice:
+        arguments["type"] = click.Choice(list(setting.choices))
+    elif (number := setting.number_type) is not None:
+        arguments["type"] = number
+    return click.option(name, setting.name, **arguments | dict(overrides))
+
+
+def _format_default(setting: Setting) -> str:
+    value = setting.default
+    if value is None:
+        return "none"
+    return setting.option if value is True else f"no-{setting.option}" if value is False else str(value)
 
 
 class DatasetChoice(click.Choice[str]):

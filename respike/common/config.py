@@ -1,15 +1,178 @@
-"""Conversion of frozen dataclasses to plain values and back, every field checked."""
+"""Config: settings as frozen dataclasses. Each field declares its type, bounds, help and option once.
+
+A field is written as `epochs: Annotated[int, option("Passes over the clips.", ge=1)] = 100`. Checks on construction,
+JSON, TOML, `--set`, the options of the command line and the tables of the documentation all read that declaration.
+Conversion is msgspec's.
+"""
 
 import dataclasses
+import difflib
+import math
+import re
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+from msgspec import inspect
 
 from respike.common.errors import SettingError
 
-_T = TypeVar("_T")
-_SIMPLE = (str, int, float, bool, types.NoneType)
+T = TypeVar("T")
+ConfigT = TypeVar("ConfigT", bound="Config")
+# msgspec ends a message with the place of the value
+_PLACE = re.compile(r" - at `\$\.?(.*)`$")
+_LONGEST_VALUE = 60
+
+
+def option(
+    text: str,
+    *,
+    name: str | None = None,
+    metavar: str | None = None,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    multiple_of: int | None = None,
+) -> msgspec.Meta:
+    """Declare a setting: its help `text`, bounds, and how the command line spells it.
+
+    `name` is the option without dashes where it is not the field's own name; an empty one makes no option.
+    """
+    bounds: Any = {"ge": ge, "gt": gt, "le": le, "lt": lt, "multiple_of": multiple_of}
+    given = {bound: value for bound, value in bounds.items() if value is not None}
+    return msgspec.Meta(description=text, extra={"option": name, "metavar": metavar}, **given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One field of a Config, as it was declared.
+
+    `kind` is the annotation; `default` is `dataclasses.MISSING` for a field that must be given; `option` is the name on
+    the command line, without dashes, or empty where it has none.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    help: str
+    option: str
+    metavar: str | None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The texts that are allowed, where only some are."""
+        return tuple(str(value) for kind in _members(self.kind) for value in _literals(kind))
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the setting is true or false."""
+        return _members(self.kind) == [bool]
+
+    @property
+    def number_type(self) -> type[int] | type[float] | None:
+        """Int or float where the setting is a number and nothing else, or none."""
+        kinds = [kind for kind in _members(self.kind) if kind is not type(None)]
+        return kinds[0] if kinds in ([int], [float]) else None
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words, such as `a whole number from 1`."""
+        return _describe(inspect.type_info(self.kind))
+
+    def convert(self, value: object) -> Any:
+        """Return `value` as the setting's type. "none" stands for None where None is allowed, as TOML has no null.
+
+        Raises SettingError that names the setting, the value and what is allowed.
+        """
+        if value == "none" and type(None) in _members(self.kind):
+            value = None
+        try:
+            converted = msgspec.convert(value, self.kind, strict=True)
+        except msgspec.ValidationError:
+            raise self._error(value) from None
+        if any(isinstance(number, float) and not math.isfinite(number) for number in _flatten(converted)):
+            raise self._error(value)
+        return converted
+
+    def _error(self, value: object) -> SettingError:
+        allowed = f"choose from {', '.join(self.choices)}" if self.is_choice else f"give {self.allowed}"
+        return SettingError(f"{self.name} is {short_repr(value)}", allowed, setting=self.name)
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether the setting is one of a few texts and nothing else."""
+        return all(get_origin(kind) is Literal for kind in _members(self.kind) if kind is not type(None))
+
+
+class Config:
+    """The base of frozen dataclasses of settings: checked on construction, converted to JSON and back.
+
+    Rules between fields belong into `check`, which raises SettingError.
+    """
+
+    def __post_init__(self) -> None:
+        for setting in settings_of(type(self)):
+            object.__setattr__(self, setting.name, setting.convert(getattr(self, setting.name)))
+        self.check()
+
+    def check(self) -> None:
+        """Check rules that one field alone cannot state. Raises SettingError."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        return dict(to_plain(self))
+
+    @classmethod
+    def from_json(cls: type[ConfigT], value: object) -> ConfigT:
+        """Read what `to_json` returned; a missing field has its default. Raises SettingError that names the field."""
+        return from_plain(cls, value)
+
+    def override(self: ConfigT, values: Mapping[str, object]) -> ConfigT:
+        """Return a copy with other values. Raises SettingError that suggests the nearest name for an unknown one."""
+        names = [setting.name for setting in settings_of(type(self))]
+        for name in values:
+            if name not in names:
+                raise unknown_setting(name, names)
+        return dataclasses.replace(self, **values)  # type: ignore[type-var]
+
+
+def settings_of(kind: Any) -> tuple[Setting, ...]:
+    """The settings that a dataclass declares, in order."""
+    return _read_settings(kind)
+
+
+@cache
+def _read_settings(kind: Any) -> tuple[Setting, ...]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return tuple(_setting_of(field, hints[field.name]) for field in dataclasses.fields(kind) if field.init)
+
+
+def _setting_of(field: "dataclasses.Field[Any]", kind: Any) -> Setting:
+    meta = next((each for each in getattr(kind, "__metadata__", ()) if isinstance(each, msgspec.Meta)), msgspec.Meta())
+    extra = meta.extra or {"option": "", "metavar": None}
+    default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    name = extra["option"]
+    return Setting(
+        name=field.name,
+        kind=kind,
+        default=default,
+        help=meta.description or "",
+        option=field.name.replace("_", "-") if name is None else name,
+        metavar=extra["metavar"],
+    )
+
+
+def unknown_setting(name: str, names: Iterable[str], where: str = "") -> SettingError:
+    """The error for a setting that does not exist: it suggests the nearest name, else lists all."""
+    known = sorted(names)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
+    return SettingError(f"there is no setting {name!r}{where}", hint, setting=name)
 
 
 def to_plain(value: Any) -> Any:
@@ -21,70 +184,119 @@ def to_plain(value: Any) -> Any:
     return [to_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def from_plain(kind: type[_T], value: object, where: str = "") -> _T:
-    """Make a `kind`, a dataclass, of what `to_plain` gave of one; a field that is missing has its default.
+def from_plain(kind: type[T], value: object, where: str = "") -> T:
+    """Make a dataclass `kind` of what `to_plain` returned of one; a missing field has its default.
 
     Raises SettingError that names a field, below `where`, that is unknown, missing or of another kind, and passes on
-    what the dataclass itself says of a value out of range.
+    what the dataclass itself raises.
     """
+    _check_names(kind, value, where)
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        match = _PLACE.search(message)
+        place = match[1] if match else ""
+        prefix = f"{where}." if where and place else where
+        needed = _PLACE.sub("", message)
+        raise SettingError(f"the field {prefix}{place} is {short_repr(_look_up(value, place))}", needed) from None
+
+
+def _check_names(kind: Any, value: object, where: str) -> None:
+    """Refuse fields that are unknown or missing, in `value` and below; msgspec passes over unknown ones."""
     if not isinstance(value, Mapping):
-        raise SettingError(f"{where or kind.__name__} is {_short(value)}", "needed is a JSON object")
+        raise SettingError(f"{where or kind.__name__} is {short_repr(value)}", "needed is a JSON object")
     prefix = f"{where}." if where else ""
-    hints = typing.get_type_hints(kind)
-    if unknown := sorted(map(str, value.keys() - hints.keys())):
-        raise SettingError(f"the field {prefix}{unknown[0]} is unknown", f"known are {', '.join(hints)}")
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        is_needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if is_needed and field.name not in value:
-            raise SettingError(f"the field {prefix}{field.name} is missing", "name it")
-    return kind(**{name: _convert(hints[name], each, f"{prefix}{name}") for name, each in value.items()})
+    settings = {setting.name: setting for setting in settings_of(kind)}
+    if unknown := sorted(map(str, value.keys() - settings.keys())):
+        raise SettingError(f"the field {prefix}{unknown[0]} is unknown", f"known are {', '.join(settings)}")
+    for name, setting in settings.items():
+        if setting.default is dataclasses.MISSING and name not in value:
+            raise SettingError(f"the field {prefix}{name} is missing", "name it")
+        for member in _members(setting.kind):
+            below = value.get(name)
+            if dataclasses.is_dataclass(member) and isinstance(below, Mapping):
+                _check_names(member, below, f"{prefix}{name}")
+            parts = get_args(member)
+            if parts and dataclasses.is_dataclass(parts[0]) and isinstance(below, Sequence):
+                for number, each in enumerate(below):
+                    _check_names(parts[0], each, f"{prefix}{name}[{number}]")
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    options = get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    for option in options:
-        origin, parts = typing.get_origin(option), get_args(option)
-        if dataclasses.is_dataclass(option) and isinstance(option, type):
-            if isinstance(value, Mapping) or len(options) == 1:
-                return from_plain(option, value, where)
-        elif origin is tuple and isinstance(value, list):
-            return tuple(_convert(parts[0], each, f"{where}[{number}]") for number, each in enumerate(value))
-        elif isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
-            return {str(name): _checked(each, f"{where}.{name}") for name, each in value.items()}
-        elif origin is Literal:
-            if any(type(value) is type(part) and value == part for part in parts):
-                return value
-        elif option is float and type(value) in (int, float):
-            return float(value)
-        elif option in _SIMPLE and type(value) is option:
-            return value
-    raise SettingError(f"the field {where} is {_short(value)}", f"needed is {_describe(options)}")
-
-
-def _checked(value: Any, where: str) -> Any:
-    """A value of any kind that JSON has."""
-    if isinstance(value, _SIMPLE):
-        return value
-    if isinstance(value, list):
-        return [_checked(each, where) for each in value]
-    if isinstance(value, Mapping):
-        return {str(name): _checked(each, where) for name, each in value.items()}
-    raise SettingError(f"the field {where} is {_short(value)}", "needed is what JSON has")
-
-
-def _describe(options: tuple[Any, ...]) -> str:
-    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "null"}
-    told = []
-    for option in options:
-        if typing.get_origin(option) is Literal:
-            told.append(f"one of {', '.join(map(str, get_args(option)))}")
-        elif typing.get_origin(option) is tuple:
-            told.append("a list")
-        else:
-            told.append(names.get(option, "a JSON object"))
-    return " or ".join(told)
-
-
-def _short(value: object) -> str:
+def short_repr(value: object) -> str:
+    """The value as Python writes it, cut to 60 characters."""
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}…"
+
+
+def _members(kind: Any) -> list[Any]:
+    """The types of a union without their annotations; of any other type, that type."""
+    while hasattr(kind, "__metadata__"):
+        kind = kind.__origin__
+    if get_origin(kind) in (typing.Union, types.UnionType):
+        return [member for part in get_args(kind) for member in _members(part)]
+    return [kind]
+
+
+def _literals(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _flatten(value: object) -> Iterable[object]:
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _flatten(each)
+    else:
+        yield value
+
+
+def _look_up(value: Any, place: str) -> object:
+    """The value at a place that msgspec names, such as `parts[1].size`."""
+    for name, number in re.findall(r"([^.\[\]]+)|\[(\d+)\]", place):
+        try:
+            value = value[int(number)] if number else value[name]
+        except (KeyError, IndexError, TypeError):
+            return value
+    return value
+
+
+def _describe(kind: inspect.Type) -> str:
+    """A type with its bounds in words."""
+    match kind:
+        case inspect.Metadata():
+            return _describe(kind.type)
+        case inspect.UnionType():
+            return " or ".join(_describe(member) for member in kind.types)
+        case inspect.IntType():
+            return "a whole number" + _bounds(kind)
+        case inspect.FloatType():
+            return "a number" + _bounds(kind)
+        case inspect.LiteralType():
+            names = ", ".join(map(str, kind.values))
+            return names if len(kind.values) == 1 else f"one of {names}"
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.StrType():
+            return "text"
+        case inspect.NoneType():
+            return "none"
+        case inspect.TupleType():
+            return f"a list of {len(kind.item_types)}"
+        case inspect.VarTupleType():
+            return f"a list, each {_describe(kind.item_type)}"
+        case _:
+            return "a table"
+
+
+def _bounds(kind: "inspect.IntType | inspect.FloatType") -> str:
+    words = [
+        f"{word} {_number(bound)}"
+        for word, bound in (("from", kind.ge), ("above", kind.gt), ("up to", kind.le), ("below", kind.lt))
+        if bound is not None
+    ]
+    text = " ".join(["", *words])
+    return text if kind.multiple_of is None else f"{text}, a multiple of {_number(kind.multiple_of)}"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)

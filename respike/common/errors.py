@@ -20,7 +20,14 @@ class RespikeError(Exception):
 
 
 class SettingError(RespikeError):
-    """A setting outside its allowed values."""
+    """A setting outside its allowed values; `setting` is its name, where the error is about one."""
+
+    def __init__(self, problem: str, hint: str = "", *, setting: str | None = None) -> None:
+        super().__init__(problem, hint)
+        self.setting = setting
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.problem, self.hint), {"setting": self.setting}
 
 
 class LayoutError(RespikeError):

@@ -2,59 +2,54 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from respike.common.config import Config, option
 from respike.common.errors import SettingError
-from respike.data.event_codec import check_threshold
+from respike.data.event_codec import MAX_THRESHOLD
 from respike.data.sampling import Sampling, SamplingSettings
-from respike.types import COLORS, Color
+from respike.types import Color
 
 # settings younger than some shards: told only where they say something, so that those shards keep their fingerprint
 UNTOLD_SETTINGS = {"eval_clips": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
-    """How raw videos become shards; saved with the output and compared before a resume.
+class PrepareConfig(Config):
+    """How raw videos become shards; saved with the output and compared before a resume."""
 
-    `stride` frames a group; `short_side` the most pixels of the short side; `threshold` θ in grey levels; `color` the
-    planes that events are taken on; `key_quality` of the JPEG, 1 to 100; `videos_per_shard` and `seed` decide which
-    videos stand in which shard; with `keep_partial` a damaged video gives the clips before the damage. The rest is
-    SamplingSettings. Raises SettingError on a value that is not allowed.
-    """
+    stride: Annotated[int, option("Frames a group: one key frame, the rest residuals.", ge=2)] = 4
+    clip_length: Annotated[int, option("Frames a clip, a multiple of the stride.", ge=2)] = 16
+    sampling: Annotated[Sampling, option("dense: clips one after another; uniform: frames spread over the video.")] = (
+        "dense"
+    )
+    clip_step: Annotated[
+        Annotated[int, Meta(ge=1)] | None, option("dense: frames from clip to clip; none: the clip length.")
+    ] = None
+    clips_per_video: Annotated[int, option("uniform: clips drawn from a training video.", ge=1)] = 4
+    eval_clips: Annotated[int, option("uniform: clips stored of a video to evaluate.", ge=1)] = 1
+    frame_stride: Annotated[int, option("Use every n-th frame of the video.", ge=1)] = 1
+    short_side: Annotated[int, option("Largest short side in pixels; videos are never scaled up.", ge=16)] = 256
+    threshold: Annotated[
+        int, option("Contrast threshold of events in grey levels; 1 is exact.", metavar="θ", ge=1, le=MAX_THRESHOLD)
+    ] = 8
+    color: Annotated[Color, option("Planes that events are computed on.")] = "ycc"
+    key_quality: Annotated[int, option("JPEG quality of key frames.", ge=1, le=100)] = 90
+    videos_per_shard: Annotated[int, option("Listed videos a shard.", ge=1)] = 64
+    seed: Annotated[int, option("Order of videos in shards, training draws, splits.", ge=0)] = 0
+    keep_partial: Annotated[bool, option("Keep the part of a damaged video that comes before the damage.")] = False
 
-    stride: int = 4
-    clip_length: int = 16
-    sampling: Sampling = "dense"
-    clip_step: int | None = None
-    clips_per_video: int = 4
-    eval_clips: int = 1
-    frame_stride: int = 1
-    short_side: int = 256
-    threshold: int = 8
-    color: Color = "ycc"
-    key_quality: int = 90
-    videos_per_shard: int = 64
-    seed: int = 0
-    keep_partial: bool = False
-
-    def __post_init__(self) -> None:
-        if self.stride < 2:
-            raise SettingError(f"stride is {self.stride}", "it must be at least 2: a key frame and one residual")
+    def check(self) -> None:
+        """Check that a clip is made of whole groups. Raises SettingError."""
         if self.clip_length % self.stride:
+            below = self.clip_length // self.stride * self.stride
             raise SettingError(
                 f"clip_length {self.clip_length} is no multiple of stride {self.stride}",
-                f"the nearest are {self.clip_length // self.stride * self.stride or self.stride} and "
-                f"{(self.clip_length // self.stride + 1) * self.stride}",
+                f"the nearest are {below or self.stride} and {below + self.stride}",
+                setting="clip_length",
             )
-        if self.color not in COLORS:
-            raise SettingError(f"color is {self.color!r}", f"choose from {', '.join(COLORS)}")
-        if not 1 <= self.key_quality <= 100:
-            raise SettingError(f"key_quality is {self.key_quality}", "it must be from 1 to 100")
-        for name, least in (("short_side", 16), ("videos_per_shard", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise SettingError(f"{name} is {getattr(self, name)}", f"it must be at least {least}")
-        check_threshold(self.threshold)
         _ = self.clip_sampling
 
     @property

@@ -1,13 +1,10 @@
 """Model options: what a network is built from, and the image sizes it takes. Loads no torch."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from respike.common.config import Config, option
 from respike.common.errors import SettingError
-
-if TYPE_CHECKING:
-    pass
-
 
 Neuron = Literal["lif", "plif"]
 Reset = Literal["hard", "soft"]
@@ -16,44 +13,38 @@ SCALES = (4, 8, 16, 32)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """What `create_model("respike", …)` is put together of. The defaults are those of `respike_r18`.
+class ModelOptions(Config):
+    """The parts of the network `respike`. The defaults are those of `respike_r18`.
 
-    - `backbone`: timm's name of the ANN branch, with or without the tag of its ImageNet weights. Any network with maps
-      at strides 4, 8, 16 and 32: accuracy for computation is won here first, key frames being pictures.
-    - `snn_depth`: 18, as published, or 34: more blocks see longer motions, for about twice the spiking operations.
-    - `snn_width`: channels of the SNN's stem, 64 as published; a multiple of 32 where branches are fused. Parameters
-      and operations grow with its square.
-    - `neuron`: `lif`, as published, or `plif`, whose layers each learn how fast they forget (Fang et al., ICCV 2021).
-    - `tau`: the membrane's time constant in steps, for `plif` the first.
-    - `reset`: `hard`, to 0, as published; `soft`, by the threshold, which keeps the charge above it.
-    - `surrogate`: how gradients pass a spike: `arctan` as published, `sigmoid`, `triangle` or `rectangle`;
-      `surrogate_alpha` is its sharpness, None for the usual one.
-    - `fusion`: `faithful`, as published, where the fused coarse map replaces a fine one; `additive`, which adds only
-      the change to it and so keeps the detail that pooling takes; `none`, where the branches meet in the head alone.
-    - `fusion_scales`: the strides at which is fused. The fine ones cost most, the coarse ones tell most.
+    Sources: Fang et al., ICCV 2021, for `plif`; the other published values are those of arXiv 2409.01564.
     """
 
-    backbone: str = "resnet18"
-    snn_depth: int = 18
-    snn_width: int = 64
-    neuron: Neuron = "lif"
-    tau: float = 4 / 3
-    reset: Reset = "hard"
-    surrogate: str = "arctan"
-    surrogate_alpha: float | None = None
-    fusion: FusionChoice = "faithful"
-    fusion_scales: tuple[int, ...] = SCALES
+    backbone: Annotated[
+        str,
+        option("timm's name of the key-frame branch, with or without the tag of its ImageNet weights.", metavar="NAME"),
+    ] = "resnet18"
+    snn_depth: Annotated[int, option("Depth of the spiking branch: 18 as published, or 34.")] = 18
+    snn_width: Annotated[int, option("Channels of the spiking stem, 64 as published; multiples of 32.", ge=1)] = 64
+    neuron: Annotated[Neuron, option("lif as published, or plif, where each layer learns its time constant.")] = "lif"
+    tau: Annotated[float, option("Membrane time constant in steps; for plif the first value.", gt=0)] = 4 / 3
+    reset: Annotated[Reset, option("hard, to 0 as published, or soft, by the threshold.")] = "hard"
+    surrogate: Annotated[str, option("Gradient of a spike: arctan as published, sigmoid, triangle or rectangle.")] = (
+        "arctan"
+    )
+    surrogate_alpha: Annotated[float | None, option("Sharpness of the surrogate; none: the usual one.")] = None
+    fusion: Annotated[
+        FusionChoice,
+        option("faithful as published, additive (adds the change alone), or none (branches meet in the head)."),
+    ] = "faithful"
+    fusion_scales: Annotated[tuple[int, ...], option("Strides of the feature maps that are fused.")] = SCALES
 
-    def __post_init__(self) -> None:
-        for name, choices in (("neuron", Neuron), ("reset", Reset), ("fusion", FusionChoice)):
-            if getattr(self, name) not in get_args(choices):
-                raise SettingError(f"{name} {getattr(self, name)!r}", f"choose from {', '.join(get_args(choices))}")
+    def check(self) -> None:
+        """Check the fusion scales. Raises SettingError."""
         for scale in self.fusion_scales:
             if scale not in SCALES:
                 raise SettingError(f"fusion at scale {scale}", f"choose from {', '.join(map(str, SCALES))}")
         if not self.fusion_scales and self.fusion != "none":
-            raise SettingError(f"{self.fusion} fusion at no scale", "name scales, or take the fusion none")
+            raise SettingError(f"{self.fusion} fusion at no scale", "name scales, or use fusion none")
 
 
 SIZE_STEP = 32  # both branches halve an image five times

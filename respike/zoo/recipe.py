@@ -4,14 +4,12 @@ import dataclasses
 import difflib
 import json
 import tomllib
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
-from respike.common.config import to_plain
+from respike.common.config import settings_of, to_plain, unknown_setting
 from respike.common.errors import RespikeError, SettingError
 from respike.common.text import suggest
 from respike.zoo.model_options import ModelOptions
@@ -48,22 +46,15 @@ class Recipe:
 
         Raises SettingError that names a value of the wrong kind or out of range, and the nearest to an unknown name.
         """
-        own, options, training = {}, {}, {}
+        own: dict[str, Any] = {}
+        options, training = dict(to_plain(self.options)), dict(to_plain(self.training))
         for name, value in values.items():
-            if name in _TRAINING_KINDS:
-                training[name] = _convert(name, value, _TRAINING_KINDS[name])
-            elif name in _OPTION_KINDS:
-                options[name] = _convert(name, value, _OPTION_KINDS[name])
-            elif name in _OWN_KINDS:
-                own[name] = _convert(name, value, _OWN_KINDS[name])
-            else:
-                raise SettingError(f"there is no setting {name!r}", _nearest(name))
-        return dataclasses.replace(
-            self,
-            **own,
-            options=dataclasses.replace(self.options, **options),
-            training=dataclasses.replace(self.training, **training),
-        )
+            setting = _SETTINGS.get(name)
+            if setting is None:
+                raise _unknown(name)
+            table = training if name in _TRAINING else options if name in _OPTIONS else own
+            table[name] = setting.convert(value)
+        return dataclasses.replace(self, **own, options=ModelOptions(**options), training=TrainConfig(**training))
 
     @property
     def changed_options(self) -> dict[str, Any]:
@@ -73,7 +64,7 @@ class Recipe:
 
     def to_toml(self) -> str:
         """The recipe as a file that `read_recipe` reads, every setting of the training spelt out."""
-        own = {name: value for name in _OWN_KINDS if (value := getattr(self, name)) not in ("", ())}
+        own = {name: value for name in _OWN if (value := getattr(self, name)) not in ("", ())}
         # TOML has no null: what is off is called so
         training = {name: "none" if value is None else value for name, value in self.training.to_json().items()}
         # a JSON string, number, truth value or list is written the same in TOML
@@ -84,9 +75,10 @@ class Recipe:
         return "\n".join(lines + [f"{name} = {json.dumps(value)}" for name, value in training.items()]) + "\n"
 
 
-_OWN_KINDS = {name: kind for name, kind in typing.get_type_hints(Recipe).items() if name not in ("training", "options")}
-_OPTION_KINDS = typing.get_type_hints(ModelOptions)
-_TRAINING_KINDS = typing.get_type_hints(TrainConfig)
+_OWN = {setting.name: setting for setting in settings_of(Recipe) if setting.name not in ("training", "options")}
+_OPTIONS = {setting.name: setting for setting in settings_of(ModelOptions)}
+_TRAINING = {setting.name: setting for setting in settings_of(TrainConfig)}
+_SETTINGS = _OWN | _OPTIONS | _TRAINING
 
 
 def list_recipes() -> list[str]:
@@ -117,14 +109,14 @@ def read_recipe(name: str | Path) -> Recipe:
             raise SettingError(f"{path}: {name} is {table!r}", f"write it as a table, [{name}]")
     try:
         for key in content:
-            if key not in _OWN_KINDS:
-                raise SettingError(f"there is no setting {key!r} above [training]", _nearest(key))
+            if key not in _OWN:
+                raise _unknown(key, " above [training]")
         for key in training:
-            if key not in _TRAINING_KINDS:
-                raise SettingError(f"there is no setting {key!r} in [training]", _nearest(key))
+            if key not in _TRAINING:
+                raise _unknown(key, " in [training]")
         for key in options:
-            if key not in _OPTION_KINDS:
-                raise SettingError(f"there is no setting {key!r} in [options]", _nearest(key))
+            if key not in _OPTIONS:
+                raise _unknown(key, " in [options]")
         return Recipe().override({**content, **options, **training})
     except SettingError as error:
         raise SettingError(f"the recipe {path}: {error.problem}", error.hint) from error
@@ -149,45 +141,9 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return name.strip(), value.strip()
 
 
-def _nearest(name: str) -> str:
-    names = [*_TRAINING_KINDS, *_OPTION_KINDS, *_OWN_KINDS]
-    near = difflib.get_close_matches(name, [*names, *_USUAL_NAMES], n=1)
-    if near:
-        return f"did you mean {_USUAL_NAMES.get(near[0], near[0])!r}?"
-    return f"choose from {', '.join(sorted(names))}"
-
-
-def _convert(name: str, value: Any, kind: Any) -> Any:
-    """`value` as the type that a setting is declared with; "none" is None where the setting may be off."""
-    # a union with a Literal is typing's own, any other the language's
-    is_union = get_origin(kind) in (typing.Union, types.UnionType)
-    options = get_args(kind) if is_union else (kind,)
-    if type(None) in options and value in (None, "none"):
-        return None
-    for option in options:
-        origin, parts = typing.get_origin(option), get_args(option)
-        if origin is Literal and isinstance(value, str):
-            if value in parts:
-                return value
-            if is_union:
-                continue
-            raise SettingError(f"{name} is {value!r}", f"choose from {', '.join(parts)}")
-        if origin is tuple and isinstance(value, list | tuple):
-            if Ellipsis in parts:
-                return tuple(_convert(name, each, parts[0]) for each in value)
-            if len(value) == len(parts):
-                return tuple(_convert(name, each, part) for each, part in zip(value, parts, strict=True))
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if origin is None and option is type(value):
-            return value
-    raise SettingError(f"{name} is {value!r}", f"give {_describe(options)}")
-
-
-def _describe(options: tuple[Any, ...]) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
-    literals = {option: get_args(option) for option in options if get_origin(option) is Literal}
-    choices = {option: f"{'one of ' * (len(parts) > 1)}{', '.join(parts)}" for option, parts in literals.items()}
-    return " or ".join(
-        choices.get(option) or names.get(option, "a list, as long as the one it has") for option in options
-    )
+def _unknown(name: str, where: str = "") -> SettingError:
+    """The error for a setting that does not exist. It suggests the nearest, also for what others call one."""
+    near = difflib.get_close_matches(name, [*_SETTINGS, *_USUAL_NAMES], n=1)
+    if near and near[0] in _USUAL_NAMES:
+        return SettingError(f"there is no setting {name!r}{where}", f"did you mean {_USUAL_NAMES[near[0]]!r}?")
+    return unknown_setting(name, _SETTINGS, where)

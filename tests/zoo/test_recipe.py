@@ -59,7 +59,7 @@ def test_any_value_can_be_another() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"fusion": 5}, "fusion is 5 .give one of faithful, additive, none"),
+        ({"fusion": 5}, "fusion is 5 .choose from faithful, additive, none"),
         ({"learning_rat": 1.0}, "did you mean 'learning_rate'"),
         ({"qqq": 1.0}, "choose from .*learning_rate"),
         ({"epochs": 1.5}, "epochs is 1.5.*a whole number"),
@@ -71,7 +71,7 @@ def test_any_value_can_be_another() -> None:
         ({"branches": "both"}, "branches is 'both'.*hybrid"),
         ({"epochs": "none"}, "epochs is 'none'"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
-        ({"epoch_clips": "some"}, "epoch_clips is 'some'.*give a whole number or all"),
+        ({"epoch_clips": "some"}, "epoch_clips is 'some'.*give a whole number from 1 or all"),
         ({"epoch_clips": 0}, "epoch_clips is 0"),
         ({"epoch_clips": 1.5}, "epoch_clips is 1.5"),
     ],
