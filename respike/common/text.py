@@ -1,7 +1,7 @@
 """Text: counts, names and suggestions in messages."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from respike.common.errors import RespikeError
@@ -60,6 +60,13 @@ def suggest(name: str, choices: Iterable[str]) -> str:
 
 
 T = TypeVar("T")
+
+
+def pick(table: Mapping[str, T], name: str, kind: str) -> T:
+    """Return the entry of `table` called `name`. Raises RespikeError that suggests the nearest name and lists all."""
+    if name not in table:
+        raise RespikeError(f"there is no {kind} {name!r}", suggest(name, table))
+    return table[name]
 
 
 class Registry(Generic[T]):
