@@ -24,7 +24,8 @@ PARTS = ["check", "profile", "levers", "sizes", "precision", "curves", "stepping
 def rehearse(folder, *options):
     path = folder / "gpu.json"
     command = [sys.executable, "benchmarks/bench_gpu.py", *TINY, "--json", str(path), *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    # threads that wait for each other on a busy machine take many times as long
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert run.returncode == 0, run.stderr
     return json.loads(path.read_text()), run.stdout
@@ -68,11 +69,14 @@ def test_a_lever_that_cannot_be_pulled_is_a_row(rehearsal):
     assert printed.count("works on CUDA alone, not on cpu") >= len(failed)
 
 
-def test_the_plain_neurons_agree_with_themselves_and_not_with_others(rehearsal):
+def test_neurons_are_held_against_each_other(rehearsal):
+    # on a CPU both are plain: equal in single precision, and not where one computes in half
     found = rows_of(rehearsal[0], "check")["neurons"]
     assert found["cases"] == 23
-    assert found["wrong"] == []
-    assert found["unequal_spikes"] == 0
+    assert found["gradient_off_float32"] == 0
+    assert found["gradient_off_bfloat16"] > 0.01
+    assert found["wrong"]
+    assert not any("float32" in line for line in found["wrong"])
     assert found["tells_another_threshold_apart"]
 
 
