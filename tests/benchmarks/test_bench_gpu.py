@@ -15,6 +15,9 @@ from gpu_isolated import run_apart  # noqa: E402
 from gpu_profile import summarise  # noqa: E402
 from gpu_wheels import requirements  # noqa: E402
 
+# the rehearsal takes 100 s, and four times as long on a busy machine
+pytestmark = pytest.mark.timeout(900)
+
 LEVERS = ["plain", "torch's order", "fused LIF", "checkpointing", "CUDA graph", "fused LIF + compile"]
 TINY = ["--device", "cpu", "--model", "respike_tiny", "--size", "64", "--batch", "2", "--rounds", "1"]
 TINY += ["--workers", "1", "--updates", "2", "--compile-backend", "eager"]
