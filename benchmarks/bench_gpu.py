@@ -3,32 +3,47 @@
     python benchmarks/bench_gpu.py [--model respike_r50] [--batch 32] [--minutes 7] [--json PATH] [--only PART ...]
     python benchmarks/bench_gpu.py --device cpu --model respike_tiny --size 64 --batch 2    # that every path works
 
-Parts, in this order: `profile` (torch's profiler, kernels launched, FLOPs), `precision` (bf16 against fp32 and TF32),
-`stepping` (forward, and forward and back, against the network run step by step, in bf16), `lif` (neurons against
-SpikingJelly and snnTorch), `loader` (clips a second of 4 workers beside the training's), `levers` (one by one;
-torch.compile last, since it takes minutes). What runs out of memory or fails is a row that says so. After `--minutes`
-nothing more is begun, and what is left out is named. `--json` is written after every row. On a CPU the figures say
-nothing but that it runs.
+Parts, in this order: `check` (whether the fused neurons compute what the plain ones do, spikes and gradients),
+`profile` (torch's profiler, kernels by name, idle time, FLOPs), `levers` (one by one), `sizes` (of a batch),
+`precision` (bf16, fp16, TF32, fp32), `curves` (losses of short trainings in each precision, on made data), `stepping`
+(forward, and forward and back, against the network run step by step, in bf16), `lif` (neurons against SpikingJelly and
+snnTorch), `loader` (clips a second of loader workers), `train` (`respike train` under torchrun), `graphs` (CUDA
+graphs), `compile` (torch.compile, which takes minutes). The last four run in processes of their own with a time limit.
+What runs out of memory or fails is a row that says so. After `--minutes` nothing more is begun, and what is left out is
+named. `--json` is written after every row. On a CPU the figures say nothing but that it runs.
 """
 
 import argparse
 import gc
+import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import bench_lif
+import gpu_check
+import gpu_curves
 import gpu_levers
 import gpu_profile
 import harness
+from gpu_isolated import run_apart
 from gpu_loader import measure_loader
 from gpu_report import Report
+from gpu_shards import make_shards
 from gpu_step import TrainingStep, Work, measure, single_precision
 from gpu_stepping import compare_with_stepping
+from gpu_train import measure_training
 
 LIF_SHAPES = ((3, 64, 56, 56), (3, 512, 7, 7), (15, 64, 56, 56))
+# seconds of the parts that run in processes of their own
+LIMITS = {"loader": 90, "train": 140, "graphs": 90, "compile": 180}
 
 
 def main() -> None:
@@ -44,31 +59,121 @@ def main() -> None:
     )
     peak = gpu_profile.find_peak(arguments.peak_tflops)
     report = Report(work, arguments.json, peak_tflops=peak, deadline=time.monotonic() + 60 * arguments.minutes)
+    report.flops_per_clip = arguments.gflop_a_clip and 1e9 * arguments.gflop_a_clip
     with single_precision("fp32"):
         for name in arguments.only or PARTS:
-            report.attempt(name, "", lambda name=name: PARTS[name](work, arguments, report))
-    report.print_table()
+            is_spoilt = work.device == "cuda" and not report.is_sound()
+            if not arguments.inside and (name in LIMITS or is_spoilt):
+                run_in_own_process(name, report)
+            else:
+                report.attempt(name, "", partial(PARTS[name], work, arguments, report))
+    if not arguments.inside:
+        report.print_table()
+
+
+def run_in_own_process(name: str, report: Report) -> None:
+    """Run one part apart and take its rows."""
+    seconds = min(LIMITS.get(name, 120), report.seconds_left)
+    if seconds < 0:
+        report.attempt(name, "", lambda: None)
+        return
+    if torch.cuda.is_available() and report.is_sound():
+        torch.cuda.empty_cache()
+    options = [*sys.argv[1:], "--minutes", str(seconds / 60), "--only", name]
+    if report.flops_per_clip:
+        options += ["--gflop-a-clip", str(report.flops_per_clip / 1e9)]
+    content, reason = run_apart(Path(__file__), options, seconds + 15)
+    report.take(content)
+    if reason:
+        report.add(name, "", {"failed": reason})
+
+
+def run_check(work: Work, arguments: argparse.Namespace, report: Report) -> None:
+    """Hold the fused neurons against the plain ones."""
+
+    def check_neurons() -> None:
+        figures = gpu_check.check_neurons(work.device)
+        report.add("check", "neurons", figures)
+        for line in figures["wrong"]:
+            print(f"  wrong: {line}", flush=True)
+
+    report.attempt("check", "neurons", check_neurons)
+    report.attempt("check", "network", lambda: report.add("check", "network", gpu_check.check_network(work)))
 
 
 def run_profile(work: Work, arguments: argparse.Namespace, report: Report) -> None:
-    """Profile the plain step; count its FLOPs, by which later rows tell their share of the peak."""
+    """Profile the plain step and the one with fused neurons; count FLOPs, for the share of the peak in later rows."""
+    side = 8192 if work.device == "cuda" else 64
+    if speed := report.attempt("profile", "product", lambda: gpu_profile.measure_product(work.device, side)):
+        report.add("profile", "product", {"side": side, "bf16_tflops": round(speed, 1)})
     if flops := report.attempt("profile", "FLOPs", lambda: gpu_profile.count_flops(work)):
         report.flops_per_clip = flops
         report.add("profile", "FLOPs", {"gflop_a_clip": round(flops / 1e9, 1)})
-    figures = gpu_profile.profile_step(TrainingStep(work))
-    gpu_profile.print_profile(figures)
-    report.add("profile", "one update", figures)
+    for title, lever in (("one update", gpu_levers.leave), ("one update, fused LIF", gpu_levers.fuse)):
+
+        def run(title: str = title, lever: gpu_levers.Lever = lever) -> None:
+            step = TrainingStep(work)
+            lever(step)
+            figures = gpu_profile.profile_step(step, arguments.trace if lever is gpu_levers.leave else None)
+            gpu_profile.print_profile(figures)
+            report.add("profile", title, figures)
+
+        report.attempt("profile", title, run)
+
+
+def run_levers(part: str, work: Work, arguments: argparse.Namespace, report: Report) -> None:
+    """Pull one lever of `part` after the other, each on a step of its own."""
+    for name, lever in gpu_levers.all_levers(arguments.compile_backend)[part].items():
+        if arguments.levers and name not in arguments.levers:
+            continue
+
+        def run(lever: gpu_levers.Lever = lever) -> dict[str, float]:
+            return measure(lever(TrainingStep(work)), work.device, arguments.rounds)
+
+        try:
+            report.measure(part, name, run)
+        finally:
+            gpu_levers.put_back()
+            gc.collect()
+
+
+def run_sizes(work: Work, arguments: argparse.Namespace, report: Report) -> None:
+    """Measure the step with fused neurons, where there are any, at a quarter of the batch, at the batch, and beyond."""
+    for batch in dict.fromkeys(max(1, int(work.batch * factor)) for factor in (1, 0.25, 2, 4)):
+
+        def run(batch: int = batch) -> dict[str, float]:
+            step = TrainingStep(replace(work, batch=batch))
+            if work.device == "cuda":
+                gpu_levers.fuse(step)
+            return measure(step, work.device, min(arguments.rounds, 5))
+
+        report.measure("sizes", f"{batch} clips a batch", run, num_clips=batch)
 
 
 def run_precision(work: Work, arguments: argparse.Namespace, report: Report) -> None:
     """Measure the plain step in each precision."""
-    for precision in ("bf16", "tf32", "fp32"):
+    for precision in ("bf16", "fp16", "tf32", "fp32"):
+        if precision == "fp16" and work.device == "cpu":
+            continue
 
         def run(precision: str = precision) -> dict[str, float]:
             with single_precision(precision):
                 return measure(TrainingStep(work, precision), work.device, arguments.rounds)
 
         report.measure("precision", precision, run)
+
+
+def run_curves(work: Work, arguments: argparse.Namespace, report: Report) -> None:
+    """Train for a while in each precision."""
+    small = replace(work, size=min(work.size, 112))
+    for name, (precision, *_) in gpu_curves.CONTENDERS.items():
+        if precision == "fp16" and work.device == "cpu":
+            continue
+
+        def run(name: str = name) -> None:
+            report.add("curves", name, gpu_curves.train(small, name, arguments.updates))
+
+        report.attempt("curves", name, run)
 
 
 def run_stepping(work: Work, arguments: argparse.Namespace, report: Report) -> None:
@@ -98,39 +203,54 @@ def run_lif(work: Work, arguments: argparse.Namespace, report: Report) -> None:
 
 def run_loader(work: Work, arguments: argparse.Namespace, report: Report) -> None:
     """Measure the loader alone."""
-    seconds, num_names = (15.0, 16) if work.device == "cuda" else (0.5, 1)
-    figures = measure_loader(
-        batch=work.batch, size=work.size, workers=arguments.workers, seconds=seconds, num_names=num_names
-    )
-    if training := report.rate_of("precision", "bf16"):
-        figures["times_training_in_bf16"] = round(figures["clips_per_second"] / training, 2)
-    report.add("loader", f"{arguments.workers} workers", figures)
+    seconds = 8.0 if work.device == "cuda" else 0.5
+    for workers in arguments.workers:
+
+        def run(workers: int = workers) -> None:
+            figures = measure_loader(
+                batch=work.batch, size=work.size, workers=workers, seconds=seconds, video=arguments.video
+            )
+            report.add("loader", f"{workers} workers", figures)
+
+        report.attempt("loader", f"{workers} workers", run)
 
 
-def run_levers(work: Work, arguments: argparse.Namespace, report: Report) -> None:
-    """Pull one lever after the other, each on a step of its own."""
-    levers = gpu_levers.all_levers(arguments.compile_backend)
-    for name, lever in levers.items():
-        if arguments.levers and name not in arguments.levers:
-            continue
+def run_train(work: Work, arguments: argparse.Namespace, report: Report) -> None:
+    """Train by the command, neurons plain and fused."""
+    # 11 clips a video: about 60 updates an epoch, and on a CPU two
+    num_names = max(4, 60 * work.batch // 11) if work.device == "cuda" else 4
+    amp = ["--amp", "bf16"] if work.device == "cuda" else []
+    with tempfile.TemporaryDirectory() as scratch:
+        cores = min(8, os.cpu_count() or 1)
+        shards = make_shards(Path(scratch), arguments.video, num_names=num_names, num_workers=cores)
+        for backend in ("triton", "torch") if work.device == "cuda" else ("torch",):
 
-        def run(lever: gpu_levers.Lever = lever) -> dict[str, float]:
-            return measure(lever(TrainingStep(work)), work.device, arguments.rounds)
+            def run(backend: str = backend) -> None:
+                figures = measure_training(
+                    work,
+                    shards,
+                    options=[*amp, "--lif-backend", backend],
+                    workers=arguments.workers[-1],
+                    seconds=max(30.0, report.seconds_left),
+                )
+                report.add("train", f"LIF by {backend}", figures)
 
-        try:
-            report.measure("levers", name, run)
-        finally:
-            gpu_levers.put_back()
-            gc.collect()
+            report.attempt("train", f"LIF by {backend}", run)
 
 
 PARTS: dict[str, Callable[[Work, argparse.Namespace, Report], Any]] = {
+    "check": run_check,
     "profile": run_profile,
+    "levers": partial(run_levers, "levers"),
+    "sizes": run_sizes,
     "precision": run_precision,
+    "curves": run_curves,
     "stepping": run_stepping,
     "lif": run_lif,
     "loader": run_loader,
-    "levers": run_levers,
+    "train": run_train,
+    "graphs": partial(run_levers, "graphs"),
+    "compile": partial(run_levers, "compile"),
 }
 
 
@@ -142,12 +262,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--stride", type=int, default=4)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--workers", type=int, default=4, help="of the loader")
+    parser.add_argument("--workers", type=int, nargs="+", default=[4, 8], help="of the loader; the last of them train")
+    parser.add_argument("--updates", type=int, default=80, help="of each loss curve")
+    parser.add_argument("--video", type=Path, help="for the loader and the training  [default: one made on the spot]")
+    parser.add_argument("--trace", type=Path, help="where to write the profile's trace, a .json.gz")
     parser.add_argument("--minutes", type=float, default=7.0, help="after which nothing more is begun")
     parser.add_argument("--peak-tflops", type=float, help="of the chip in bf16  [default: by its name]")
     parser.add_argument("--compile-backend", default="inductor", help="of torch.compile")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), help="these parts")
     parser.add_argument("--levers", nargs="+", help="these levers, by name")
+    # of a part that runs in a process of its own
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--gflop-a-clip", type=float, help=argparse.SUPPRESS)
     parser.set_defaults(rounds=10)
 
 

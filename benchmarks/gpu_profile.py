@@ -1,7 +1,13 @@
-"""Where a training step's time goes: torch's profiler by operator, kernels launched, FLOPs by torch's counter."""
+"""Where a training step's time goes: torch's profiler by operator and kernel, idle time, FLOPs by torch's counter."""
 
+import gzip
+import json
 import re
-import time
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,10 +15,25 @@ from respike.zoo.nn.fusion import plain_attention
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from gpu_step import TrainingStep, Work, finish
+from gpu_step import TrainingStep, Work, finish, measure
 
-NUM_ROWS = 25
+NUM_ROWS = 30
 _LAUNCH = re.compile(r"cu(da)?LaunchKernel|cudaGraphLaunch")
+# categories of a trace's events that keep the GPU busy
+_BUSY = {"kernel", "gpu_memcpy", "gpu_memset"}
+# kinds of kernels by their names; the first that fits
+_KINDS = {
+    "attention": r"flash|fmha|attention",
+    "batch norm": r"batch_?norm|bn_(fw|bw)|bnorm",
+    "fused neurons": r"^_(forward|backward)_kernel",
+    "convolutions": r"conv|fprop|dgrad|wgrad|winograd",
+    "matrix products": r"gemm|cutlass|nvjet|xmma",
+    "layout changes and copies": r"nchwToNhwc|nhwcToNchw|copy|Memcpy|Memset|CatArray",
+    "other norms": r"norm",
+    "optimiser": r"multi_tensor",
+    "sums": r"reduce",
+    "element by element": r"elementwise|vectorized",
+}
 # dense bf16 products with single-precision sums, TFLOP/s, by NVIDIA's data sheets
 PEAK_TFLOPS = {
     "H100 PCIe": 756,
@@ -24,32 +45,31 @@ PEAK_TFLOPS = {
     "L40": 181,
     "L4": 121,
 }
+_NEURONS = ("_IntegrateAndFire", "_IntegrateAndFireBackward", "respike::lif", "respike::lif_backward")
 
 
-def profile_step(step: TrainingStep) -> dict[str, Any]:
-    """Profile one update: the operators by their own time on the device, the kernels launched."""
+def profile_step(step: TrainingStep, trace: Path | None = None) -> dict[str, Any]:
+    """Profile one update: operators and kernels by their time on the device, and the share of time it does nothing.
+
+    The time of an update is measured without the profiler, which slows the CPU down. `trace` gets the whole of it, as
+    a browser's tracing page reads it.
+    """
     device = step.work.device
-    for _ in range(3):
-        step()
-    finish(device)
+    seconds = measure(step, device, rounds=5, num_warm=3)["seconds"]
     kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
     with profile(activities=kinds) as recorded:
-        started = time.perf_counter()
         step()
         finish(device)
-        wall = time.perf_counter() - started
     rows = recorded.key_averages()
     own = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     whole = "device_time_total" if device == "cuda" else "cpu_time_total"
     operators = [row for row in rows if row.device_type == torch.autograd.DeviceType.CPU]
     spent = sum(getattr(row, own) for row in operators) or 1
     operators.sort(key=lambda row: getattr(row, own), reverse=True)
-    launches = sum(row.count for row in rows if _LAUNCH.match(row.key))
     neurons = sum(getattr(row, whole) for row in operators if row.key in _NEURONS)
-    return {
-        "wall_ms": round(wall * 1e3, 2),
+    figures = {
+        "wall_ms": round(seconds * 1e3, 2),
         "device_ms": round(spent / 1e3, 2),
-        "kernels_launched": launches if device == "cuda" else None,
         "neurons_share": round(neurons / spent, 4),
         "operators": [
             {
@@ -61,20 +81,74 @@ def profile_step(step: TrainingStep) -> dict[str, Any]:
             for row in operators[:NUM_ROWS]
         ],
     }
+    if device == "cuda":
+        figures["kernels_launched"] = sum(row.count for row in rows if _LAUNCH.match(row.key))
+        figures |= _read_trace(recorded, seconds, trace)
+    return figures
 
 
-_NEURONS = ("_IntegrateAndFire", "_IntegrateAndFireBackward", "respike::lif", "respike::lif_backward")
+def _read_trace(recorded: Any, seconds: float, trace: Path | None) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "trace.json"
+        recorded.export_chrome_trace(str(path))
+        content = path.read_bytes()
+    if trace is not None:
+        trace.write_bytes(gzip.compress(content))
+    events = [event for event in json.loads(content)["traceEvents"] if event.get("cat") in _BUSY]
+    return summarise(events, seconds * 1e3)
+
+
+def summarise(events: list[dict[str, Any]], wall_ms: float) -> dict[str, Any]:
+    """Kernels and copies of a trace (`name`, `ts` and `dur` in µs): by name, by kind, and the device's idle share."""
+    busy = covered((event["ts"], event["ts"] + event["dur"]) for event in events) / 1e3
+    by_name: dict[str, list[float]] = defaultdict(list)
+    by_kind: dict[str, float] = defaultdict(float)
+    for event in events:
+        by_name[event["name"]].append(event["dur"] / 1e3)
+        by_kind[kind_of(event["name"])] += event["dur"] / 1e3
+    longest = sorted(by_name.items(), key=lambda item: sum(item[1]), reverse=True)[:NUM_ROWS]
+    return {
+        "busy_ms": round(busy, 2),
+        "idle_share": round(max(0.0, 1 - busy / wall_ms), 4),
+        "kinds": {kind: round(ms, 2) for kind, ms in sorted(by_kind.items(), key=lambda item: -item[1])},
+        "kernels": [
+            {
+                "name": name,
+                "calls": len(times),
+                "ms": round(sum(times), 3),
+                "median_us": round(statistics.median(times) * 1e3, 1),
+            }
+            for name, times in longest
+        ],
+    }
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """How long at least one of the spans (start, end) lasts."""
+    total, until = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
+def kind_of(kernel: str) -> str:
+    """What a kernel does, by its name."""
+    return next((kind for kind, names in _KINDS.items() if re.search(names, kernel, re.IGNORECASE)), "other")
 
 
 def print_profile(figures: dict[str, Any]) -> None:
-    """Print the table."""
-    launched = figures["kernels_launched"]
-    print(f"one update, profiled: {figures['wall_ms']:.1f} ms, {figures['device_ms']:.1f} ms of work", end="")
-    print(f", {launched} kernels launched" if launched is not None else "", end="")
-    print(f", neurons {figures['neurons_share']:.0%}")
-    print(f"{'operator':56}{'calls':>7}{'ms':>10}{'share':>8}")
+    """Print the tables."""
+    print(f"one update: {figures['wall_ms']:.1f} ms, neurons {figures['neurons_share']:.0%}", end="")
+    if "busy_ms" in figures:
+        print(f"; GPU busy {figures['busy_ms']:.1f} ms, idle {figures['idle_share']:.0%}", end="")
+        print(f", {figures['kernels_launched']} kernels launched")
+        print(", ".join(f"{kind} {ms} ms" for kind, ms in figures["kinds"].items()), end="")
+    print(f"\n{'operator':80}{'calls':>7}{'ms':>10}{'share':>8}")
     for row in figures["operators"]:
-        print(f"{row['name'][:55]:56}{row['calls']:>7}{row['ms']:>10.2f}{row['share']:>8.1%}")
+        print(f"{row['name'][:79]:80}{row['calls']:>7}{row['ms']:>10.2f}{row['share']:>8.1%}")
+    for row in figures.get("kernels", []):
+        print(f"{row['name'][:79]:80}{row['calls']:>7}{row['ms']:>10.2f}")
     print(flush=True)
 
 
@@ -87,6 +161,13 @@ def count_flops(work: Work) -> float:
     with counter, plain_attention():
         one.go_back()
     return float(counter.get_total_flops())
+
+
+def measure_product(device: str, side: int = 8192) -> float:
+    """TFLOP/s that a product of two square bf16 matrices of random numbers reaches: what the chip gives at best."""
+    one, other = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    seconds = measure(lambda: torch.mm(one, other), device, rounds=20, num_warm=5)["seconds"]
+    return 2 * side**3 / seconds / 1e12
 
 
 def find_peak(given: float | None) -> float | None:

@@ -12,6 +12,8 @@ import torch
 import harness
 from gpu_step import Work
 
+# what a line has no room for
+_LONG = ("part", "name", "operators", "kernels", "curve")
 _COLUMNS = ("ms", "× faster", "clips/s", "of peak", "GB", "first s")
 
 
@@ -25,13 +27,18 @@ class Report:
         self._comparisons: list[Mapping[str, Any]] = []
         self._baselines: dict[str, float] = {}
 
+    @property
+    def seconds_left(self) -> float:
+        """Until nothing more is begun."""
+        return self._deadline - time.monotonic()
+
     def attempt(self, part: str, name: str, run: Callable[[], Any]) -> Any:
         """Call `run`; where it fails, or no time is left, a row says so."""
-        if time.monotonic() > self._deadline:
+        if self.seconds_left < 0:
             self.add(part, name, {"failed": "no time was left; see --minutes and --only"})
             return None
         try:
-            if torch.cuda.is_available():
+            if self.is_sound():
                 torch.cuda.reset_peak_memory_stats()
             return run()
         # out of memory, a compiler's error, a missing package: the other rows are worth having all the same
@@ -41,18 +48,31 @@ class Report:
             return None
         finally:
             gc.collect()
-            if torch.cuda.is_available():
+            if self.is_sound():
                 torch.cuda.empty_cache()
 
-    def measure(self, part: str, name: str, run: Callable[[], dict[str, float]]) -> None:
-        """Add what `run` measured of one update; the first row of a part is what the others are compared with."""
-        if figures := self.attempt(part, name, run):
-            self.add(part, name, figures | self._derive(part, figures["seconds"]))
+    def is_sound(self) -> bool:
+        """Whether there is a GPU that still answers this process: after some failures it does no more."""
+        if not torch.cuda.is_available():
+            return False
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError:
+            return False
+        return True
 
-    def _derive(self, part: str, seconds: float) -> dict[str, float]:
-        rate = self._work.batch / seconds
+    def measure(self, part: str, name: str, run: Callable[[], dict[str, float]], num_clips: int | None = None) -> None:
+        """Add what `run` measured of one update; the first row of a part is what the others are compared with.
+
+        An update takes a batch, or `num_clips`; compared are clips a second.
+        """
+        if figures := self.attempt(part, name, run):
+            rate = (num_clips or self._work.batch) / figures["seconds"]
+            self.add(part, name, figures | self._derive(part, rate))
+
+    def _derive(self, part: str, rate: float) -> dict[str, float]:
         derived = {"clips_per_second": round(rate, 2)}
-        derived["times_faster"] = round(self._baselines.setdefault(part, seconds) / seconds, 3)
+        derived["times_faster"] = round(rate / self._baselines.setdefault(part, rate), 3)
         if self.flops_per_clip and self._peak:
             derived["share_of_peak"] = round(self.flops_per_clip * rate / (self._peak * 1e12), 4)
         return derived
@@ -74,6 +94,12 @@ class Report:
         self._comparisons.append({"part": part, **comparison})
         self._write()
 
+    def take(self, content: Mapping[str, Any]) -> None:
+        """Keep the rows and comparisons that another process wrote."""
+        self._rows += content["rows"]
+        self._comparisons += content["comparisons"]
+        self._write()
+
     def _write(self) -> None:
         if self._path is None:
             return
@@ -85,6 +111,7 @@ class Report:
             "facts": facts,
             "rows": self._rows,
             "comparisons": self._comparisons,
+            "gflop_a_clip": self.flops_per_clip and self.flops_per_clip / 1e9,
             "machine": harness.describe_machine(),
             "versions": harness.find_versions(),
         }
@@ -106,7 +133,7 @@ def _line(row: Mapping[str, Any]) -> str:
     if "failed" in row:
         return f"{head}  {row['failed']}"
     if "seconds" not in row:
-        kept = (f"{key} {value}" for key, value in row.items() if key not in ("part", "name", "operators"))
+        kept = (f"{key} {value}" for key, value in row.items() if key not in _LONG)
         return f"{head}  {', '.join(kept)}"
     cells = (
         f"{row['seconds'] * 1e3:.1f}",

@@ -83,15 +83,24 @@ def mixed(device: str, precision: str, *, keeps_casts: bool = True) -> AbstractC
 @contextmanager
 def single_precision(precision: str) -> Iterator[None]:
     """Let products of single precision be rounded to TF32 on the way in, or, but for `tf32`, not."""
-    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [place.allow_tf32 for place in places]
+    global _allows_tf32
+    before = _allows_tf32
     try:
-        for place in places:
-            place.allow_tf32 = precision == "tf32"
+        _allow_tf32(precision == "tf32")
         yield
     finally:
-        for place, value in zip(places, before, strict=True):
-            place.allow_tf32 = value
+        _allow_tf32(before)
+
+
+_allows_tf32 = False
+
+
+def _allow_tf32(allowed: bool) -> None:
+    # torch refuses to read these flags once they were set in its newer way, so they are only written, all in one way
+    global _allows_tf32
+    _allows_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def measure(run: Callable[[], None], device: str, rounds: int, num_warm: int = 2) -> dict[str, float]:
