@@ -6,8 +6,9 @@ from pathlib import Path
 def make_shards(folder: Path, video: Path | None, *, num_names: int, num_workers: int) -> Path:
     """Prepare `video`, or one that is made on the spot, under `num_names` names of two classes; return the shards."""
     # here, since they are not on every machine that has a GPU
-    from respike.data.prepare_config import PrepareConfig, prepare
-    from respike.sample import VideoListing, VideoRef
+    from respike.data.preparation import prepare
+    from respike.data.prepare_config import PrepareConfig
+    from respike.types import VideoListing, VideoRef
 
     if video is None:
         import natural
