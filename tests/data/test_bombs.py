@@ -29,7 +29,7 @@ from respike.data.dataset import open_shards
 from respike.data.format import decode_sample
 from respike.data.shards import ShardReader
 from respike.data.verify import verify
-from respike.errors import ShardError
+from respike.common.errors import ShardError
 
 out = Path(sys.argv[1])
 next(iter(open_shards(out, "test")))
