@@ -180,8 +180,9 @@ def report(comparison: Mapping[str, Any], path: Path | None) -> None:
     print(f"{comparison['benchmark']}: {', '.join(f'{name} {value}' for name, value in comparison['facts'].items())}")
     print(
         f"{machine['processor']}, {machine['cores']} cores; load average {machine['load_average_before']:.1f} before, "
-        f"{machine['load_average_after']:.1f} after; medians in ms a {comparison['unit']}, rounds: {comparison['rounds']}"
+        f"{machine['load_average_after']:.1f} after"
     )
+    print(f"medians in ms a {comparison['unit']}, rounds: {comparison['rounds']}")
     print(f"{'':28}{'wall ms':>10}{'spread':>8}{'× faster':>10}{'CPU ms':>10}{'spread':>8}{'× faster':>10}")
     for name, row in comparison["variants"].items():
         wall, busy = (_three_columns(row, kind) for kind in ("", "processor_"))
