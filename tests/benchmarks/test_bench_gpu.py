@@ -48,7 +48,8 @@ def test_every_part_gives_figures(cpu_run):
     content, _ = cpu_run
     assert rows_of(content, "profile")["FLOPs"]["gflop_a_clip"] > 0.5
     operators = rows_of(content, "profile")["one update"]["operators"]
-    assert any("convolution" in row["name"] for row in operators)
+    # the full name depends on the processor, such as mkldnn_convolution or _slow_conv2d_backward
+    assert any("conv" in row["name"] for row in operators)
     assert all(row["clips_per_second"] > 0 for row in rows_of(content, "precision").values())
     assert list(rows_of(content, "sizes")) == [
         "2 clips a batch",
