@@ -40,7 +40,7 @@ def main() -> None:
 
         def run(executor: object, num_workers: int) -> float:
             shutil.rmtree(out, ignore_errors=True)
-            summary = prepare(listing, out, settings, num_workers=num_workers, engine=executor)
+            summary = prepare(listing, out, settings, num_workers=num_workers, executor=executor)
             seen.add(hashlib.sha256((out / "dataset.json").read_bytes()).hexdigest())
             assert len(seen) == 1, "two runs wrote different bytes"
             return summary.speed.seconds
