@@ -439,7 +439,7 @@ def test_without_a_network_there_is_one_error_soon(get, address, num_tries, tmp_
 def test_a_change_after_the_download_is_seen(get, server):
     target = get()
     target.write_bytes(OTHER)
-    with pytest.raises(DownloadError, match="there when it was downloaded") as caught:
+    with pytest.raises(DownloadError, match="it has changed since") as caught:
         get()
     assert "remove it" in caught.value.hint
     assert target.read_bytes() == OTHER
