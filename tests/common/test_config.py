@@ -1,4 +1,4 @@
-"""Config: what was written comes back; what does not fit is named by its field."""
+"""Config: values survive the round trip through JSON; an error names the field."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ WHOLE = Whole(
 )
 
 
-def test_what_was_written_comes_back():
+def test_values_survive_the_round_trip():
     assert from_plain(Whole, to_plain(WHOLE)) == WHOLE
     assert to_plain(WHOLE)["parts"] == [{"size": 1, "kind": "a"}, {"size": 2, "kind": "b"}]
     assert from_plain(Whole, {"name": "x"}) == Whole(name="x")
@@ -52,6 +52,6 @@ def test_what_was_written_comes_back():
         ({"name": "x" * 100, "share": "y" * 1000}, "the field share is 'y{50,58}…"),
     ],
 )
-def test_what_does_not_fit_is_named_by_its_field(value, words):
+def test_an_error_names_the_field(value, words):
     with pytest.raises(SettingError, match=words):
         from_plain(Whole, value)

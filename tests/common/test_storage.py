@@ -1,4 +1,4 @@
-"""Remote folders: what they report as written is written; network failures are retried, then reported in one line."""
+"""Storage: only stores that move bytes are opened; what a remote folder reports as written is written."""
 
 import base64
 import hashlib
@@ -8,14 +8,130 @@ from pathlib import Path
 import fsspec
 import pytest
 from respike.common import storage
-from respike.common.errors import RespikeError
-from respike.common.storage import RemoteFolder
+from respike.common.download import fetch
+from respike.common.errors import DownloadError, RespikeError, SettingError
+from respike.common.storage import RemoteFolder, check_address, is_address, open_address, without_password
+from respike.data.acquire import Source
 
 from tests.data.stores import make_store
 
+REFUSED = [
+    "python://print",
+    "shell://touch x",
+    "pipe:touch x",
+    "PIPE:touch x",
+    "exec:touch x",
+    "reference://x",
+    "github://owner:repo@main/x",
+    "gist://x",
+    "git://x",
+    "dask://x",
+    "jupyter://x",
+    "zip://x",
+    "data:,x",
+    "generic://file:///x",
+    "simplecache::file:///x",
+    "s3::memory://x",
+    "s3://bucket/x::memory://y",
+    "s3:bucket/x",
+    "nothing-known://x",
+]
+
+
+@pytest.mark.parametrize("address", REFUSED)
+def test_another_protocol_is_refused_with_the_allowed_ones(address, tmp_path):
+    words = r"is no address that respike opens; allowed are a path and https://, http://, hf://, s3://"
+    for refuses, error in (
+        (lambda: open_address(address), RespikeError),
+        (lambda: fetch(address, tmp_path / "file"), DownloadError),
+        (lambda: Source(name="a.zip", addresses=("https://here/a.zip", address), to="x"), SettingError),
+    ):
+        with pytest.raises(error, match=words) as refused:
+            refuses()
+        assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://bucket/x",
+        "HTTPS://host/x",
+        "hf://owner/repo",
+        "file:///x",
+        "./pipe:x",
+        "/x",
+        "http://[::1]:80/x",
+        "https://host/a::b",
+    ],
+)
+def test_stores_and_paths_are_allowed(address):
+    check_address(address)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *(("s3://x", True), ("HF://owner/repo", True), ("pipe:x", True)),
+        *(("c:/x", False), ("C:\\x", False), ("C://x", False)),
+        *(("./pipe:x", False), ("a b:x", False), ("x", False), ("", False)),
+    ],
+)
+def test_anything_like_an_address_counts_as_one(text, expected):
+    assert is_address(text) == expected
+
+
+def test_the_case_of_a_protocol_does_not_matter(tmp_path):
+    (tmp_path / "Name").write_text("here")
+    for address in (f"FILE://{tmp_path}/Name", f"file://{tmp_path}/Name"):
+        system, path = open_address(address)
+        assert system.cat_file(path) == b"here"
+        assert fetch(address, tmp_path / address.partition(":")[0]).read_text() == "here"
+
+
+def test_a_protocol_named_in_the_environment_is_allowed(monkeypatch):
+    with pytest.raises(RespikeError, match="RESPIKE_PROTOCOLS"):
+        check_address("lakefs://x")
+    monkeypatch.setenv("RESPIKE_PROTOCOLS", "root lakefs")
+    check_address("lakefs://x")
+    with pytest.raises(RespikeError, match=r"allowed are .*root://, lakefs://"):
+        check_address("git://x")
+    with pytest.raises(RespikeError, match="no address that respike opens"):
+        check_address("simplecache::lakefs://x")
+
+
+@pytest.mark.parametrize("address", ["http://[::1]:80/x", "https://host/a::s3://b"])
+def test_colons_in_a_web_address_are_not_followed(address, monkeypatch):
+    monkeypatch.setattr(fsspec, "filesystem", lambda protocol: f"the {protocol} file system")
+    protocol = address.partition(":")[0]
+    assert open_address(address) == (f"the {protocol} file system", address)
+
+
+def test_a_path_is_opened_unchanged(tmp_path):
+    (tmp_path / "a::b").write_text("here")
+    system, path = open_address(str(tmp_path / "a::b"))
+    assert system.cat_file(path) == b"here"
+
+
+def test_a_missing_package_is_named_without_the_password(monkeypatch):
+    def fail(_: str) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", fail)
+    with pytest.raises(RespikeError, match="Install s3fs") as refused:
+        open_address("s3://key:secret@bucket/folder")
+    assert "secret" not in str(refused.value)
+
+
+def test_a_refused_address_is_shown_without_its_password():
+    with pytest.raises(RespikeError) as refused:
+        check_address("lakefs://me:secret@host/x")
+    assert "secret" not in str(refused.value)
+    assert without_password("sftp://me:secret@host/x") == "sftp://host/x"
+
 
 @pytest.fixture(autouse=True)
-def hurried(monkeypatch):
+def no_pauses(monkeypatch):
     monkeypatch.setattr(storage, "_FIRST_PAUSE_SECONDS", 0)
 
 
@@ -177,8 +293,3 @@ def test_an_upload_is_read_back_unless_its_md5_is_known(tmp_path, large, monkeyp
     monkeypatch.setattr(system, "open", counted_open)
     RemoteFolder(f"memory://{tmp_path.name}/set").upload(large, "large.bin")
     assert ("rb" not in modes) is is_known
-
-
-def test_an_unknown_protocol_is_no_address():
-    with pytest.raises(RespikeError, match="no address that respike opens"):
-        RemoteFolder("no-such-protocol://bucket/set")
