@@ -65,7 +65,7 @@ class StoppedError(RespikeError):
 class UnreadableVideoError(RespikeError):
     """A video that cannot be used; the run continues without it.
 
-    `stage` is where it failed: `missing`, `open`, `read`, `decode`, `encode`, `timeout` or `crash`. `reason` is one line.
+    `stage` is where it failed: `missing`, `open`, `read`, `decode`, `encode`, `timeout` or `crash`. `reason` is a line.
     """
 
     def __init__(self, stage: str, reason: str) -> None:

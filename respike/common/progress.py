@@ -9,7 +9,7 @@ class Task(Protocol):
     """One piece of long work in progress."""
 
     def advance(self, amount: float = 1, **facts: str | float) -> None:
-        """Report that `amount` more units are done; `facts` (loss, skipped, …) replace earlier ones of the same name."""
+        """Report that `amount` more units are done; `facts` (loss, skipped, …) replace earlier values."""
 
     def at(self, worker: int, what: str) -> None:
         """Report what worker number `worker`, from 0, works on now."""
