@@ -136,8 +136,9 @@ def _is_complete(target: Path, sha256: str | None, num_bytes: int | None, progre
     if not target.exists():
         return False
     _check_length(target.stat().st_size, num_bytes, str(target))
-    sha256_path = target.with_name(f"{target.name}.sha256")
-    match = re.match(r"[0-9a-f]{64}\b", sha256_path.read_text(errors="replace")) if sha256_path.is_file() else None
+    match = None
+    with suppress(OSError, ValueError):
+        match = re.match(r"[0-9a-f]{64}\b", _sha256_path(target).read_text())
     expected = sha256 or (match[0] if match else None)
     digest = _hash(target, progress)
     if expected not in (None, digest):
@@ -152,9 +153,13 @@ def _is_complete(target: Path, sha256: str | None, num_bytes: int | None, progre
     return True
 
 
+def _sha256_path(target: Path) -> Path:
+    return target.with_name(f"{target.name}.sha256")
+
+
 def _keep_sha256(target: Path, digest: str) -> None:
     """Write the SHA-256 beside the file, in the form that `sha256sum --check` reads."""
-    write_atomically(target.with_name(f"{target.name}.sha256"), f"{digest}  {target.name}\n")
+    write_atomically(_sha256_path(target), f"{digest}  {target.name}\n")
 
 
 def _hash(path: Path, progress: Progress) -> str:
@@ -219,7 +224,7 @@ class _Download:
         self._path = target.with_name(f".{target.name}.part")
         self._facts_path = target.with_name(f".{target.name}.part.json")
         self._facts: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, TypeError):
             self._facts = dict(json.loads(self._facts_path.read_text()))
         if not self._facts:
             self._drop()
@@ -262,8 +267,9 @@ class _Download:
         """Write what one connection brings. Raises _BrokenTransferError if it ends before the file does."""
         version = self._version_to_continue(location)
         offset = self._num_received
+        is_page = self._target.suffix.lower() in (".html", ".htm")
         connection = (
-            _open_web(location, offset, version, self._settings, accepts_html=self._target.suffix in (".html", ".htm"))
+            _open_web(location, offset, version, self._settings, accepts_html=is_page)
             if is_web(location.url)
             else _open_store(location, offset, version)
         )
