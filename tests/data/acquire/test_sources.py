@@ -47,7 +47,7 @@ def test_an_unknown_data_set_is_refused_with_the_known_ones():
         ("ucf101 = 3", "is no list of tables"),
         ("ucf101 = []", "is no list of tables"),
         ("ucf101 = [1]", "is no list of tables"),
-        (ONE + "size = 3\n", r"ucf101\[0\]\.size is unknown .known are name, addresses"),
+        (ONE + "size = 3\n", r"ucf101\[0\]\.size is unknown .choose from name, addresses"),
         ('[[ucf101]]\nname = "x.zip"\n', r"ucf101\[0\]\.addresses is missing"),
         (ONE + "num_bytes = true\n", "num_bytes is True"),
         (ONE + "num_bytes = -1\n", "num_bytes is -1"),
