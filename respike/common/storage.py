@@ -27,9 +27,6 @@ PROTOCOLS = (
 _WEB = ("http", "https")
 THIS_MACHINE = frozenset(["file", "local", "memory"])
 
-
-T = TypeVar("T")
-
 MAX_ATTEMPTS = 4
 _FIRST_PAUSE_SECONDS = 0.5
 _CHUNK_BYTES = 8 << 20
@@ -37,6 +34,11 @@ _CHUNK_BYTES = 8 << 20
 _FINAL_ERRORS = (PermissionError, NotImplementedError, NotADirectoryError)
 # in an object store a file appears whole or not at all; elsewhere a reader could see half a file
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "hf", "r2"}
+# file systems on which a rename does not replace an existing file
+_RENAME_KEEPS_TARGET = {"webhdfs", "smb"}
+
+
+T = TypeVar("T")
 
 
 def protocol_of(address: str) -> str:
@@ -130,6 +132,7 @@ class RemoteFolder:
         protocols = self._system.protocol
         names = {protocols} if isinstance(protocols, str) else set(protocols)
         self._is_object_store = bool(names & _OBJECT_STORES)
+        self._rename_keeps_target = bool(names & _RENAME_KEEPS_TARGET)
 
     def __str__(self) -> str:
         return self.address
@@ -242,6 +245,9 @@ class RemoteFolder:
         temporary = f"{folder}/.{last}.{uuid.uuid4().hex[:8]}.tmp"
         try:
             put(temporary)
+            if self._rename_keeps_target:
+                with suppress(FileNotFoundError):
+                    self._system.rm_file(path)
             self._system.mv(temporary, path)
         except BaseException:
             # the first error counts, whatever comes of this

@@ -190,6 +190,17 @@ def test_a_file_is_replaced_and_removed(folder):
     assert folder.read("x") is None
 
 
+def test_a_file_is_replaced_where_a_rename_would_not(tmp_path, monkeypatch):
+    system = fsspec.get_filesystem_class("file")
+    rename = system.mv
+    monkeypatch.setattr(system, "protocol", ("webhdfs", "webHDFS"))
+    monkeypatch.setattr(system, "mv", lambda self, old, new: Path(new).exists() or rename(self, old, new))
+    folder = RemoteFolder(f"file://{tmp_path}/set")
+    folder.write("x", b"1")
+    folder.write("x", b"22")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "set").iterdir()} == {"x": b"22"}
+
+
 def test_a_missing_file_or_folder_reads_as_empty(folder):
     assert folder.sizes("absent") == {}
     assert folder.read("absent") is None
