@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from respike.common import storage
 from respike.common.download import fetch
 from respike.common.errors import DownloadError, RespikeError, SettingError
@@ -191,11 +192,15 @@ def test_a_file_is_replaced_and_removed(folder):
 
 
 def test_a_file_is_replaced_where_a_rename_would_not(tmp_path, monkeypatch):
-    system = fsspec.get_filesystem_class("file")
-    rename = system.mv
-    monkeypatch.setattr(system, "protocol", ("webhdfs", "webHDFS"))
-    monkeypatch.setattr(system, "mv", lambda self, old, new: Path(new).exists() or rename(self, old, new))
-    folder = RemoteFolder(f"file://{tmp_path}/set")
+    class KeepingFileSystem(LocalFileSystem):
+        protocol = ("webhdfs", "webHDFS")
+
+        def mv(self, old, new):
+            if not Path(new).exists():
+                super().mv(old, new)
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lambda _: (KeepingFileSystem(), f"{tmp_path}/set"))
+    folder = RemoteFolder("webhdfs://host/set")
     folder.write("x", b"1")
     folder.write("x", b"22")
     assert {path.name: path.read_bytes() for path in (tmp_path / "set").iterdir()} == {"x": b"22"}
