@@ -40,6 +40,12 @@ def test_a_store_gets_the_bytes_that_a_folder_gets(memory, listing, undisturbed)
     assert summary.num_bytes == sum(len(content) for name, content in undisturbed.items() if name.endswith(".tar"))
 
 
+def test_a_file_address_may_name_a_new_folder(tmp_path, listing, undisturbed):
+    address = f"file://{tmp_path}/new/set"
+    prepare(listing, address, SMALL)
+    assert contents(address) == undisturbed
+
+
 def test_worker_processes_deliver_to_the_store(tmp_path, listing, undisturbed):
     address = make_store(tmp_path / "store")
     prepare(listing, address, SMALL, num_workers=2)
