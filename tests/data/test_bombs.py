@@ -137,7 +137,7 @@ def resized(jpeg: bytes, height: int, width: int) -> bytes:
         ("JSON of 60 MB", "the JSON member holds 60,000,004 bytes, at most 1,048,576 are read"),
     ],
 )
-def test_a_bomb_is_named_with_its_sample_before_it_takes_memory(prepared, tmp_path, zeros, what, said):
+def test_a_bomb_is_refused_before_it_takes_memory(prepared, tmp_path, zeros, what, said):
     out = Path(shutil.copytree(prepared, tmp_path / "out"))
     name, content = make_bomb(what, ShardReader(out / SHARD).members(0), zeros)
     key = forge_member(out, SHARD, name, content)

@@ -47,7 +47,7 @@ def test_a_whole_file_is_whole(whole_files, kind):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "fragments.mp4"])
-def test_a_file_cut_anywhere_in_its_frames_is_never_taken_for_a_whole_one(whole_files, tmp_path, kind):
+def test_a_file_cut_anywhere_in_its_frames_is_unreadable(whole_files, tmp_path, kind):
     content = whole_files[kind].read_bytes()
     path = tmp_path / f"cut.{kind}"
     for share in np.linspace(0.1, 0.85, 26):
@@ -80,7 +80,7 @@ def recorded_live(path, tmp_path, container):
 
 
 @pytest.mark.parametrize("container", ["matroska", "avi"])
-def test_a_recording_without_sizes_is_whole_and_cut_within_a_frame_it_is_not(tmp_path, container):
+def test_a_live_recording_is_whole_unless_cut_inside_a_frame(tmp_path, container):
     path = tmp_path / "live"
     recorded_live(path, tmp_path, container)
     assert find_cut(path, container) is None
@@ -100,7 +100,7 @@ def test_nonsense_is_left_to_the_decoder(tmp_path, container, content):
     assert cut is None or "was cut" in cut
 
 
-def test_a_last_packet_that_is_not_whole_is_a_fault_where_no_size_is_announced(tmp_path):
+def test_a_cut_last_packet_is_found_without_an_announced_size(tmp_path):
     path = tmp_path / "unsized.flv"
     write_video(path, iter(moving_square(60)), codec="flv", options={"flvflags": "no_duration_filesize"})
     assert probe(path).fault is None
@@ -111,7 +111,7 @@ def test_a_last_packet_that_is_not_whole_is_a_fault_where_no_size_is_announced(t
     assert probe(path).fault == "packet 0 is corrupt"
 
 
-def test_the_cut_is_told_in_bytes(whole_files, tmp_path):
+def test_the_error_gives_the_missing_bytes(whole_files, tmp_path):
     path = tmp_path / "cut.mkv"
     content = whole_files["mkv"].read_bytes()
     path.write_bytes(content[:-1000])
@@ -119,7 +119,7 @@ def test_the_cut_is_told_in_bytes(whole_files, tmp_path):
     assert said - there == 1000
 
 
-def test_trailing_bytes_do_no_harm(whole_files, tmp_path):
+def test_trailing_bytes_are_ignored(whole_files, tmp_path):
     for kind in ("mkv", "avi", "fast.mp4"):
         path = tmp_path / f"long.{kind}"
         path.write_bytes(whole_files[kind].read_bytes() + b"\0" * 1000)

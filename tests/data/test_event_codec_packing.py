@@ -39,7 +39,7 @@ def test_small_events_take_half_a_byte_each(color):
     assert len(pack(planes, color)) == 2 * 3 * rows * columns // 2
 
 
-def test_an_event_with_a_large_difference_takes_one_byte_more():
+def test_a_large_difference_takes_one_more_byte():
     planes = [np.zeros(shape, np.int8) for shape in plane_shapes(1, 1, 32, 32, "ycc")]
     least = len(pack(planes, "ycc"))
     planes[0][0, 0, 5, 5] = 8
@@ -47,7 +47,7 @@ def test_an_event_with_a_large_difference_takes_one_byte_more():
     assert len(pack(planes, "ycc")) == least + 2
 
 
-def test_what_moves_alike_in_all_residuals_is_stored_once():
+def test_equal_residuals_are_stored_once():
     planes = [np.zeros(shape, np.int8) for shape in plane_shapes(1, 3, 32, 32, "ycc")]
     planes[0][0] = np.random.default_rng(0).integers(-31, 32, (32, 32))
     halves = np.frombuffer(pack(planes, "ycc")[: 3 * 48 * 32 // 2], np.uint8).reshape(3, -1)
@@ -64,7 +64,7 @@ def test_what_moves_alike_in_all_residuals_is_stored_once():
         ("rgb", np.int16, "6292a12a1aba91a2"),
     ],
 )
-def test_the_form_stands(color, dtype, digest):
+def test_packed_bytes_never_change(color, dtype, digest):
     # bytes on disks out there: a change of them is a new version of the format
     generator = np.random.Generator(np.random.PCG64(7))
     planes = [(generator.random(shape) * 9 - 4.5).round().astype(dtype) for shape in plane_shapes(2, 3, 41, 39, color)]
@@ -78,7 +78,7 @@ def test_views_of_larger_arrays_are_packed_alike():
 
 
 @pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content + b"\0"])
-def test_values_apart_that_are_missing_or_left_over_are_refused(change):
+def test_missing_or_additional_outliers_are_refused(change):
     planes = make_events(plane_shapes(2, 3, 25, 34, "ycc"), 31)
     with pytest.raises(ShardError, match="values apart"):
         unpack(change(pack(planes, "ycc")), 2, 3, 25, 34, "ycc")

@@ -23,7 +23,7 @@ def plain(frame, number):
 
 
 @pytest.mark.parametrize("colorspace", [2, Colorspace.ITU601, Colorspace.SMPTE170M])
-def test_limited_range_is_spread_as_the_standard_says_and_rounded(colorspace):
+def test_limited_range_becomes_full_range_as_in_bt601(colorspace):
     frame = frame_of_noise("yuv420p", colorspace=colorspace)
     planes = FrameConverter("ycc", 256).planes(frame)
     for number, (plane, steps, neutral) in enumerate(zip(planes, (219, 224, 224), (0, 128, 128), strict=True)):
@@ -42,7 +42,7 @@ def test_the_scaler_gives_the_same_within_a_level():
 
 
 @pytest.mark.parametrize(("pixel_format", "color_range"), [("yuvj420p", 0), ("yuv420p", ColorRange.JPEG)])
-def test_full_range_is_taken_as_it_is(pixel_format, color_range):
+def test_full_range_is_unchanged(pixel_format, color_range):
     frame = frame_of_noise(pixel_format, color_range=color_range)
     for number, plane in enumerate(FrameConverter("ycc", 256).planes(frame)):
         np.testing.assert_array_equal(plane, plain(frame, number))
@@ -63,7 +63,7 @@ def test_another_matrix_goes_through_the_scaler():
     )
 
 
-def test_planes_are_the_caller_s_own():
+def test_planes_do_not_share_memory_with_the_decoder():
     frame = frame_of_noise("yuvj420p")
     planes = FrameConverter("ycc", 256).planes(frame)
     before = [plane.copy() for plane in planes]
@@ -73,7 +73,7 @@ def test_planes_are_the_caller_s_own():
     assert all(plane.flags.c_contiguous for plane in planes)
 
 
-def test_the_short_side_is_the_most_and_the_long_side_even():
+def test_the_short_side_is_limited_and_the_long_side_even():
     assert scaled_size(320, 240, 256) == (320, 240)
     assert scaled_size(1920, 1080, 256) == (456, 256)
     assert scaled_size(1080, 1921, 256) == (256, 456)

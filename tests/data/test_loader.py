@@ -36,7 +36,7 @@ def make(dataset, **settings):
     return make_loader(dataset, **(defaults | settings))
 
 
-def test_a_batch_has_the_shapes_types_and_labels_it_promises(shards):
+def test_a_batch_has_the_documented_shapes_and_types(shards):
     dataset = open_shards(shards, "train")
     batch = next(iter(make(dataset)))
     assert batch.keys.shape == (3, 4, 3, 32, 32)
@@ -54,7 +54,7 @@ def test_an_epoch_shows_each_clip_at_most_once_and_epochs_differ(shards):
     assert epochs[0] != epochs[1]
 
 
-def test_set_epoch_brings_an_epoch_back(shards):
+def test_set_epoch_repeats_an_epoch(shards):
     loader = make(open_shards(shards, "train"))
     first = seen(loader)
     seen(loader)
@@ -72,7 +72,7 @@ def test_the_number_of_workers_changes_neither_order_nor_pixels(shards):
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-def test_an_evaluation_counts_each_clip_once_over_all_ranks_in_equal_steps(shards, world_size):
+def test_an_evaluation_counts_each_clip_once_over_all_ranks(shards, world_size):
     dataset = open_shards(shards)
     loaders = [
         make(dataset, training=False, batch_size=4, rank=rank, world_size=world_size) for rank in range(world_size)
@@ -101,7 +101,7 @@ def test_the_remainder_that_is_left_out_rotates(shards):
     assert len({frozenset(clips) for clips in left_out}) > 1
 
 
-def test_a_stopped_pass_goes_on_at_the_very_next_batch(shards):
+def test_a_stopped_pass_resumes_at_the_next_batch(shards):
     dataset = open_shards(shards, "train")
     whole = list(make(dataset))
     loader = make(dataset)
@@ -115,7 +115,7 @@ def test_a_stopped_pass_goes_on_at_the_very_next_batch(shards):
     assert torch.equal(rest[0].residuals, whole[2].residuals)
 
 
-def test_a_loader_says_what_it_shows(shards):
+def test_a_loader_counts_its_views(shards):
     dataset = open_shards(shards, "test")
     whole = make(dataset, training=False, num_crops=3, world_size=2)
     assert isinstance(whole, CountedSource)
@@ -125,7 +125,7 @@ def test_a_loader_says_what_it_shows(shards):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("training", [True, False])
-def test_a_pass_that_was_left_costs_the_next_one_nothing(shards, training, workers):
+def test_an_unfinished_pass_costs_the_next_one_nothing(shards, training, workers):
     dataset = open_shards(shards, "train")
     settings = {"training": training, "num_workers": workers}
     whole = list(make(dataset, **settings))
@@ -140,7 +140,7 @@ def test_a_pass_that_was_left_costs_the_next_one_nothing(shards, training, worke
     assert torch.equal(again[0].residuals, whole[0].residuals)
 
 
-def test_a_stopped_pass_is_gone_on_with_once(shards):
+def test_a_pass_is_resumed_once(shards):
     loader = make(open_shards(shards, "train"))
     loader.load_state_dict({"epoch": 0, "next_batch": 2})
     assert loader.state_dict() == {"epoch": 0, "next_batch": 2}
@@ -170,7 +170,7 @@ def uneven(shards):
 
 
 @pytest.mark.parametrize("most", [1, 2, 9])
-def test_an_epoch_of_so_many_clips_a_video_shows_each_video_so_often(uneven, most):
+def test_epoch_clips_sets_how_often_a_video_is_shown(uneven, most):
     stored = Counter(row.video for row in uneven.clips)
     wanted = {video: min(most, count) for video, count in stored.items()}
     loader = make(uneven, batch_size=1, epoch_clips=most)
@@ -184,7 +184,7 @@ def test_an_epoch_of_so_many_clips_a_video_shows_each_video_so_often(uneven, mos
     assert len({tuple(video for video, _ in epoch) for epoch in epochs}) > 6
 
 
-def test_the_clips_of_an_epoch_hang_on_seed_and_epoch_alone(uneven):
+def test_the_clips_of_an_epoch_depend_on_seed_and_epoch_only(uneven):
     whole = seen(make(uneven, batch_size=1, epoch_clips=1))
     assert whole != seen(make(uneven, batch_size=1, epoch_clips=1, seed=2))
     helped = make(uneven, batch_size=2, epoch_clips=1, num_workers=2)
@@ -198,14 +198,14 @@ def test_the_clips_of_an_epoch_hang_on_seed_and_epoch_alone(uneven):
     assert seen(rest) == whole[3:]
 
 
-def test_a_clip_is_cut_alike_whatever_else_an_epoch_shows(uneven):
+def test_a_clip_is_cropped_the_same_in_every_selection(uneven):
     batches = {(batch.video_ids[0], int(batch.clip_indices)): batch for batch in make(uneven, batch_size=1)}
     for batch in make(uneven, batch_size=1, epoch_clips=1):
         assert torch.equal(batch.keys, batches[batch.video_ids[0], int(batch.clip_indices)].keys)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "some", 1.5])
-def test_a_number_of_clips_a_video_that_cannot_be_is_named(shards, wrong):
+def test_an_invalid_epoch_clips_is_named(shards, wrong):
     with pytest.raises(SettingError, match=f"epoch_clips is {wrong!r}"):
         make(open_shards(shards, "train"), epoch_clips=wrong)
 
@@ -215,13 +215,13 @@ def test_an_evaluation_draws_no_clips(shards):
         make(open_shards(shards, "test"), training=False, epoch_clips=1)
 
 
-def test_a_step_larger_than_an_epoch_is_told(uneven):
+def test_a_step_larger_than_an_epoch_is_an_error(uneven):
     num_videos = len({row.video for row in uneven.clips})
     with pytest.raises(SettingError, match=f"{num_videos} clips to train on, one step takes {num_videos + 1}"):
         make(uneven, batch_size=num_videos + 1, epoch_clips=1)
 
 
-def test_crops_of_a_clip_come_from_one_reading_and_are_what_each_alone_would_be(shards, monkeypatch):
+def test_crops_come_from_one_read_and_equal_single_crops(shards, monkeypatch):
     """Against the definition: each square of each clip, read anew and cut on its own."""
     dataset = open_shards(shards, "test")
     loader = make(dataset, training=False, batch_size=4, image_size=24, num_crops=3)
@@ -242,7 +242,7 @@ def test_crops_of_a_clip_come_from_one_reading_and_are_what_each_alone_would_be(
     assert not torch.equal(batches[0].keys, batches[2].keys)
 
 
-def test_a_pass_of_several_crops_stopped_between_two_goes_on_at_the_next(shards):
+def test_a_pass_with_crops_resumes_between_two_crops(shards):
     dataset = open_shards(shards, "test")
     settings = {"training": False, "batch_size": 2, "num_crops": 3}
     whole = list(make(dataset, **settings))
@@ -295,13 +295,13 @@ def test_validation_is_held_out_by_source_and_never_by_clip(shards):
     assert {row.label for row in held.clips} == {0, 1}
 
 
-def test_no_share_holds_out_nothing(shards):
+def test_a_fraction_of_zero_holds_out_nothing(shards):
     dataset = open_shards(shards, "train")
     train, held = dataset.hold_out(0)
     assert (len(train), len(held)) == (len(dataset), 0)
 
 
-def test_too_few_clips_for_a_step_are_told(shards):
+def test_too_few_clips_for_a_step_are_an_error(shards):
     with pytest.raises(SettingError, match="one step takes 64"):
         make(open_shards(shards, "train"), batch_size=64)
 

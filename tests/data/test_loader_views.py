@@ -44,31 +44,31 @@ def test_other_views_are_refused(text: str) -> None:
         parse_views(text)
 
 
-def test_clips_are_spread_evenly_from_the_middle_of_equal_parts() -> None:
+def test_spread_clips_are_the_middles_of_equal_parts() -> None:
     assert _chosen(9, 1) == [4]
     assert _chosen(9, 3) == [1, 4, 7]
     assert _chosen(40, 10) == [2, 6, 10, 14, 18, 22, 26, 30, 34, 38]
 
 
 @pytest.mark.parametrize(("num_stored", "num_clips"), [(1, 10), (7, 10), (10, 10), (7, None)])
-def test_a_video_with_no_more_clips_gives_each_of_them_once(num_stored: int, num_clips: int | None) -> None:
+def test_a_video_with_fewer_clips_gives_each_once(num_stored: int, num_clips: int | None) -> None:
     assert _chosen(num_stored, num_clips) == list(range(num_stored))
 
 
-def test_every_number_of_clips_is_met_without_repeats() -> None:
+def test_spread_clips_never_repeat() -> None:
     for num_stored in range(1, 30):
         for num_clips in range(1, 31):
             chosen = _chosen(num_stored, num_clips)
             assert len(set(chosen)) == min(num_stored, num_clips)
 
 
-def test_each_video_is_spread_on_its_own() -> None:
+def test_each_video_is_spread_separately() -> None:
     rows = spread_clips(_dataset(a=5, b=1, c=3), 1).clips
     assert [(row.video, row.clip_index) for row in rows] == [("a", 2), ("b", 0), ("c", 1)]
 
 
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (320, 240), (61, 95), (64, 64), (65, 65)])
-def test_three_squares_reach_from_end_to_end_and_the_second_is_the_centre(height: int, width: int) -> None:
+def test_three_squares_cover_the_long_side(height: int, width: int) -> None:
     views = [square_view(height, width, place, 3) for place in range(3)]
     assert views[1] == centre_view(height, width)
     assert (views[0].top, views[0].left) == (0, 0)

@@ -30,7 +30,7 @@ def test_samples_come_back_by_position(tmp_path):
     assert [reader.members(number) for number in range(4)] == [members for _, members in SAMPLES]
 
 
-def test_equal_samples_give_equal_bytes_and_the_reported_checksum(tmp_path):
+def test_equal_samples_give_equal_bytes_and_checksum(tmp_path):
     import hashlib
 
     first = write_shard(tmp_path / "x.tar", SAMPLES)
@@ -76,7 +76,7 @@ def test_no_tar_at_all_is_an_error(tmp_path):
         ShardReader(path)
 
 
-def test_what_is_rolled_back_had_never_been(tmp_path):
+def test_rollback_leaves_no_trace(tmp_path):
     samples = [(f"s{number}", {"a": bytes([number]) * (700 * number + 1), "b": b"x"}) for number in range(6)]
     samples[4][1]["a"] = b"large" * 10_000
     written = write_shard(tmp_path / "plain.tar", samples[:3] + samples[5:])

@@ -60,7 +60,7 @@ def test_a_subset_alone_is_downloaded_and_once(remote, cache, monkeypatch):
     np.testing.assert_array_equal(open_shards(remote.address, "test")[0].keys, dataset[0].keys)
 
 
-def test_the_list_of_skipped_videos_comes_with_the_index_and_goes_with_it(tmp_path, cache, video_folder):
+def test_the_skipped_list_follows_the_index(tmp_path, cache, video_folder):
     listing = listing_of(video_folder)
     videos = (dataclasses.replace(listing.videos[0], path=None), *listing.videos[1:])
     out = tmp_path / "out"
@@ -89,7 +89,7 @@ def test_a_changed_shard_of_the_same_size_is_noticed(remote, shards, cache, tmp_
     assert open_shards(remote.address, "test")[0].info.width == 46
 
 
-def test_a_shard_that_is_not_what_the_index_says_is_refused_and_not_kept(remote, shards, cache):
+def test_a_shard_of_another_checksum_is_refused_and_deleted(remote, shards, cache):
     content = bytearray((shards / "test-000000.tar").read_bytes())
     content[1000] ^= 1
     remote.write("test-000000.tar", bytes(content))
@@ -99,7 +99,7 @@ def test_a_shard_that_is_not_what_the_index_says_is_refused_and_not_kept(remote,
     assert not list(cache.rglob("*.tmp"))
 
 
-def test_what_an_interrupted_download_left_is_never_used(remote, cache):
+def test_a_partial_download_is_never_used(remote, cache):
     whole = open_shards(remote.address, "test")[0].keys
     (path,) = cache.glob("*/test-000000.tar")
     path.with_name(".test-000000.tar.tmp").write_bytes(path.read_bytes()[:700])
@@ -116,7 +116,7 @@ def test_a_worker_downloads_what_its_machine_lacks(remote, cache):
 
 
 @pytest.mark.parametrize(("field", "value"), [("name", "../../escape.tar"), ("sha256", "../escape")])
-def test_an_index_from_elsewhere_leads_nowhere(remote, cache, field, value):
+def test_an_index_cannot_lead_out_of_the_cache(remote, cache, field, value):
     def change(index):
         index["shards"][0][field] = value
 
@@ -139,7 +139,7 @@ def test_an_address_without_an_index_is_no_data_set(cache):
         open_shards("memory://nothing/here")
 
 
-def test_a_list_of_skipped_videos_that_is_forbidden_counts_as_missing(remote, cache, monkeypatch):
+def test_a_forbidden_skipped_list_counts_as_missing(remote, cache, monkeypatch):
     rewrite_index(remote, lambda value: value["videos"].update(listed=value["videos"]["listed"] + 1, skipped=1))
     read = RemoteFolder.read
 

@@ -190,7 +190,7 @@ def test_events_of_a_later_version_are_refused():
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_an_event_that_no_samples_can_give_is_refused(version):
+def test_an_event_out_of_range_is_refused(version):
     planes = make_planes()
     planes[1][0, 1, 2, 3] = -32
     content = fmt.encode_events(planes, 8, "ycc")

@@ -36,7 +36,7 @@ def send(worker, value, num_bytes=64):
     return ForkingPickler.loads(ForkingPickler.dumps(made))
 
 
-def test_memory_serves_again_once_a_batch_is_dropped(memories):
+def test_memory_is_reused_once_a_batch_is_dropped(memories):
     _, worker = memories
     places = set()
     for value in range(5):
@@ -57,7 +57,7 @@ def test_memory_serves_again_once_a_batch_is_dropped(memories):
         lambda batch: np.from_dlpack(batch),
     ],
 )
-def test_a_batch_stays_while_anything_looks_at_it(memories, look):
+def test_a_batch_stays_while_anything_refers_to_it(memories, look):
     _, worker = memories
     kept = look(send(worker, 7))
     before = np.array(kept)
@@ -68,7 +68,7 @@ def test_a_batch_stays_while_anything_looks_at_it(memories, look):
     assert [int(other[0]) for other in others] == [0, 1, 2]
 
 
-def test_batches_that_are_made_together_lie_apart(memories):
+def test_batches_made_together_do_not_overlap(memories):
     _, worker = memories
     made = worker.make(16, 5)
     assert len({one.content.data_ptr() for one in made}) == 5
@@ -79,7 +79,7 @@ def test_batches_that_are_made_together_lie_apart(memories):
     assert [batch.tolist() for batch in arrived] == [[value] * 16 for value in range(5)]
 
 
-def test_a_batch_that_was_given_up_costs_no_place(memories):
+def test_an_abandoned_batch_costs_no_slot(memories):
     _, worker = memories
     for _ in range(3):
         # such as when a sample is damaged
@@ -89,7 +89,7 @@ def test_a_batch_that_was_given_up_costs_no_place(memories):
     assert worker._in_use.tolist() == [[1] * NUM_PLACES]
 
 
-def test_batches_of_another_size_get_memory_of_theirs(memories):
+def test_batches_of_another_size_get_new_memory(memories):
     _, worker = memories
     for num_bytes in (64, 64, 128, 32):
         assert send(worker, 9, num_bytes).tolist() == [9] * num_bytes
@@ -123,7 +123,7 @@ def dataset(tmp_path_factory, video_folder):
 
 
 @pytest.mark.parametrize("num_crops", [1, 3])
-def test_workers_use_few_places_and_give_what_one_process_gives(dataset, num_crops):
+def test_workers_use_few_slots_and_give_equal_batches(dataset, num_crops):
     settings = {"batch_size": 2, "training": False, "image_size": 16, "num_crops": num_crops}
     alone = list(make_loader(dataset, **settings))
     helped = make_loader(dataset, **settings, num_workers=2)
@@ -139,7 +139,7 @@ def test_workers_use_few_places_and_give_what_one_process_gives(dataset, num_cro
     assert all(torch.equal(one, batch.residuals[1]) for one, batch in zip(kept, alone, strict=True))
 
 
-def test_a_pass_that_is_left_holds_no_memory(dataset):
+def test_an_unfinished_pass_holds_no_memory(dataset):
     loader = make_loader(dataset, batch_size=2, training=True, image_size=16, num_workers=1, seed=3)
     for _ in range(4):
         next(iter(loader))

@@ -36,19 +36,19 @@ def test_scenes_are_cut_hard_at_clip_borders(demo):
     assert changes.max() > 3 * np.delete(changes, changes.argmax()).max()
 
 
-def test_most_of_a_scene_stands_still(demo):
+def test_most_of_a_scene_is_still(demo):
     frames = luma(demo / "test" / "cross-right" / "00.mp4")
     assert (np.abs(frames[1:4] - frames[0]) >= 8).mean() < 0.3
 
 
-def test_the_same_seed_draws_the_same_scene_and_another_seed_another():
+def test_the_seed_decides_the_scene():
     same = [draw_scene("disc", "left", 8, np.random.default_rng(3)) for _ in range(2)]
     np.testing.assert_array_equal(*same)
     assert (draw_scene("disc", "left", 8, np.random.default_rng(4)) != same[0]).any()
 
 
 @pytest.mark.parametrize("moment", [0, 4, 12])
-def test_single_frames_of_all_motions_are_alike_on_average(moment):
+def test_single_frames_do_not_show_the_motion(moment):
     """Mean pictures of many scenes differ between motions no more than two halves of one motion do."""
     means = {}
     for number, motion in enumerate(MOTIONS):
@@ -60,7 +60,7 @@ def test_single_frames_of_all_motions_are_alike_on_average(moment):
     assert between < 1.25 * within
 
 
-def test_nothing_is_made_twice(demo):
+def test_finished_videos_are_not_made_again(demo):
     before = {path: path.stat().st_mtime_ns for path in demo.rglob("*.mp4")}
     write_demo(demo, SMALL)
     assert {path: path.stat().st_mtime_ns for path in demo.rglob("*.mp4")} == before
@@ -75,7 +75,7 @@ def test_a_setting_below_one_is_named():
         DemoSettings(train_videos=0)
 
 
-def test_a_stopped_demo_keeps_the_videos_that_are_whole(tmp_path):
+def test_a_stopped_demo_keeps_its_finished_videos(tmp_path):
     settings = DemoSettings(train_videos=1, train_scenes=1, test_videos=1, test_scenes=1, clip_length=4)
     write_demo(tmp_path, settings)
     # as a stop leaves it: not all are there, one is half, and the end was not reached

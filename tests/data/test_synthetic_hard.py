@@ -29,7 +29,7 @@ def quarters_that_change(frames):
 
 
 @pytest.mark.parametrize("motion", HARD_MOTIONS)
-def test_events_know_nothing_of_the_subject(motion):
+def test_events_do_not_show_the_subject(motion):
     amber, azure = (draw(subject, motion, 5) for subject in HARD_SUBJECTS)
     np.testing.assert_array_equal(amber - amber[0], azure - azure[0])
     assert (amber[0] != azure[0]).any()
@@ -43,7 +43,7 @@ def test_the_first_frame_is_the_same_for_every_motion():
 
 
 @pytest.mark.parametrize("moment", [7])
-def test_single_frames_of_all_motions_are_alike_on_average(moment):
+def test_single_frames_do_not_show_the_motion(moment):
     """Mean pictures of many scenes differ between motions no more than two halves of one motion do."""
     means = {}
     for number, motion in enumerate(HARD_MOTIONS):
@@ -56,11 +56,11 @@ def test_single_frames_of_all_motions_are_alike_on_average(moment):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_three_things_stir_and_a_quarter_is_empty(seed):
+def test_three_things_change_and_one_quarter_is_empty(seed):
     assert sorted(quarters_that_change(draw("amber", "left", seed))) == [False, True, True, True]
 
 
-def test_the_rival_goes_about_another_motion_and_is_everywhere():
+def test_the_subject_appears_in_every_quarter():
     """With the subject's motion changed and nothing else, what changes lies in its quarter, and its rival's at most."""
     places = set()
     for seed in range(12):
@@ -72,7 +72,7 @@ def test_the_rival_goes_about_another_motion_and_is_everywhere():
     assert places == {0, 1, 2, 3}
 
 
-def test_who_sways_comes_back_and_who_goes_left_does_not():
+def test_swaying_returns_and_left_does_not():
     """Frames at one distance from the turn show a mover that turns back at one place; the flicker is the rest's."""
     swaying, left = (
         np.mean([np.abs(np.diff(draw("amber", motion, seed)[[7, 9]], axis=0)).sum() for seed in range(8)])
@@ -81,7 +81,7 @@ def test_who_sways_comes_back_and_who_goes_left_does_not():
     assert swaying < 0.8 * left
 
 
-def test_there_are_sixteen_classes_of_their_own():
+def test_hard_scenes_have_sixteen_other_classes():
     assert len(demo_classes("hard")) == 16
     assert not set(demo_classes("hard")) & set(demo_classes())
 
@@ -90,23 +90,23 @@ def test_a_folder_of_plain_scenes_becomes_one_of_hard_ones(tmp_path):
     small = {"train_videos": 1, "train_scenes": 1, "test_videos": 1, "test_scenes": 1, "clip_length": 2}
     for scenes in ("plain", "hard"):
         write_demo(tmp_path, DemoSettings(**small, scenes=scenes), num_workers=2)
-        listing = DATASETS.get("demo").list_videos(ListingRequest(root=tmp_path))
+        listing = DATASETS["demo"].list_videos(ListingRequest(root=tmp_path))
         assert listing.classes == demo_classes(scenes)
         assert len(listing.videos) == 32
 
 
-def test_scenes_that_there_are_not_are_named():
+def test_unknown_scenes_are_named():
     with pytest.raises(SettingError, match="scenes are 'harder'"):
         DemoSettings(scenes="harder")
 
 
-def test_hard_scenes_are_tested_on_enough_clips_to_tell_networks_apart():
+def test_hard_scenes_have_more_test_clips():
     plain, hard = (choose_settings(scenes, 8, 12) for scenes in ("plain", "hard"))
     assert plain == DemoSettings(clip_length=8, train_videos=12, test_videos=6)
     assert 16 * hard.test_videos * hard.test_scenes == 1440
     assert choose_settings("plain", 16, None) == DemoSettings()
 
 
-def test_plain_scenes_go_without_saying():
+def test_plain_scenes_are_not_in_the_saved_settings():
     assert "scenes" not in DemoSettings().to_json()
     assert DemoSettings(scenes="hard").to_json()["scenes"] == "hard"

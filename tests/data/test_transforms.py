@@ -59,7 +59,7 @@ VIEWS = [
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("threshold", [1, 8])
-def test_augmenting_then_reconstructing_equals_reconstructing_then_augmenting(view, threshold):
+def test_augmentation_commutes_with_reconstruction(view, threshold):
     frames = smooth_frames()
     clip = clip_of(frames, threshold)
     keys, residuals = cut(clip, view, 48)
@@ -108,7 +108,7 @@ def cut_plane_by_plane(clip, view, size):
 @pytest.mark.parametrize("size", [16, 40, 48, 224])
 @pytest.mark.parametrize("view", [*VIEWS, View(top=2, left=4, height=40, width=40, flip=True)])
 @pytest.mark.parametrize(("color", "threshold", "num_groups"), [("ycc", 8, 4), ("ycc", 3, 1), ("rgb", 1, 2)])
-def test_planes_resized_together_are_what_each_is_by_itself(size, view, color, threshold, num_groups):
+def test_planes_resized_together_equal_single_planes(size, view, color, threshold, num_groups):
     generator = np.random.default_rng(3)
     most = 255 // threshold
     halved = (30, 40) if color == "ycc" else (60, 80)
@@ -125,7 +125,7 @@ def test_planes_resized_together_are_what_each_is_by_itself(size, view, color, t
         np.testing.assert_array_equal(got, expected)
 
 
-def test_a_plane_without_events_is_written_over_what_stood_there():
+def test_a_plane_without_events_is_written_as_zeros():
     clip = clip_of(np.repeat(smooth_frames()[:1], 4, axis=0), 8)
     residuals = np.full((1, 3, 3, 48, 48), 77, np.int16)
     write_view(clip, VIEWS[1], np.empty((1, 3, 48, 48), np.uint8), residuals)
@@ -140,7 +140,7 @@ def test_a_flip_mirrors_keys_and_residuals_alike():
         np.testing.assert_array_equal(one[..., ::-1], other)
 
 
-def test_halved_chroma_stays_in_register_with_luma():
+def test_halved_chroma_stays_aligned_with_luma():
     generator = np.random.default_rng(0)
     blocks = generator.integers(-20, 20, (1, 1, 15, 20)).astype(np.int8)
     half = blocks.repeat(2, 2).repeat(2, 3)

@@ -20,7 +20,7 @@ def draws(height: int, width: int, number: int, **settings: object) -> list[View
 
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize(("height", "width"), [(61, 83), (83, 61), (16, 16), (17, 90)])
-def test_drawn_crops_lie_inside_on_even_pixels_and_repeat_with_the_seed(draw, height, width):
+def test_drawn_crops_are_inside_even_and_repeatable(draw, height, width):
     for seed in range(200):
         view = draw(height, width, np.random.default_rng(seed), flip=True)
         assert view == draw(height, width, np.random.default_rng(seed), flip=True)
@@ -30,13 +30,13 @@ def test_drawn_crops_lie_inside_on_even_pixels_and_repeat_with_the_seed(draw, he
 
 
 @pytest.mark.parametrize("draw", DRAWS)
-def test_no_flip_means_none(draw):
+def test_without_flip_nothing_is_mirrored(draw):
     assert not any(draw(60, 80, np.random.default_rng(seed), flip=False).flip for seed in range(50))
     assert any(draw(60, 80, np.random.default_rng(seed), flip=True).flip for seed in range(50))
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 340), (340, 256), (240, 320)])
-def test_multi_scale_crops_have_the_published_sizes_and_pairings_each_about_as_often(height, width):
+def test_multi_scale_crops_have_the_published_sizes(height, width):
     sides = SIDES[min(height, width)]
     sizes = Counter((view.height, view.width) for view in draws(height, width, 3000))
     pairs = {(sides[tall], sides[wide]) for tall in range(4) for wide in range(4) if abs(tall - wide) <= 1}
@@ -45,7 +45,7 @@ def test_multi_scale_crops_have_the_published_sizes_and_pairings_each_about_as_o
     assert all(abs(count - 300) < 90 for count in sizes.values())
 
 
-def test_multi_scale_crops_stand_at_thirteen_places_from_edge_to_edge():
+def test_multi_scale_crops_have_thirteen_places():
     views = [view for view in draws(256, 340, 3000) if (view.height, view.width) == (224, 224)]
     # 32 rows and 116 columns are left over: quarters of 8 and of 29, the latter on even pixels
     places = {(8 * down, column) for down in range(5) for right, column in enumerate((0, 28, 58, 86, 116))
@@ -54,7 +54,7 @@ def test_multi_scale_crops_stand_at_thirteen_places_from_edge_to_edge():
     assert len(places) == 13
 
 
-def test_one_side_of_all_is_the_squares_of_the_short_side():
+def test_a_single_side_of_one_gives_the_full_short_side():
     assert {(view.height, view.width) for view in draws(60, 80, 50, sides=(1.0,))} == {(60, 60)}
 
 
@@ -63,7 +63,7 @@ def test_the_centre_view_is_the_largest_centred_square():
     assert centre_view(64, 64) == View(top=0, left=0, height=64, width=64)
 
 
-def test_a_smaller_square_lies_in_the_middle_of_the_short_side_and_reaches_both_ends_of_the_long_one():
+def test_smaller_squares_reach_both_ends_of_the_long_side():
     # what resizing to 256 and taking the centre 224 shows
     assert centre_view(256, 340, 0.875) == View(top=16, left=58, height=224, width=224)
     views = [square_view(256, 340, place, 3, 0.875) for place in range(3)]
@@ -89,6 +89,6 @@ def test_a_smaller_square_lies_in_the_middle_of_the_short_side_and_reaches_both_
         ({"rank": 2}, "rank is 2 of 1"),
     ],
 )
-def test_settings_of_a_loader_that_cannot_be_are_named(change, said):
+def test_invalid_loader_settings_are_named(change, said):
     with pytest.raises(SettingError, match=said):
         LoaderSettings(**({"batch_size": 2, "training": True, "image_size": 32} | change))
