@@ -60,11 +60,12 @@ def list_folder(request: ListingRequest) -> VideoListing:
     """
     root = require_folder(request.root, "videos", _ROOT_HINT)
     split = request.official_split("folder", ())
+    warnings: tuple[str, ...] = ()
     if request.list_path:
         rows = [
             dataclasses.replace(row, path=find_path(root, row.video_id)) for row in _read_list(request.list_path, root)
         ]
-        classes, warnings = _sort_labels({row.label for row in rows}), ()
+        classes = _sort_labels({row.label for row in rows})
     else:
         rows, classes, warnings = _find_rows(root)
     subsets = _choose_subsets(rows, request.seed)

@@ -19,8 +19,8 @@ from respike.types import VideoListing, VideoRef
 
 _PAGE = "https://www.crcv.ucf.edu/research/data-sets/ucf101/"
 _GET = (
-    "`respike prepare ucf101 --download` fetches it; or download UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from "
-    f"{_PAGE} and extract both there"
+    "`respike prepare ucf101 --download` fetches it; or download UCF101.rar and "
+    f"UCF101TrainTestSplits-RecognitionTask.zip from {_PAGE} and extract both there"
 )
 _SPLITS = (1, 2, 3)
 _NUM_CLASSES = 101
