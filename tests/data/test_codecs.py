@@ -10,7 +10,7 @@ from respike.common.errors import UnreadableVideoError
 from respike.data import clip_encoder
 from respike.data.plan import plan_shards
 from respike.data.prepare_config import PrepareConfig
-from respike.data.shard import ShardReader, decode_sample
+from respike.data.shard import ShardReader, decode_members
 from respike.data.shard_worker import build_shard
 from respike.data.video_reader import Decoding, probe
 from respike.data.video_writer import ffmpeg_path, write_video
@@ -36,7 +36,7 @@ def build(tmp_path, path, **settings):
     if mark["skipped"]:
         raise UnreadableVideoError(mark["skipped"][0]["stage"], mark["skipped"][0]["reason"])
     reader = ShardReader(task.path)
-    return [decode_sample(key, reader.members(number)) for number, key in enumerate(reader.keys)]
+    return [decode_members(key, reader.members(number)) for number, key in enumerate(reader.keys)]
 
 
 @pytest.mark.parametrize(

@@ -333,25 +333,3 @@ def test_a_remote_set_reads_as_a_local_one(shards):
     remote, local = open_shards("memory://sets/one", "test"), open_shards(shards, "test")
     assert remote.spec == local.spec
     np.testing.assert_array_equal(remote[0].keys, local[0].keys)
-
-
-def test_plain_webdataset_reads_the_shards(shards):
-    import webdataset
-
-    index = open_shards(shards, "train").index
-    urls = [str(shards / shard.name) for shard in index.shards if shard.subset == "train"]
-    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
-    assert len(samples) == sum(shard.num_samples for shard in index.shards if shard.subset == "train")
-    assert samples[0]["key00.jpg"].shape == (48, 64, 3)
-    assert samples[0]["json"]["class_name"] in ("jump", "wave")
-    assert samples[0]["events"][:4] == b"RSPK"
-
-
-def test_the_datasets_library_reads_the_shards(shards, tmp_path):
-    datasets = pytest.importorskip("datasets")
-    loaded = datasets.load_dataset(
-        "webdataset", data_files={"test": str(shards / "test-*.tar")}, split="test", cache_dir=str(tmp_path)
-    )
-    assert len(loaded) == len(open_shards(shards, "test"))
-    assert loaded[0]["key00.jpg"].size == (64, 48)
-    assert loaded[0]["json"]["subset"] == "test"

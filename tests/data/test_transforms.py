@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from respike.data.event_codec import make_planes, residual_events
+from respike.data.event_codec import allocate_planes, residual_events
 from respike.data.transforms import View, multi_scale_view, write_view
 from respike.types import ClipInfo, EventClip, ycc_difference_to_rgb
 
@@ -33,7 +33,7 @@ def smooth_frames(height=60, width=80):
 
 def clip_of(frames, threshold):
     key = frames[0]
-    planes = make_planes(1, len(frames) - 1, *key.shape[1:], "rgb", threshold)
+    planes = allocate_planes(1, len(frames) - 1, *key.shape[1:], "rgb", threshold)
     for channel, plane in enumerate(planes):
         for frame, events in zip(frames[1:], plane[0], strict=True):
             residual_events(frame[channel], key[channel], threshold, events)
