@@ -17,7 +17,6 @@ import zstandard
 from respike.common.errors import ShardError
 from respike.data import open_shards
 from respike.data.event_codec import decode_events, encode_events, plane_shapes
-from respike.data.preparation import PrepareConfig, prepare
 from respike.data.shard import (
     ShardReader,
     ShardWriter,
@@ -29,7 +28,6 @@ from respike.data.shard import (
 )
 from respike.types import COLORS, ClipInfo
 
-from tests.conftest import listing_of
 from tests.data.forging import write_shard
 
 SAMPLES = [(f"s{number}", {"a.jpg": b"picture", "json": b"{}" * number}) for number in range(4)]
@@ -299,13 +297,6 @@ def test_an_event_out_of_range_is_refused(version):
         decode_events(content)
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory, video_folder):
-    out = tmp_path_factory.mktemp("shards") / "out"
-    prepare(listing_of(video_folder), out, PrepareConfig(videos_per_shard=4, short_side=32), num_workers=1)
-    return out
-
-
 def test_decode_sample_maps_a_webdataset_pipeline_to_clips(shards):
     index = open_shards(shards, "train").index
     num_shards = sum(shard.subset == "train" for shard in index.shards)
@@ -330,7 +321,7 @@ def test_decode_sample_refuses_a_sample_that_was_decoded(shards):
 def test_plain_webdataset_reads_the_shards(shards):
     samples = list(webdataset.WebDataset([str(shards / "test-000000.tar")], shardshuffle=False).decode("rgb8"))
     assert len(samples) == len(open_shards(shards, "test"))
-    assert samples[0]["key00.jpg"].shape == (32, 42, 3)
+    assert samples[0]["key00.jpg"].shape == (48, 64, 3)
     assert samples[0]["json"]["class_name"] in ("jump", "wave")
     assert samples[0]["events"][:4] == b"RSPK"
 
@@ -341,5 +332,5 @@ def test_the_datasets_library_reads_the_shards(shards, tmp_path):
         "webdataset", data_files={"test": str(shards / "test-*.tar")}, split="test", cache_dir=str(tmp_path)
     )
     assert len(loaded) == len(open_shards(shards, "test"))
-    assert loaded[0]["key00.jpg"].size == (42, 32)
+    assert loaded[0]["key00.jpg"].size == (64, 48)
     assert loaded[0]["json"]["subset"] == "test"

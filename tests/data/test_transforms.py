@@ -1,10 +1,12 @@
-"""Augmentation promises: key frames and events go through the same crop, flip and resize."""
+"""Transforms: key frames and events get the same crop, flip and resize; crops have the published sizes."""
+
+from collections import Counter
 
 import cv2
 import numpy as np
 import pytest
 from respike.data.event_codec import allocate_planes, residual_events
-from respike.data.transforms import View, multi_scale_view, write_view
+from respike.data.transforms import View, centre_view, multi_scale_view, random_view, square_view, write_view
 from respike.types import ClipInfo, EventClip, ycc_difference_to_rgb
 
 INFO = ClipInfo(
@@ -19,6 +21,9 @@ INFO = ClipInfo(
     width=80,
     height=60,
 )
+DRAWS = [random_view, multi_scale_view]
+# the shares of 256 pixels, and those of 240, each rounded down to even pixels
+SIDES = {256: (256, 224, 192, 168), 240: (240, 210, 180, 158)}
 
 
 def smooth_frames(height=60, width=80):
@@ -163,3 +168,81 @@ def test_the_map_from_ycc_is_the_one_of_jpeg():
     difference = np.array([10.0, 20.0, -30.0]).reshape(3, 1, 1)
     red, green, blue = ycc_difference_to_rgb(difference).ravel()
     assert (red, green, blue) == pytest.approx((10 - 42.06, 10 - 0.344136 * 20 + 0.714136 * 30, 10 + 35.44), abs=1e-3)
+
+
+def draws(height: int, width: int, number: int, **settings: object) -> list[View]:
+    flipped = {"flip": True} | settings
+    return [multi_scale_view(height, width, np.random.default_rng(seed), **flipped) for seed in range(number)]
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize(("height", "width"), [(61, 83), (83, 61), (16, 16), (17, 90)])
+def test_drawn_crops_are_inside_even_and_repeatable(draw, height, width):
+    for seed in range(200):
+        view = draw(height, width, np.random.default_rng(seed), flip=True)
+        assert view == draw(height, width, np.random.default_rng(seed), flip=True)
+        assert view.top % 2 == view.left % 2 == 0
+        assert 0 < view.height <= height - view.top
+        assert 0 < view.width <= width - view.left
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_without_flip_nothing_is_mirrored(draw):
+    assert not any(draw(60, 80, np.random.default_rng(seed), flip=False).flip for seed in range(50))
+    assert any(draw(60, 80, np.random.default_rng(seed), flip=True).flip for seed in range(50))
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 340), (340, 256), (240, 320)])
+def test_multi_scale_crops_have_the_published_sizes(height, width):
+    sides = SIDES[min(height, width)]
+    sizes = Counter((view.height, view.width) for view in draws(height, width, 3000))
+    pairs = {(sides[tall], sides[wide]) for tall in range(4) for wide in range(4) if abs(tall - wide) <= 1}
+    assert set(sizes) == pairs
+    # of 3,000 draws over ten pairs 300 each, with a deviation of 16
+    assert all(abs(count - 300) < 90 for count in sizes.values())
+
+
+def test_multi_scale_crops_have_thirteen_places():
+    views = [view for view in draws(256, 340, 3000) if (view.height, view.width) == (224, 224)]
+    # 32 rows and 116 columns are left over: quarters of 8 and of 29, the latter on even pixels
+    places = {(8 * down, column) for down in range(5) for right, column in enumerate((0, 28, 58, 86, 116))
+              if down % 2 == right % 2}  # fmt: skip
+    assert {(view.top, view.left) for view in views} == places
+    assert len(places) == 13
+
+
+def test_a_single_side_of_one_gives_the_full_short_side():
+    assert {(view.height, view.width) for view in draws(60, 80, 50, sides=(1.0,))} == {(60, 60)}
+
+
+def test_the_centre_view_is_the_largest_centred_square():
+    assert centre_view(240, 320) == View(top=0, left=40, height=240, width=240)
+    assert centre_view(64, 64) == View(top=0, left=0, height=64, width=64)
+
+
+def test_smaller_squares_reach_both_ends_of_the_long_side():
+    # what resizing to 256 and taking the centre 224 shows
+    assert centre_view(256, 340, 0.875) == View(top=16, left=58, height=224, width=224)
+    views = [square_view(256, 340, place, 3, 0.875) for place in range(3)]
+    assert [(view.top, view.left, view.left + view.width) for view in views] == [
+        (16, 0, 224),
+        (16, 58, 282),
+        (16, 116, 340),
+    ]
+    assert square_view(64, 64, 2, 3, 0.5) == centre_view(64, 64, 0.5) == View(top=16, left=16, height=32, width=32)
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (320, 240), (61, 95), (64, 64), (65, 65)])
+def test_three_squares_cover_the_long_side(height: int, width: int) -> None:
+    views = [square_view(height, width, place, 3) for place in range(3)]
+    assert views[1] == centre_view(height, width)
+    assert (views[0].top, views[0].left) == (0, 0)
+    last = views[2]
+    # luma that a whole chroma sample does not cover stays out
+    assert height - (last.top + last.height) < 2
+    assert width - (last.left + last.width) < 2
+    assert all(view.top % 2 == view.left % 2 == 0 for view in views)
+
+
+def test_the_squares_of_a_wide_frame_are_left_centre_right() -> None:
+    assert [square_view(240, 320, place, 3).left for place in range(3)] == [0, 40, 80]
