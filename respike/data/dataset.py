@@ -187,10 +187,10 @@ class ShardDataset:
 
     def _check(self, row: ClipRow, clip: EventClip) -> None:
         """Raise ShardError where a sample contradicts the index: a wrong label must not reach the network."""
-        said = (clip.info.video, clip.info.label, clip.info.clip_index)
+        found = (clip.info.video, clip.info.label, clip.info.clip_index)
         expected = (row.video, row.label, row.clip_index)
-        if said != expected:
-            raise ShardError(f"sample {clip.key} says {said}, the index says {expected}", self._hint)
+        if found != expected:
+            raise ShardError(f"sample {clip.key} says {found}, the index says {expected}", self._hint)
 
     def select(self, numbers: Sequence[int]) -> "ShardDataset":
         """Return the part with the clips of these numbers, in this order."""

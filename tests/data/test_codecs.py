@@ -1,4 +1,4 @@
-"""What people have lying about: codecs, depths, sizes and lengths out of the ordinary are decoded right."""
+"""Codecs: all usual codecs, and unusual depths, sizes, lengths and rotations are decoded right."""
 
 import dataclasses
 import subprocess
@@ -26,7 +26,7 @@ def decode_all(path, color="rgb"):
 
 
 def build(tmp_path, path, **settings):
-    """The clips of one video as they stand in a shard, or the reason why it was skipped."""
+    """Return the clips of one video as a shard holds them, or raise the reason why it was skipped."""
     video = VideoRef(video_id="a/b", path=path, label=0, class_name="a", subset="train")
     listing = VideoListing(dataset="folder", split=None, evaluation_subset="test", classes=("a",), videos=(video,))
     out = tmp_path / "out"
@@ -68,7 +68,7 @@ def test_every_frame_of_a_codec_is_decoded(tmp_path, name, codec, pixel_format, 
     assert [frame.index for frame in frames] == list(range(20))
     decoded = np.stack([np.stack(frame.planes, -1) for frame in frames]).astype(int)
     assert np.abs(decoded - FRAMES).mean() < 8
-    # the frame that fits best is that of the same number: none was lost, doubled or put elsewhere
+    # the most similar frame has the same number: none was lost, repeated or moved
     bright = decoded[:, 10:22].sum(axis=(1, 3))
     true = FRAMES.astype(int)[:, 10:22].sum(axis=(1, 3))
     best = np.abs(bright[:, None] - true[None]).sum(axis=2).argmin(axis=1)
@@ -94,7 +94,7 @@ def test_a_rotated_video_is_upright_in_its_shard(tmp_path, turn):
     command = [ffmpeg_path(), "-loglevel", "error", "-display_rotation", str(turn), "-i", str(upright)]
     subprocess.run([*command, "-c", "copy", str(turned)], check=True)
     (clip,) = build(tmp_path, turned, key_quality=100)
-    # the reference is what ffmpeg itself shows
+    # the reference is what ffmpeg shows
     shown = subprocess.run(
         [
             ffmpeg_path(),
@@ -174,8 +174,8 @@ def test_a_wrong_packet_count_is_planned_again(tmp_path, monkeypatch):
         monkeypatch.setattr(
             clip_encoder, "probe", lambda path, beat, wrong=wrong: dataclasses.replace(probe(path), num_packets=wrong)
         )
-        told = build(tmp_path / str(wrong), path)
-        assert [clip.info for clip in told] == [clip.info for clip in honest]
+        clips = build(tmp_path / str(wrong), path)
+        assert [clip.info for clip in clips] == [clip.info for clip in honest]
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])

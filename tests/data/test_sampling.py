@@ -1,4 +1,4 @@
-"""Sampling promises: which frames make a clip."""
+"""Sampling: which frames make a clip."""
 
 import pytest
 from respike.common.errors import SettingError

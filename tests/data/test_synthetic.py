@@ -124,8 +124,8 @@ def test_after_a_stop_finished_videos_of_the_same_settings_stay(tmp_path):
     assert finished.read_bytes() != before
 
 
-def draw(subject, motion, seed, num_frames=16):
-    return draw_hard_scene(subject, motion, num_frames, np.random.default_rng(seed), SIDE).astype(int)
+def draw(subject, motion, seed, num_frames=16, size=SIDE):
+    return draw_hard_scene(subject, motion, num_frames, np.random.default_rng(seed), size).astype(int)
 
 
 def quarters_that_change(frames):
@@ -150,7 +150,7 @@ def test_the_first_frame_is_the_same_for_every_motion():
 
 def test_single_hard_frames_do_not_show_the_motion():
     assert_motions_look_alike(
-        [[draw("azure", motion, [n, i], 8)[7] for i in range(60)] for n, motion in enumerate(HARD_MOTIONS)]
+        [[draw("azure", motion, [n, i], 8, size=36)[7] for i in range(60)] for n, motion in enumerate(HARD_MOTIONS)]
     )
 
 

@@ -85,7 +85,7 @@ def test_augmentation_commutes_with_reconstruction(view, threshold):
 
 
 def cut_plane_by_plane(clip, view, size):
-    """The definition: each plane of each picture cut, scaled, resized and mirrored by itself."""
+    """Return the definition: each plane of each picture cropped, scaled, resized and mirrored by itself."""
 
     def look(plane, factor):
         top, left = view.top // factor, view.left // factor
@@ -119,10 +119,10 @@ def test_planes_resized_together_equal_single_planes(size, view, color, threshol
     halved = (30, 40) if color == "ycc" else (60, 80)
     planes = []
     for sides in ((60, 80), halved, halved):
-        # rows that do not follow on each other, as they may lie in memory
+        # rows that are not contiguous in memory
         plane = generator.integers(-most, most + 1, (num_groups, 3, sides[0], sides[1] + 5), np.int16)
         planes.append(plane.astype(np.int8 if threshold > 1 else np.int16)[..., : sides[1]])
-    # planes without an event, at the beginning, in the midst and at the end
+    # planes without an event, first, in the middle and last
     planes[0][0, 1] = planes[1][0, 0] = planes[2][-1, -1] = 0
     keys = generator.integers(0, 256, (num_groups, 60, 80, 3), np.uint8).transpose(0, 3, 1, 2)
     clip = EventClip(key="k", keys=keys, planes=tuple(planes), threshold=threshold, color=color, info=INFO)

@@ -1,4 +1,4 @@
-"""Decoding promises: true colours, sizes and times, and no half file taken for a whole one."""
+"""Video reader: right colours, sizes and times, and cut files are refused."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ def test_times_are_those_of_the_container(lossless):
 
 @pytest.mark.parametrize("wanted", [None, {3, 7}])
 def test_times_count_from_the_first_frame_of_mpeg_ts(tmp_path, wanted):
-    """MPEG-TS gives its first frame more than a second."""
+    """In MPEG-TS the first frame is later than one second."""
     path = tmp_path / "late.ts"
     write_video(path, iter(moving_square(12)), frames_per_second=10)
     with av.open(str(path)) as container:
@@ -183,7 +183,7 @@ def test_half_a_fast_start_file_is_unreadable(tmp_path):
 
 def test_the_real_clips_decode_whole():
     if not REAL_CLIPS.is_dir():
-        pytest.skip("the real clips are not at hand")
+        pytest.skip("the real clips are missing")
     counts = {path.name: len(decode_all(path, color="ycc")) for path in sorted(REAL_CLIPS.iterdir())}
     assert counts == {"apply_eye_makeup.avi": 164, "arm_wrestling.mp4": 280, "flipping_pancake.mkv": 310}
 
