@@ -97,113 +97,6 @@ class LoaderSettings:
         return (random_view(height, width, generator, flip=self.flip, scale=self.crop_scale),)
 
 
-def count_epoch_clips(videos: Sequence[str], epoch_clips: EpochClips) -> int:
-    """Return how many clips an epoch of training shows; `videos` names the video of each stored clip."""
-    if epoch_clips == "all":
-        return len(videos)
-    return sum(min(count, epoch_clips) for count in Counter(videos).values())
-
-
-class BatchOrder(Sampler[list[_Row]]):
-    """The rows of each group of batches in a pass, from `next_group` to `num_groups`, which is equal on all ranks.
-
-    A group is decoded together: it has a batch for each crop of the same clips. `videos` names the video of each clip,
-    in the order of the clips' numbers. The clips of a training epoch are drawn by (seed, epoch): all of them, or at
-    most `epoch_clips` of each video.
-    """
-
-    def __init__(self, videos: Sequence[str], settings: LoaderSettings) -> None:
-        self._num_clips, self._settings = len(videos), settings
-        # the video of each clip as a number; only where clips are drawn, since it takes 0.2 s for a million clips
-        self._videos: NDArray[np.int64] | None = None
-        if settings.epoch_clips != "all":
-            numbers = {video: number for number, video in enumerate(dict.fromkeys(videos))}
-            self._videos = np.fromiter((numbers[video] for video in videos), np.int64, len(videos))
-        self.epoch = 0
-        self.next_group = 0
-        step = settings.batch_size * settings.world_size
-        num_clips = count_epoch_clips(videos, settings.epoch_clips)
-        self.num_groups = num_clips // step if settings.training else -(-num_clips // step)
-
-    def __iter__(self) -> Iterator[list[_Row]]:
-        settings, epoch = self._settings, self.epoch
-        step = settings.batch_size * settings.world_size
-        # another order in each epoch, so other clips are left out of the last step
-        order = self._shuffle() if settings.training else None
-        for group in range(self.next_group, self.num_groups):
-            first = group * step + settings.rank * settings.batch_size
-            numbers = range(first, first + settings.batch_size)
-            if order is not None:
-                yield [(int(number), epoch, True) for number in order[numbers.start : numbers.stop]]
-            else:
-                # clip 0 fills up the last batch and does not count
-                yield [(number, 0, True) if number < self._num_clips else (0, 0, False) for number in numbers]
-
-    def __len__(self) -> int:
-        return self.num_groups - self.next_group
-
-    def _shuffle(self) -> NDArray[np.int64]:
-        """Return the numbers of the clips of the epoch, in random order."""
-        generator = np.random.default_rng([self._settings.seed, self.epoch])
-        order = generator.permutation(self._num_clips)
-        max_clips = self._settings.epoch_clips
-        if max_clips == "all" or self._videos is None:
-            return order
-        # a stable sort by video leaves the clips of each video shuffled: the first of them are a random draw
-        order = order[np.argsort(self._videos[order], kind="stable")]
-        videos = self._videos[order]
-        drawn = order[np.arange(len(order)) - np.searchsorted(videos, videos) < max_clips]
-        return generator.permutation(drawn)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Views:
-    """Views of a video in an evaluation: number of clips (None: all stored), and square crops of each clip."""
-
-    clips: int | None = None
-    crops: int = 1
-
-    def __post_init__(self) -> None:
-        if self.clips is not None and self.clips < 1:
-            raise SettingError(f"views have {self.clips} clips of a video", "take at least 1", setting="views")
-        if self.crops not in CROPS:
-            raise SettingError(
-                f"views have {self.crops} crops of a clip", f"choose from {', '.join(map(str, CROPS))}", setting="views"
-            )
-
-    def __str__(self) -> str:
-        return f"{'all' if self.clips is None else self.clips}x{self.crops}"
-
-
-def parse_views(text: str) -> Views:
-    """Parse `CLIPS` or `CLIPSxCROPS`, such as `1`, `10x3` or `allx3`. Raises SettingError on another form."""
-    match = _VIEWS_FORM.fullmatch(text.strip())
-    if match is None:
-        raise SettingError(
-            f"views are {text!r}", "write CLIPS or CLIPSxCROPS, such as 1, 3, 10x3 or allx3", setting="views"
-        )
-    clips = None if match[1].lower() == "all" else int(match[1])
-    return Views(clips=clips, crops=int(match[2] or 1))
-
-
-def spread_clips(dataset: ShardDataset, num_clips: int | None) -> ShardDataset:
-    """Return the part with at most `num_clips` clips of each video; None takes all clips.
-
-    Of n stored clips it takes those in the middle of `num_clips` equal parts, with the numbers
-    `⌊(2i + 1) · n / (2 · num_clips)⌋` for i from 0. A single clip is the middle one.
-    """
-    if num_clips is None:
-        return dataset
-    of_video: dict[str, list[int]] = {}
-    for number, row in enumerate(dataset.clips):
-        of_video.setdefault(row.video, []).append(number)
-    chosen = []
-    for numbers in of_video.values():
-        count = min(num_clips, len(numbers))
-        chosen += [numbers[(2 * part + 1) * len(numbers) // (2 * count)] for part in range(count)]
-    return dataset.select(sorted(chosen))
-
-
 class ClipLoader:
     """Batches of one subset, epoch after epoch: a BatchSource that can resume at the exact next batch.
 
@@ -333,6 +226,124 @@ def make_loader(
     return ClipLoader(dataset, settings, num_workers)
 
 
+def make_batch(clips: Sequence[EventClip], image_size: int, eval_crop: float = 1.0) -> Batch:
+    """Make a batch of clips as `make_loader` does for an evaluation: the centre square, resized to `image_size`.
+
+    All clips must have the same shape and colour. `eval_crop` is the side of the square as a share of the short side.
+    """
+    height, width = clips[0].keys.shape[-2:]
+    rows = ((clip, [centre_view(height, width, eval_crop)], True) for clip in clips)
+    [(memory, facts)] = _assemble(rows, len(clips), image_size, allocate_private)
+    return facts.to_batch(memory.content)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """Views of a video in an evaluation: number of clips (None: all stored), and square crops of each clip."""
+
+    clips: int | None = None
+    crops: int = 1
+
+    def __post_init__(self) -> None:
+        if self.clips is not None and self.clips < 1:
+            raise SettingError(f"views have {self.clips} clips of a video", "take at least 1", setting="views")
+        if self.crops not in CROPS:
+            raise SettingError(
+                f"views have {self.crops} crops of a clip", f"choose from {', '.join(map(str, CROPS))}", setting="views"
+            )
+
+    def __str__(self) -> str:
+        return f"{'all' if self.clips is None else self.clips}x{self.crops}"
+
+
+def parse_views(text: str) -> Views:
+    """Parse `CLIPS` or `CLIPSxCROPS`, such as `1`, `10x3` or `allx3`. Raises SettingError on another form."""
+    match = _VIEWS_FORM.fullmatch(text.strip())
+    if match is None:
+        raise SettingError(
+            f"views are {text!r}", "write CLIPS or CLIPSxCROPS, such as 1, 3, 10x3 or allx3", setting="views"
+        )
+    clips = None if match[1].lower() == "all" else int(match[1])
+    return Views(clips=clips, crops=int(match[2] or 1))
+
+
+def spread_clips(dataset: ShardDataset, num_clips: int | None) -> ShardDataset:
+    """Return the part with at most `num_clips` clips of each video; None takes all clips.
+
+    Of n stored clips it takes those in the middle of `num_clips` equal parts, with the numbers
+    `⌊(2i + 1) · n / (2 · num_clips)⌋` for i from 0. A single clip is the middle one.
+    """
+    if num_clips is None:
+        return dataset
+    of_video: dict[str, list[int]] = {}
+    for number, row in enumerate(dataset.clips):
+        of_video.setdefault(row.video, []).append(number)
+    chosen = []
+    for numbers in of_video.values():
+        count = min(num_clips, len(numbers))
+        chosen += [numbers[(2 * part + 1) * len(numbers) // (2 * count)] for part in range(count)]
+    return dataset.select(sorted(chosen))
+
+
+def count_epoch_clips(videos: Sequence[str], epoch_clips: EpochClips) -> int:
+    """Return how many clips an epoch of training shows; `videos` names the video of each stored clip."""
+    if epoch_clips == "all":
+        return len(videos)
+    return sum(min(count, epoch_clips) for count in Counter(videos).values())
+
+
+class BatchOrder(Sampler[list[_Row]]):
+    """The rows of each group of batches in a pass, from `next_group` to `num_groups`, which is equal on all ranks.
+
+    A group is decoded together: it has a batch for each crop of the same clips. `videos` names the video of each clip,
+    in the order of the clips' numbers. The clips of a training epoch are drawn by (seed, epoch): all of them, or at
+    most `epoch_clips` of each video.
+    """
+
+    def __init__(self, videos: Sequence[str], settings: LoaderSettings) -> None:
+        self._num_clips, self._settings = len(videos), settings
+        # the video of each clip as a number; only where clips are drawn, since it takes 0.2 s for a million clips
+        self._videos: NDArray[np.int64] | None = None
+        if settings.epoch_clips != "all":
+            numbers = {video: number for number, video in enumerate(dict.fromkeys(videos))}
+            self._videos = np.fromiter((numbers[video] for video in videos), np.int64, len(videos))
+        self.epoch = 0
+        self.next_group = 0
+        step = settings.batch_size * settings.world_size
+        num_clips = count_epoch_clips(videos, settings.epoch_clips)
+        self.num_groups = num_clips // step if settings.training else -(-num_clips // step)
+
+    def __iter__(self) -> Iterator[list[_Row]]:
+        settings, epoch = self._settings, self.epoch
+        step = settings.batch_size * settings.world_size
+        # another order in each epoch, so other clips are left out of the last step
+        order = self._shuffle() if settings.training else None
+        for group in range(self.next_group, self.num_groups):
+            first = group * step + settings.rank * settings.batch_size
+            numbers = range(first, first + settings.batch_size)
+            if order is not None:
+                yield [(int(number), epoch, True) for number in order[numbers.start : numbers.stop]]
+            else:
+                # clip 0 fills up the last batch and does not count
+                yield [(number, 0, True) if number < self._num_clips else (0, 0, False) for number in numbers]
+
+    def __len__(self) -> int:
+        return self.num_groups - self.next_group
+
+    def _shuffle(self) -> NDArray[np.int64]:
+        """Return the numbers of the clips of the epoch, in random order."""
+        generator = np.random.default_rng([self._settings.seed, self.epoch])
+        order = generator.permutation(self._num_clips)
+        max_clips = self._settings.epoch_clips
+        if max_clips == "all" or self._videos is None:
+            return order
+        # a stable sort by video leaves the clips of each video shuffled: the first of them are a random draw
+        order = order[np.argsort(self._videos[order], kind="stable")]
+        videos = self._videos[order]
+        drawn = order[np.arange(len(order)) - np.searchsorted(videos, videos) < max_clips]
+        return generator.permutation(drawn)
+
+
 class _BatchGroups(Dataset[list[Any]]):
     """Groups of batches by their rows: as Batch, or in a worker as BatchBytes in `memory`."""
 
@@ -397,17 +408,6 @@ def _assemble(
         )
         for crop, memory in enumerate(memories)
     ]
-
-
-def make_batch(clips: Sequence[EventClip], image_size: int, eval_crop: float = 1.0) -> Batch:
-    """Make a batch of clips as `make_loader` does for an evaluation: the centre square, resized to `image_size`.
-
-    All clips must have the same shape and colour. `eval_crop` is the side of the square as a share of the short side.
-    """
-    height, width = clips[0].keys.shape[-2:]
-    rows = ((clip, [centre_view(height, width, eval_crop)], True) for clip in clips)
-    [(memory, facts)] = _assemble(rows, len(clips), image_size, allocate_private)
-    return facts.to_batch(memory.content)
 
 
 def _init_worker(number: int) -> None:
