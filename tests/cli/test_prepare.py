@@ -41,7 +41,7 @@ def default_of(option: click.Option):
 
 
 def test_the_data_sets_are_those_that_layouts_know():
-    assert list(options.DATASETS) == DATASETS.names()
+    assert list(options.DATASETS) == list(DATASETS)
 
 
 @pytest.mark.parametrize("command", ["prepare", "check"])

@@ -1,4 +1,4 @@
-"""What several tests of preparing need: a small run, and what it writes where nothing happens to it."""
+"""Fixtures of data tests: a small prepare run and the shards of twelve small videos."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +14,7 @@ SMALL = PrepareConfig(videos_per_shard=3, short_side=32)
 
 
 def replaced(listing: VideoListing, number: int, path: Path | None) -> VideoListing:
-    """The listing with one of its videos elsewhere."""
+    """Return the listing with another path of one of its videos."""
     videos = list(listing.videos)
     videos[number] = dataclasses.replace(videos[number], path=path)
     return dataclasses.replace(listing, videos=tuple(videos))
@@ -27,7 +27,15 @@ def listing(video_folder: Path) -> VideoListing:
 
 @pytest.fixture(scope="session")
 def undisturbed(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What a run of SMALL leaves that nothing happened to, in this process and so without an engine that could err."""
+    """Return the files of an undisturbed run of SMALL, made in this process."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     prepare(listing_of(video_folder), out, SMALL, engine=base.run)
     return contents(out)
+
+
+@pytest.fixture(scope="session")
+def shards(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of shards with frames of 64 x 48 pixels; tests must not change it."""
+    out = tmp_path_factory.mktemp("shards") / "out"
+    prepare(listing_of(video_folder), out, PrepareConfig(videos_per_shard=4), engine=base.run)
+    return out

@@ -59,7 +59,7 @@ def prepared(tmp_path_factory):
     for name in NAMES:
         os.link(source, folder / f"{name.lstrip('.')}.mp4")
     os.link(os.fsencode(source), os.fsencode(folder) + b"/" + NO_UTF_8 + b".mp4")
-    listing = DATASETS.get("folder").list_videos(ListingRequest(root=root))
+    listing = DATASETS["folder"].list_videos(ListingRequest(root=root))
     out = root / ".out"
     prepare(listing, out, PrepareConfig(videos_per_shard=10), num_workers=1)
     return root, out
@@ -107,6 +107,6 @@ def test_a_list_may_name_them_all(prepared, tmp_path):
     root, _ = prepared
     path = tmp_path / "list.jsonl"
     path.write_text("".join(json.dumps({"path": name, "label": "x"}) + "\n" for name in sorted(expected_ids())))
-    listing = DATASETS.get("folder").list_videos(ListingRequest(root=root, list_path=path))
+    listing = DATASETS["folder"].list_videos(ListingRequest(root=root, list_path=path))
     assert {video.video_id for video in listing.videos} == expected_ids()
     assert not check(listing).faults

@@ -49,7 +49,7 @@ def tar_of(tmp_path: Path, *names: str) -> bytes:
 
 
 def get(dataset: str, root: Path, sources, **settings) -> None:
-    layout = DATASETS.get(dataset)
+    layout = DATASETS[dataset]
     acquire_dataset(
         root,
         sources,
@@ -59,7 +59,7 @@ def get(dataset: str, root: Path, sources, **settings) -> None:
 
 
 def listed(dataset: str, root: Path) -> dict[str, str | None]:
-    listing = DATASETS.get(dataset).list_videos(ListingRequest(root=root))
+    listing = DATASETS[dataset].list_videos(ListingRequest(root=root))
     return {video.video_id: video.path and video.path.relative_to(root).as_posix() for video in listing.videos}
 
 
