@@ -1,10 +1,11 @@
-"""What several tests of preparing need: a small run, and what it writes where nothing happens to it."""
+"""Fixtures of data tests: a small prepare run, and the files that it writes undisturbed."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
-from respike.data.executors import base
+from respike.data.executors.base import run_serially
 from respike.data.preparation import PrepareConfig, prepare
 from respike.types import VideoListing
 
@@ -27,7 +28,13 @@ def listing(video_folder: Path) -> VideoListing:
 
 @pytest.fixture(scope="session")
 def undisturbed(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What a run of SMALL leaves that nothing happened to, in this process and so without an engine that could err."""
+    """The files of an undisturbed run of SMALL, made in this process."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    prepare(listing_of(video_folder), out, SMALL, engine=base.run)
+    prepare(listing_of(video_folder), out, SMALL, executor=run_serially)
     return contents(out)
+
+
+def skipped(out: Path) -> list[tuple[str, str, str]]:
+    """(video, stage, reason) of each skipped video of a set."""
+    rows = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
+    return [(row["video"], row["stage"], row["reason"]) for row in rows]
