@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from respike.data.executors.base import run_serially
 from respike.data.preparation import PrepareConfig, prepare
+from respike.data.video_writer import write_video
 from respike.types import VideoListing
 
-from tests.conftest import contents, listing_of
+from tests.conftest import contents, listing_of, moving_square
 
 SMALL = PrepareConfig(videos_per_shard=3, short_side=32)
 
@@ -32,6 +33,16 @@ def undisturbed(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     prepare(listing_of(video_folder), out, SMALL, executor=run_serially)
     return contents(out)
+
+
+@pytest.fixture
+def half_file(tmp_path: Path) -> Path:
+    """A Matroska file cut in the middle."""
+    path = tmp_path / "half.mkv"
+    write_video(path, iter(moving_square(60)), options={"g": 10})
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path
 
 
 def skipped(out: Path) -> list[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""FaultyFileSystem: a store for fsspec that fails as the file `.faults.json` in its folder says, in every process."""
+"""FaultyFileSystem: a store for fsspec that fails as `.faults.json` in its folder says, in every process."""
 
 import json
 import os
@@ -15,7 +15,8 @@ class FaultyFileSystem(LocalFileSystem):
     """Files of a folder, at `faulty://PATH`.
 
     Faults are counted over all processes. `fail_every` n: each n-th write raises; `cut_every` n: each n-th keeps its
-    first half without an error; `flip_every` n: each n-th changes one bit; `gone_after` n: from then on everything raises.
+    first half without an error; `flip_every` n: each n-th changes one bit; `gone_after` n: after n writes everything
+    raises.
     """
 
     protocol = "faulty"

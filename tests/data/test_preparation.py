@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from respike.common.errors import MismatchError, RespikeError, SettingError, ShardError
-from respike.common.files import folder_lock, write_atomically
+from respike.common.files import write_atomically
 from respike.data import preparation, shard_worker
 from respike.data.dataset import open_shards
 from respike.data.executors.base import run_serially
@@ -21,9 +21,8 @@ from respike.data.output import OutputState
 from respike.data.preparation import Part, PrepareConfig, join_parts, plan_shards, prepare
 from respike.data.verification import verify
 from respike.data.video_reader import Decoding
-from respike.data.video_writer import write_video
 
-from tests.conftest import contents, moving_square
+from tests.conftest import contents
 from tests.data.conftest import SMALL, replaced, skipped
 
 ROOT = Path(__file__).parents[2]
@@ -244,16 +243,6 @@ def shard_members(out: Path, video_id: str, listing) -> set[str]:
     raise AssertionError(video_id)
 
 
-@pytest.fixture
-def half_file(tmp_path):
-    """A Matroska file cut in the middle."""
-    path = tmp_path / "half.mkv"
-    write_video(path, iter(moving_square(60)), options={"g": 10})
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    return path
-
-
 def test_retry_skipped_can_turn_keep_partial_on(tmp_path, listing, half_file):
     with_half, partial = replaced(listing, 1, half_file), dataclasses.replace(SMALL, keep_partial=True)
     out = tmp_path / "out"
@@ -276,7 +265,7 @@ def test_turning_keep_partial_on_survives_a_stop(tmp_path, listing, half_file, m
     prepare(with_half, out, SMALL, executor=run_serially)
     monkeypatch.setenv("RESPIKE_FAULTS", "fsync:.tar=disk-full")
     with pytest.raises(RespikeError, match="No space left"):
-        prepare(with_half, out, partial, executor=run_serially, existing="retry-skipped")
+        prepare(with_half, out, partial, num_workers=1, existing="retry-skipped")
     monkeypatch.delenv("RESPIKE_FAULTS")
     prepare(with_half, out, partial, executor=run_serially)
     prepare(with_half, tmp_path / "fresh", partial, executor=run_serially)
@@ -440,24 +429,6 @@ def test_an_invalid_record_of_the_folder_is_an_error(tmp_path, listing, name, co
     if name == "settings.json":
         with pytest.raises(RespikeError):
             prepare(listing, out, SMALL, executor=run_serially)
-
-
-def test_a_folder_in_use_is_refused_with_its_owner(tmp_path, listing):
-    # the lock belongs to a process: another one must hold it
-    script = (
-        "import sys,time; from pathlib import Path; from respike.common.files import folder_lock\n"
-        "with folder_lock(Path(sys.argv[1]), 'respike prepare'): print('held', flush=True); time.sleep(60)"
-    )
-    lock = tmp_path / "out" / ".respike" / "lock"
-    with subprocess.Popen([sys.executable, "-c", script, str(lock)], stdout=subprocess.PIPE, text=True) as owner:
-        assert owner.stdout.readline() == "held\n"
-        started = time.monotonic()
-        with pytest.raises(RespikeError, match=f"process {owner.pid}"):
-            prepare(listing, tmp_path / "out", SMALL, executor=run_serially)
-        assert time.monotonic() - started < 5
-        owner.kill()
-    with folder_lock(lock, "taken over"):
-        pass
 
 
 HOLD = """

@@ -76,7 +76,7 @@ def test_nothing_done_has_no_speed():
     assert PrepareSpeed().videos_per_second == 0
 
 
-def test_a_worker_is_idle_once_its_shard_is_done_and_the_others_are_not():
+def test_only_the_worker_of_a_finished_shard_is_idle():
     shown = Shown()
     stats = PrepareStats(shown)
     stats.add(0, ProgressEvent(kind="write", shard="a.tar"))

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_hundred_kills_lose_nothing(tmp_path, capsys):
-    """The soak: the whole process group is killed again and again, then one run is left alone."""
+    """The process group is killed again and again, then one run is left alone."""
     root = tmp_path / "videos"
     sources = []
     for number in range(10):
@@ -35,7 +35,7 @@ def test_two_hundred_kills_lose_nothing(tmp_path, capsys):
         os.link(sources[number % 10], target)
     started = time.monotonic()
     assert run_in_group(tmp_path / "undisturbed", root).wait() == 0
-    # mostly into the work, sometimes into the start; a slower machine waits longer
+    # most kills hit the work, some the start; a slower machine waits longer
     longest_wait = min(5.0, (time.monotonic() - started) / 2)
     out = tmp_path / "out"
     generator = random.Random(0)
@@ -53,7 +53,7 @@ def test_two_hundred_kills_lose_nothing(tmp_path, capsys):
         else:
             assert code == 0
             num_finished += 1
-            # some work again for the kills that are left
+            # work for the kills that are left
             for manifest in generator.sample(sorted((out / ".respike/done").glob("*.json")), 50):
                 manifest.unlink()
         finished_shards.add(len(list((out / ".respike/done").glob("*.json"))))
