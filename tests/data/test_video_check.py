@@ -104,5 +104,5 @@ def test_a_video_with_a_read_error_is_named(tmp_path, listing, monkeypatch):
         raise OSError(errno.EIO, "Input/output error", str(path))
 
     monkeypatch.setattr(video_reader, "find_cut", find_cut)
-    found = video_check.check_videos(video_check.CheckTask(videos=listing.videos[:1], full=False), lambda event: None)
+    found = video_check.check_videos(video_check.CheckTask(videos=listing.videos[2:3], full=False), lambda event: None)
     assert [(fault.stage, fault.reason) for fault in found] == [("open", "Input/output error")]
