@@ -40,7 +40,7 @@ def main() -> None:
 
         def run(engine: object, num_workers: int) -> float:
             shutil.rmtree(out, ignore_errors=True)
-            summary = prepare(listing, out, settings, num_workers=num_workers, engine=engine)
+            summary = prepare(listing, out, settings, num_workers=num_workers, executor=engine)
             seen.add(hashlib.sha256((out / "dataset.json").read_bytes()).hexdigest())
             assert len(seen) == 1, "two runs wrote different bytes"
             return summary.speed.seconds

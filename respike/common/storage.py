@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from respike.common.errors import RespikeError
 
@@ -198,6 +199,32 @@ class RemoteFolder:
                 raise _DifferentContentError(f"{name} differs from what was written")
 
         self._retry(attempt, f"write {name}")
+
+    def create(self, name: str, content: str) -> bool:
+        """Write a small file unless one exists; return whether it was written.
+
+        Of several processes that try at once, one succeeds on stores that have conditional writes; other stores look
+        first and then write. False may also mean that an attempt whose answer was lost has written the file.
+        """
+        path, data = self._path(name), content.encode("utf-8", "surrogateescape")
+
+        def attempt() -> bool:
+            try:
+                if not self._is_object_store:
+                    self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
+                if type(self._system) is LocalFileSystem:
+                    with self._system.open(path, "xb") as file:
+                        file.write(data)
+                else:
+                    self._system.pipe_file(path, data, mode="create")
+            except Exception:
+                # each store has its own exception for a file that exists
+                if self.read(name) is None:
+                    raise
+                return False
+            return True
+
+        return self._retry(attempt, f"write {name}")
 
     def upload(self, path: Path, name: str) -> None:
         """Copy a file of this machine to `name`, then compare its size and checksum."""

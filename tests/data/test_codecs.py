@@ -32,7 +32,7 @@ def build(tmp_path, path, **settings):
     out = tmp_path / "out"
     (out / ".respike" / "done").mkdir(parents=True, exist_ok=True)
     (task,) = plan_shards(listing, out, PrepareConfig(**settings))
-    mark = build_shard(task, lambda note: None).settle()
+    mark = build_shard(task, lambda note: None).wait()
     if mark["skipped"]:
         raise UnreadableVideoError(mark["skipped"][0]["stage"], mark["skipped"][0]["reason"])
     reader = ShardReader(task.path)

@@ -11,7 +11,7 @@ from respike.common.errors import RespikeError, ShardError
 from respike.common.files import seal, sha256_of_file
 from respike.common.storage import RemoteFolder
 from respike.data import open_shards
-from respike.data.executors import base
+from respike.data.executors.base import run_serially
 from respike.data.index import read_skipped
 from respike.data.preparation import PrepareConfig, prepare
 
@@ -96,7 +96,7 @@ def test_the_skipped_list_follows_the_index(tmp_path, cache, video_folder):
     listing = listing_of(video_folder)
     videos = (dataclasses.replace(listing.videos[0], path=None), *listing.videos[1:])
     out = tmp_path / "out"
-    prepare(dataclasses.replace(listing, videos=videos), out, PrepareConfig(short_side=32), engine=base.run)
+    prepare(dataclasses.replace(listing, videos=videos), out, PrepareConfig(short_side=32), executor=run_serially)
     remote = RemoteFolder(f"memory://{tmp_path.name}/skipped")
     for path in out.iterdir():
         if path.is_file():
