@@ -1,12 +1,12 @@
-"""The LIF layer against those of SpikingJelly and snnTorch: forward and backward, time and memory.
+"""Time and memory of the LIF layer, forward and backward, compared with SpikingJelly and snnTorch.
 
     python benchmarks/bench_lif.py [--steps 3] [--groups 4] [--shape 64 56 56] [--device cpu] [--rounds 5] [--json PATH]
 
-The same neuron in all: hard reset to 0 that passes no gradient, arctangent surrogate. On a GPU respike runs its fused
-kernels beside the plain version. SpikingJelly runs its multi-step mode (on a GPU what it chooses there, in versions
-before 2 each backend that it has), snnTorch, which has none, a loop over time. The neuron of snnTorch adds the current
-whole where the others take 1/τ of it; it is given the current so scaled. Memory is the most that torch held at a time
-beyond the current, in forward and backward together.
+All compute the same neuron: hard reset to 0 without gradient, arctangent surrogate. On a GPU respike also runs its
+fused kernels. SpikingJelly runs its multi-step mode: on a GPU with the backend that it chooses, or before version 2
+with each backend that it has. snnTorch has no multi-step mode and runs a loop over time. Its neuron adds the complete
+input current, the others 1/τ of it, so it gets the current divided by τ. Memory is the peak of torch beyond the
+current, over forward and backward.
 """
 
 import argparse
@@ -25,24 +25,24 @@ TAU, REPEATS = 4 / 3, 5
 PEERS = {"spikingjelly": "spikingjelly.activation_based.neuron", "snntorch": "snntorch"}
 
 Layer = Callable[[Tensor], Tensor]
-"""Currents `[T, G, ...]` → spikes of that shape."""
+"""Currents `[steps, groups, ...]` → spikes of the same shape."""
 
 
 def main() -> None:
-    """Run the layers in turns, publish."""
+    """Measure and report the layers."""
     arguments = harness.parse_arguments(__doc__, add_arguments)
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     found, left_out = harness.find_peers(PEERS)
     current = torch.randn(arguments.steps, arguments.groups, *arguments.shape, device=device) + 0.5
-    harness.publish(compare(current, arguments.rounds, found, left_out), arguments.json)
+    harness.report(compare(current, arguments.rounds, found, left_out), arguments.json)
 
 
 def compare(current: Tensor, rounds: int, found: set[str], left_out: list[str]) -> dict[str, Any]:
-    """Measure all layers on one current."""
+    """Measure all layers with one input current."""
     layers, missing = make_layers(current, found)
-    memory = {name: {"MB at most": round(peak_bytes(layer, current) / 1e6, 1)} for name, layer in layers.items()}
+    memory = {name: {"peak MB": round(peak_bytes(layer, current) / 1e6, 1)} for name, layer in layers.items()}
     facts = {"current": list(current.shape), "MB": current.nbytes / 1e6, "type": str(current.dtype)}
     return harness.compare(
         "LIF forward and backward",
@@ -58,7 +58,7 @@ def compare(current: Tensor, rounds: int, found: set[str], left_out: list[str]) 
 
 
 def make_layers(current: Tensor, found: set[str]) -> tuple[dict[str, Layer], list[str]]:
-    """The layers that run here and fire as ours do, and a line on each that does not."""
+    """Return the layers that run here with the same spikes as respike, and one line for each that does not."""
     makers: dict[str, Callable[[], Layer]] = {"respike": respike_layer}
     if current.is_cuda:
         makers["respike, fused"] = lambda: respike_layer("triton")
@@ -75,7 +75,7 @@ def make_layers(current: Tensor, found: set[str]) -> tuple[dict[str, Layer], lis
             layer = make()
             check_same_spikes(name, layer(current), next(iter(layers.values()), layer)(current))
             layers[name] = layer
-        # a peer that lacks this type, or a compiler that it needs, raises whatever it likes; ours has to run
+        # a peer without this dtype or without its compiler may raise anything; respike itself must run
         except Exception as error:
             if name == "respike":
                 raise
@@ -84,21 +84,21 @@ def make_layers(current: Tensor, found: set[str]) -> tuple[dict[str, Layer], lis
 
 
 def respike_layer(backend: str = "torch") -> Layer:
-    """Ours: steps folded into the batch."""
+    """Return the layer of respike: steps are folded into the batch."""
     neurons = LIF(LIFSettings(tau=TAU))
     set_lif_backend(neurons, backend)
     return lambda current: neurons(current.flatten(0, 1), len(current)).view(current.shape)
 
 
 def spikingjelly_backends() -> list[str]:
-    """Those that one may choose from; from version 2 on it chooses itself."""
+    """Return the backends of SpikingJelly; from version 2 on it chooses one itself."""
     from spikingjelly.activation_based import neuron
 
     return list(getattr(neuron.LIFNode(step_mode="m"), "supported_backends", ["torch"]))
 
 
 def spikingjelly_layer(backend: str) -> Layer:
-    """SpikingJelly's LIFNode in multi-step mode."""
+    """Return `LIFNode` of SpikingJelly in multi-step mode."""
     from spikingjelly.activation_based import functional, neuron, surrogate
 
     neurons = neuron.LIFNode(tau=TAU, detach_reset=True, surrogate_function=surrogate.ATan(alpha=2.0), step_mode="m")
@@ -113,7 +113,7 @@ def spikingjelly_layer(backend: str) -> Layer:
 
 
 def snntorch_layer() -> Layer:
-    """Leaky of snnTorch, stepped."""
+    """Return `Leaky` of snnTorch in a loop over time."""
     import snntorch
 
     neurons = snntorch.Leaky(
@@ -122,23 +122,23 @@ def snntorch_layer() -> Layer:
 
     def run(current: Tensor) -> Tensor:
         membrane, spikes = neurons.init_leaky(), []
-        for arriving in current / TAU:
-            fired, membrane = neurons(arriving, membrane)
-            spikes.append(fired)
+        for step in current / TAU:
+            step_spikes, membrane = neurons(step, membrane)
+            spikes.append(step_spikes)
         return torch.stack(spikes)
 
     return run
 
 
 def check_same_spikes(name: str, spikes: Tensor, ours: Tensor) -> None:
-    """Hold the spikes against ours; a potential that rounds across the threshold is let pass."""
+    """Compare spikes with those of respike. A few may differ, where rounding moves a potential over the threshold."""
     share = float((spikes != ours).float().mean())
-    most = 1e-4 if ours.dtype == torch.float32 else 0.02
-    assert share < most, f"{name} is another neuron: {share:.1%} of its spikes differ"
+    max_share = 1e-4 if ours.dtype == torch.float32 else 0.02
+    assert share < max_share, f"{name} computes another neuron: {share:.1%} of its spikes differ"
 
 
 def run(layer: Layer, current: Tensor, num_times: int) -> None:
-    """Forward and backward."""
+    """Compute forward and backward `num_times` times."""
     for _ in range(num_times):
         leaf = current.detach().requires_grad_()
         layer(leaf).sum().backward()
@@ -147,7 +147,7 @@ def run(layer: Layer, current: Tensor, num_times: int) -> None:
 
 
 def peak_bytes(layer: Layer, current: Tensor) -> int:
-    """The most memory that torch held at a time in a forward and backward pass, beyond what it held before."""
+    """Return the peak memory of a forward and backward pass, minus the memory held before."""
     run(layer, current, 1)
     if current.is_cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -156,21 +156,21 @@ def peak_bytes(layer: Layer, current: Tensor) -> int:
         return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         run(layer, current, 1)
-    held = most = 0
+    held = peak = 0
     for event in recorded.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
-            most = max(most, held)
-    return most
+            peak = max(peak, held)
+    return peak
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What runs where."""
+    """Add the options of this benchmark."""
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--groups", type=int, default=4)
     parser.add_argument("--shape", type=int, nargs="+", default=[64, 56, 56])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="of torch, on the CPU")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch on the CPU")
 
 
 if __name__ == "__main__":

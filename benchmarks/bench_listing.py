@@ -1,4 +1,4 @@
-"""Listing and planning Kinetics-400 at full size: 240,000 rows, files for half of them. Seconds and peak memory.
+"""Time and peak memory to list and plan Kinetics-400 at full size: 240,000 rows, half of the files present.
 
 python benchmarks/bench_listing.py [--rows 240000] [--present 0.5] [--json PATH]
 """
@@ -19,7 +19,7 @@ NUM_CLASSES = 400
 
 
 def make_tree(root: Path, num_rows: int, present: float) -> None:
-    """A list as published and, for a share of its rows, a small file in the class's folder of the subset."""
+    """Write lists in the published format and, for a share of the rows, a small file in the folder of its class."""
     classes = [f"class {number:03d}" for number in range(NUM_CLASSES)]
     num_val = num_rows // 12
     for subset, numbers in (("train", range(num_val, num_rows)), ("val", range(num_val))):
@@ -31,7 +31,7 @@ def make_tree(root: Path, num_rows: int, present: float) -> None:
             for number in numbers:
                 name, start = classes[number % NUM_CLASSES], number % 600
                 writer.writerow([name, f"{number:08d}abc", start, start + 10, subset, 0])
-                # a permutation that scatters the missing ones over classes and shards
+                # spreads the missing files over classes and shards
                 if number * 7919 % num_rows < present * num_rows:
                     target = (
                         root / subset / name.replace(" ", "_") / f"{number:08d}abc_{start:06d}_{start + 10:06d}.mp4"
@@ -40,7 +40,7 @@ def make_tree(root: Path, num_rows: int, present: float) -> None:
 
 
 def main() -> None:
-    """Make the tree, list it, plan its shards; publish what each took."""
+    """Make the tree, list it, plan its shards; report both times."""
     arguments = harness.parse_arguments(__doc__, add_arguments)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -64,19 +64,19 @@ def main() -> None:
         )
     missing = sum(video.path is None for video in made["listing"].videos)
     comparison["facts"] |= {"missing": missing, "shards": len(made["tasks"])}
-    comparison["facts"] |= {"MB before": before, "MB at most": peak_megabytes()}
-    harness.publish(comparison, arguments.json)
+    comparison["facts"] |= {"MB before": before, "peak MB": peak_megabytes()}
+    harness.report(comparison, arguments.json)
 
 
 def peak_megabytes() -> int:
-    """The most that this process has held."""
+    """Return the peak memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is listed."""
+    """Add the options of this benchmark."""
     parser.add_argument("--rows", type=int, default=240_000)
-    parser.add_argument("--present", type=float, default=0.5, help="the share of rows whose file is there")
+    parser.add_argument("--present", type=float, default=0.5, help="share of rows whose file exists")
     parser.set_defaults(rounds=1)
 
 

@@ -1,12 +1,12 @@
-"""A clip of 16 frames, ready for a network, from shards, against what reads it from the video or from JPEG files.
+"""Time to load a clip of 16 frames from shards, compared with loading it from the video or from JPEG files.
 
     python benchmarks/bench_loader.py [--clips FOLDER] [--epochs 2] [--rounds 5] [--json PATH]
 
-All give the same frames of the same clips, in one process with one thread, cut by the same random resized crops to
-224 x 224, in batches of 4 as torch tensors that are not normalised yet: respike key frames (uint8) and residuals
-(int16), the others frames (uint8). Beside them respike with multi-scale crops, and with three squares of each clip, as
-an evaluation takes them. Of UCF101's kind the clips are runs of 16 frames, of Kinetics' kind 16 frames spread over the
-video. The JPEG files (quality 90) lie in the page cache, as all else does. Figures are ms a clip.
+All variants load the same frames in one process with one thread, with random resized crops to 224 x 224, into batches
+of 4 torch tensors without normalisation. respike gives key frames (uint8) and residuals (int16), the others frames
+(uint8). Two more rows are respike with multi-scale crops, and with three crops of each clip as in an evaluation. Clips
+of UCF101 videos are 16 consecutive frames; clips of Kinetics videos are 16 frames spread over the video. The JPEG files
+(quality 90) and all other files are in the page cache. Times are ms a clip.
 """
 
 import argparse
@@ -35,16 +35,16 @@ import natural
 
 SIZE, BATCH_SIZE = 224, 4
 PEERS = {"decord": "decord", "torchcodec": "torchcodec.decoders"}
-# which clips of a real folder are asked for in which manner
+# sampling of real videos by file type; the others are sampled uniformly
 SAMPLING_BY_SUFFIX: dict[str, Sampling] = {".avi": "dense"}
 
-# (video, frame indices) → RGB frames [T, H, W, 3], or the part of them that `View` names
+# (video, frame indices) → RGB frames [T, H, W, 3]
 Reader = Callable[[Path, list[int]], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """A video, its shards, and the clips that stand in them."""
+    """A video, its shards, and the frame indices of the clips in them."""
 
     video: Path
     shards: ShardDataset
@@ -52,11 +52,11 @@ class Work:
 
 
 def main() -> None:
-    """Make clips and shards, read them in turns, publish one table a video."""
+    """Make videos and shards; measure and report each video."""
     arguments = harness.parse_arguments(__doc__, add_arguments)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    # as in the loader's worker processes
+    # as in the worker processes of the loader
     keep_memory()
     with tempfile.TemporaryDirectory() as scratch:
         videos = [natural.make_natural_clip(Path(scratch), kind) for kind in natural.KINDS]
@@ -71,13 +71,13 @@ def main() -> None:
             sampling = SAMPLING_BY_SUFFIX.get(video.suffix, "uniform")
             comparison = compare(video, sampling, Path(scratch), arguments, found, left_out)
             path = arguments.json and arguments.json.with_stem(f"{arguments.json.stem}-{video.stem}")
-            harness.publish(comparison, path)
+            harness.report(comparison, path)
 
 
 def compare(
     video: Path, sampling: Sampling, scratch: Path, arguments: argparse.Namespace, found: set[str], left_out: list[str]
 ) -> dict[str, Any]:
-    """Measure all on one video."""
+    """Measure all variants on one video."""
     work = prepare_video(video, sampling, scratch / f"shards-{video.stem}")
     jpegs = write_jpegs(video, scratch / f"frames-{video.stem}")
     readers: dict[str, Reader] = {
@@ -88,15 +88,15 @@ def compare(
     }
     readers = {name: reader for name, reader in readers.items() if name not in PEERS or name in found}
     errors = find_errors(work, readers)
-    contenders = {
+    variants = {
         "respike": lambda: run_respike(work, arguments.epochs),
         "multi-scale": lambda: run_respike(work, arguments.epochs, crop="multi-scale"),
         "3 crops": lambda: run_evaluation(work, num_crops=3),
     }
-    contenders |= {name: lambda reader=reader: run_reader(work, reader) for name, reader in readers.items()}
+    variants |= {name: lambda reader=reader: run_reader(work, reader) for name, reader in readers.items()}
     return harness.compare(
         f"loader {video.name}",
-        contenders,
+        variants,
         baseline="respike",
         rounds=arguments.rounds,
         units=dict.fromkeys([*readers, "3 crops"], len(work.clips))
@@ -109,7 +109,7 @@ def compare(
 
 
 def prepare_video(video: Path, sampling: Sampling, out: Path) -> Work:
-    """Make shards of one video."""
+    """Write the shards of one video."""
     ref = VideoRef(video_id=video.name, path=video, label=0, class_name="c", subset="train")
     listing = VideoListing(dataset="bench", split=None, evaluation_subset="test", classes=("c",), videos=(ref,))
     prepare(listing, out, PrepareConfig(sampling=sampling), num_workers=1)
@@ -128,22 +128,26 @@ def write_jpegs(video: Path, out: Path) -> Path:
 
 
 def find_errors(work: Work, readers: dict[str, Reader]) -> dict[str, dict[str, str]]:
-    """Hold the readers' frames against those of a plain decode: a race in which one reads other frames says little."""
+    """Compare the frames of each reader with a plain decode, to mark readers that return other frames."""
     indices = work.clips[-1]
     expected = read_pyav(work.video, indices).astype(np.int16)
     errors = {
         name: float(np.abs(np.asarray(reader(work.video, indices)).astype(np.int16) - expected).mean())
         for name, reader in readers.items()
     }
-    return {name: {"reads other frames": f"{error:.1f} grey levels off"} for name, error in errors.items() if error > 4}
+    return {
+        name: {"reads other frames": f"mean difference {error:.1f} grey levels"}
+        for name, error in errors.items()
+        if error > 4
+    }
 
 
 def run_respike(work: Work, num_epochs: int, crop: CropKind = "resized") -> None:
-    """Go through the shards with the loader that trains."""
+    """Read the shards with the training loader."""
     batch_size = min(BATCH_SIZE, len(work.clips))
     loader = make_loader(work.shards, batch_size=batch_size, training=True, image_size=SIZE, crop=crop)
     num_clips = sum(len(batch) for _ in range(num_epochs) for batch in loader)
-    # what does not fill a batch is left out of an epoch; read it all the same
+    # an epoch leaves out clips that do not fill a batch; read those too
     rest = num_epochs * len(work.clips) - num_clips
     if rest:
         tail = make_loader(work.shards.select(range(rest)), batch_size=1, training=True, image_size=SIZE)
@@ -151,7 +155,7 @@ def run_respike(work: Work, num_epochs: int, crop: CropKind = "resized") -> None
 
 
 def run_evaluation(work: Work, num_crops: int) -> None:
-    """Go through the shards with the loader that scores, `num_crops` squares of each clip."""
+    """Read the shards with the evaluation loader, `num_crops` crops of each clip."""
     loader = make_loader(work.shards, batch_size=BATCH_SIZE, training=False, image_size=SIZE, num_crops=num_crops)
     assert sum(int(batch.mask.sum()) for batch in loader) == len(work.clips) * num_crops
 
@@ -161,15 +165,15 @@ def run_reader(work: Work, reader: Reader) -> None:
     for first in range(0, len(work.clips), BATCH_SIZE):
         clips = work.clips[first : first + BATCH_SIZE]
         batch = np.empty((len(clips), len(clips[0]), 3, SIZE, SIZE), np.uint8)
-        for place, indices in enumerate(clips):
+        for position, indices in enumerate(clips):
             frames = reader(work.video, indices)
-            view = random_view(*frames.shape[1:3], np.random.default_rng([first, place]), flip=True)
-            write_frames(frames, view, batch[place])
+            view = random_view(*frames.shape[1:3], np.random.default_rng([first, position]), flip=True)
+            write_frames(frames, view, batch[position])
         torch.from_numpy(batch)
 
 
 def write_frames(frames: NDArray[np.uint8], view: View, out: NDArray[np.uint8]) -> None:
-    """Cut, resize and mirror frames as the loader does with key frames."""
+    """Crop, resize and mirror frames as the loader does with key frames."""
     for frame, target in zip(frames, out, strict=True):
         cut = frame[view.top : view.top + view.height, view.left : view.left + view.width]
         shrinks = min(cut.shape[:2]) > 2 * SIZE
@@ -187,7 +191,7 @@ def read_decord(video: Path, indices: list[int]) -> NDArray[np.uint8]:
 
 
 def read_torchcodec(video: Path, indices: list[int]) -> NDArray[np.uint8]:
-    """Read frames with torchcodec, in its default, exact way of seeking."""
+    """Read frames with torchcodec, with its default exact seek mode."""
     from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(str(video), num_ffmpeg_threads=1, dimension_order="NHWC")
@@ -195,7 +199,7 @@ def read_torchcodec(video: Path, indices: list[int]) -> NDArray[np.uint8]:
 
 
 def read_pyav(video: Path, indices: list[int]) -> NDArray[np.uint8]:
-    """Read frames with PyAV: decode up to the last one, convert those that are wanted."""
+    """Read frames with PyAV: decode up to the last index, convert the requested frames."""
     wanted = set(indices)
     with av.open(str(video)) as container:
         container.streams.video[0].codec_context.thread_count = 1
@@ -211,14 +215,18 @@ def _pick(container: Any, wanted: set[int], last: int) -> Iterator[NDArray[np.ui
 
 
 def read_jpeg(path: Path) -> NDArray[np.uint8]:
-    """Read a frame from its file."""
+    """Read a frame from its JPEG file."""
     return np.asarray(simplejpeg.decode_jpeg(path.read_bytes(), "RGB"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is worked on."""
-    parser.add_argument("--clips", type=Path, default=Path("../shared/clips"), help="a folder of real videos, if any")
-    parser.add_argument("--epochs", type=int, default=2, help="passes of respike a round; the others make one")
+    """Add the options of this benchmark."""
+    parser.add_argument(
+        "--clips", type=Path, default=Path("../shared/clips"), help="folder of real videos; skipped if missing"
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=2, help="passes of respike in a round; the other variants make one"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""A clip from one worker of a loader to the process that trains: respike's loader against torch's over JPEG files.
+"""Time to load a clip in one worker process and send it to the training process: respike and torch's DataLoader.
 
     python benchmarks/bench_loader_worker.py [--clips FOLDER] [--batch-size 8] [--rounds 5] [--json PATH]
 
-Both make batches of the same clips of 16 frames at 224 x 224 in one worker process, cut by random resized crops, and
-hand them to this process, which reads a byte of every page, as whatever sends them to an accelerator would. respike
-gives key frames (uint8) and residuals (int16), the other frames (uint8) that torch collates and sends. Processor time
-is that of both processes; the worker is started before the first round. `respike, alone` is the same without a worker.
+Both loaders make batches of the same clips (16 frames at 224 x 224, random resized crops) in one worker process. This
+process reads one byte of every page of a batch, as a copy to an accelerator would. respike gives key frames (uint8) and
+residuals (int16); the DataLoader reads JPEG files and gives frames (uint8), collated and sent by torch. Processor time
+is the sum of both processes. The worker starts before the first round. `respike, no worker` uses this process alone.
 """
 
 import argparse
@@ -32,7 +32,7 @@ _PAGE = 4096
 
 
 class JpegClips(Dataset[torch.Tensor]):
-    """Clips whose frames are JPEG files, uint8 `[16, 3, 224, 224]` each; `num_epochs` times over."""
+    """Clips whose frames are JPEG files, uint8 `[16, 3, 224, 224]` each. All are repeated `num_epochs` times."""
 
     def __init__(self, folder: Path, clips: list[list[int]], num_epochs: int) -> None:
         self._folder, self._clips, self._num_epochs = folder, clips, num_epochs
@@ -50,9 +50,9 @@ class JpegClips(Dataset[torch.Tensor]):
 
 
 def main() -> None:
-    """Make clips and shards, hand batches over in turns, publish one table a video."""
+    """Make videos and shards; measure and report each video."""
     arguments = harness.parse_arguments(__doc__, add_arguments)
-    begin_worker(0)
+    set_up_worker(0)
     with tempfile.TemporaryDirectory() as scratch:
         videos = [natural.make_natural_clip(Path(scratch), kind) for kind in natural.KINDS]
         if arguments.clips is not None and arguments.clips.is_dir():
@@ -60,21 +60,21 @@ def main() -> None:
         for video in videos:
             comparison = compare(video, Path(scratch), arguments)
             path = arguments.json and arguments.json.with_stem(f"{arguments.json.stem}-{video.stem}")
-            harness.publish(comparison, path)
+            harness.report(comparison, path)
 
 
 def compare(video: Path, scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure both on one video."""
+    """Measure all variants on one video."""
     sampling = bench_loader.SAMPLING_BY_SUFFIX.get(video.suffix, "uniform")
     work = bench_loader.prepare_video(video, sampling, scratch / f"shards-{video.stem}")
     jpegs = bench_loader.write_jpegs(video, scratch / f"frames-{video.stem}")
     num_epochs = max(1, arguments.num_clips // len(work.clips))
-    # several times over in one pass, for a pass begins with an empty queue
+    # repeat the clips in one pass, because each pass starts with an empty queue
     shards = work.shards.select([*range(len(work.clips))] * num_epochs)
     size = arguments.batch_size
     loaders: dict[str, Iterable[Any]] = {
         name: make_loader(shards, batch_size=size, training=True, image_size=SIZE, num_workers=num_workers)
-        for name, num_workers in (("respike", 1), ("respike, alone", 0))
+        for name, num_workers in (("respike", 1), ("respike, no worker", 0))
     }
     loaders["jpeg files"] = DataLoader(
         JpegClips(jpegs, work.clips, num_epochs),
@@ -82,7 +82,7 @@ def compare(video: Path, scratch: Path, arguments: argparse.Namespace) -> dict[s
         drop_last=True,
         num_workers=1,
         persistent_workers=True,
-        worker_init_fn=begin_worker,
+        worker_init_fn=set_up_worker,
         multiprocessing_context="spawn",
     )
     num_clips = len(shards) // size * size
@@ -98,7 +98,7 @@ def compare(video: Path, scratch: Path, arguments: argparse.Namespace) -> dict[s
 
 
 def read(loader: Iterable[Any], num_clips: int) -> None:
-    """Go through a pass, touching every page."""
+    """Read one pass of a loader, one byte of every page."""
     num_read = 0
     for batch in loader:
         tensors = [batch] if isinstance(batch, torch.Tensor) else [batch.keys, batch.residuals]
@@ -108,18 +108,20 @@ def read(loader: Iterable[Any], num_clips: int) -> None:
     assert num_read == num_clips
 
 
-def begin_worker(number: int) -> None:
-    """Set up a process as respike's workers are."""
+def set_up_worker(number: int) -> None:
+    """Set up a process like the workers of respike."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     keep_memory()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is worked on."""
-    parser.add_argument("--clips", type=Path, default=Path("../shared/clips"), help="a folder of real videos, if any")
+    """Add the options of this benchmark."""
+    parser.add_argument(
+        "--clips", type=Path, default=Path("../shared/clips"), help="folder of real videos; skipped if missing"
+    )
     parser.add_argument("--batch-size", type=int, default=8, help="clips a batch")
-    parser.add_argument("--num-clips", type=int, default=160, help="clips a pass, about")
+    parser.add_argument("--num-clips", type=int, default=160, help="approximate number of clips in a pass")
 
 
 if __name__ == "__main__":

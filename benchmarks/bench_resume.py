@@ -1,9 +1,9 @@
-"""How long a resume takes that has nothing to do: a finished UCF101-sized set of 13,320 videos.
+"""Time of a resume with nothing to do, on a finished set of 13,320 videos, as many as UCF101 has.
 
     python benchmarks/bench_resume.py [--videos 13320] [--rounds 5] [--json PATH]
 
-The set is made by the real program once, from hard links to one short clip; then the same command runs again, in a
-process of its own each time. The goal is 2 s.
+`respike prepare` makes the set once, from hard links to one short video. Then the same command runs again, each time in
+a new process. The goal is 2 s.
 """
 
 import argparse
@@ -23,7 +23,7 @@ NUM_CLASSES = 101
 
 
 def make_videos(root: Path, num_videos: int) -> None:
-    """Hard links to one clip of 16 frames at 32 × 32."""
+    """Create hard links to one video of 16 frames at 32 × 32."""
     clip = root.parent / "clip.mp4"
     frames = np.random.default_rng(0).integers(0, 255, (16, 32, 32, 3), np.uint8)
     write_video(clip, iter(frames), options={"crf": 40})
@@ -34,14 +34,14 @@ def make_videos(root: Path, num_videos: int) -> None:
 
 
 def timed(command: list[str]) -> float:
-    """Wall time of a command, in seconds."""
+    """Return the wall time of a command in seconds."""
     started = time.perf_counter()
     subprocess.run(command, check=True)
     return time.perf_counter() - started
 
 
 def main() -> None:
-    """Make the set, resume it, publish."""
+    """Make the set, then measure and report the resume."""
     arguments = harness.parse_arguments(__doc__, add_arguments)
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder) / "videos", Path(folder) / "shards"
@@ -54,13 +54,13 @@ def main() -> None:
             {"resume": lambda: timed(command)},
             baseline="resume",
             rounds=arguments.rounds,
-            facts={"videos": arguments.videos, "first run's videos a second": round(arguments.videos / first)},
+            facts={"videos": arguments.videos, "videos/s of the first run": round(arguments.videos / first)},
         )
-        harness.publish(comparison, arguments.json)
+        harness.report(comparison, arguments.json)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is worked on."""
+    """Add the options of this benchmark."""
     parser.add_argument("--videos", type=int, default=13_320)
 
 

@@ -1,9 +1,9 @@
-"""Two workers over one, by processes of this machine and by Ray.
+"""Speed of `prepare` with two workers compared with one, on local processes and on Ray.
 
     python benchmarks/bench_workers.py [--videos 240] [--frames 96] [--engine local|ray|both] [--rounds 5] [--json PATH]
 
-What counts is the time from the start of the engine to the last finished shard; Ray's own start is not part of it, for
-the instance stands from before. The bytes of every run are held against those of the first.
+The time is from the start of the executor to the last finished shard. Ray is started before and its start is not
+counted. A check compares the bytes of every run with those of the first.
 """
 
 import argparse
@@ -25,10 +25,10 @@ NUM_CLASSES = 6
 
 
 def main() -> None:
-    """Make the videos, prepare them in turns, publish."""
+    """Make the videos; measure and report each executor."""
     arguments = harness.parse_arguments(__doc__, add_arguments)
-    engines = {"local": local.run, "ray": ray.run}
-    chosen = engines if arguments.engine == "both" else {arguments.engine: engines[arguments.engine]}
+    executors = {"local": local.run, "ray": ray.run}
+    chosen = executors if arguments.engine == "both" else {arguments.engine: executors[arguments.engine]}
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder) / "videos", Path(folder) / "out"
         sources = clips.make_clips(Path(folder) / "clips", 4, arguments.frames)
@@ -38,34 +38,34 @@ def main() -> None:
         settings = PrepareConfig(videos_per_shard=arguments.videos_per_shard)
         seen: set[str] = set()
 
-        def run(engine: object, num_workers: int) -> float:
+        def run(executor: object, num_workers: int) -> float:
             shutil.rmtree(out, ignore_errors=True)
-            summary = prepare(listing, out, settings, num_workers=num_workers, executor=engine)
+            summary = prepare(listing, out, settings, num_workers=num_workers, executor=executor)
             seen.add(hashlib.sha256((out / "dataset.json").read_bytes()).hexdigest())
             assert len(seen) == 1, "two runs wrote different bytes"
             return summary.speed.seconds
 
-        for name, engine in chosen.items():
+        for name, executor in chosen.items():
             if name == "ray":
                 start_ray()
-            contenders = {f"{name}, {n} worker{'s'[: n - 1]}": partial(run, engine, n) for n in (1, 2)}
+            variants = {f"{name}, workers: {n}": partial(run, executor, n) for n in (1, 2)}
             facts = {
                 "videos": arguments.videos,
                 "frames each": arguments.frames,
                 "shards": -(-arguments.videos // arguments.videos_per_shard),
             }
             comparison = harness.compare(
-                f"workers-{name}", contenders, baseline=f"{name}, 1 worker", rounds=arguments.rounds, facts=facts
+                f"workers-{name}", variants, baseline=f"{name}, workers: 1", rounds=arguments.rounds, facts=facts
             )
             path = arguments.json and arguments.json.with_stem(f"{arguments.json.stem}-{name}")
-            harness.publish(comparison, path)
+            harness.report(comparison, path)
 
 
 def start_ray() -> None:
-    """A Ray instance of two processors, which `ray.run` finds and uses."""
+    """Start a Ray instance with two processors; the Ray executor finds and uses it."""
     import ray
 
-    # by default Ray's workers step back behind everything else on the machine
+    # by default Ray starts its workers with a low priority
     os.environ.update(RAY_worker_niceness="0")
     ray.init(
         address="local",
@@ -78,7 +78,7 @@ def start_ray() -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is worked on, and by whom."""
+    """Add the options of this benchmark."""
     parser.add_argument("--videos", type=int, default=240)
     parser.add_argument("--frames", type=int, default=96)
     parser.add_argument("--videos-per-shard", type=int, default=12)

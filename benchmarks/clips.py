@@ -1,4 +1,4 @@
-"""Short encoded clips of UCF101's kind, and trees of many names for them, for benchmarks that need many videos."""
+"""Short synthetic videos in the format of UCF101, and hard links to them, for benchmarks that need many videos."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ WIDTH, HEIGHT = 320, 240
 
 
 def make_clip(path: Path, num_frames: int, seed: int) -> None:
-    """A clip as UCF101 has them: 320 × 240, MPEG-4 in AVI; a textured ground that pans, a body that moves, grain."""
+    """Write a video like those of UCF101 (320 × 240, MPEG-4 in AVI): moving background, one moving object, noise."""
     random = np.random.default_rng(seed)
     ground = random.integers(30, 200, (HEIGHT // 8 + 8, WIDTH // 8 + 24, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
 
@@ -27,7 +27,7 @@ def make_clip(path: Path, num_frames: int, seed: int) -> None:
 
 
 def make_clips(folder: Path, num_clips: int, num_frames: int) -> list[Path]:
-    """`num_clips` different clips in `folder`."""
+    """Write `num_clips` different videos into `folder`; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"clip{number}.avi" for number in range(num_clips)]
     for number, path in enumerate(paths):
@@ -36,6 +36,6 @@ def make_clips(folder: Path, num_clips: int, num_frames: int) -> list[Path]:
 
 
 def link(source: Path, target: Path) -> None:
-    """Give a clip another name without a copy."""
+    """Create a hard link `target` to the file `source`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     os.link(source, target)

@@ -1,6 +1,6 @@
-"""Whether the fused neurons compute what the plain ones do, on a GPU: spikes and gradients, alone and in the network.
+"""Compares the fused neurons with the plain ones on a GPU: spikes and gradients, of one layer and of the network.
 
-Each case compiles two kernels. The plain neurons compute in single precision, from the same currents.
+Each case compiles two kernels. The plain neurons compute in single precision from the same input currents.
 """
 
 import itertools
@@ -16,16 +16,16 @@ from torch.nn import functional as F
 
 from gpu_step import TrainingStep, Work, mixed
 
-# of a gradient, as a share of the largest: single precision, and one unit in the last place of the half ones
+# largest error of a gradient, relative to the largest gradient; for bf16 and fp16 one unit in the last place
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-9}
-# a potential within rounding of the threshold may fire in one version alone
-MOST_UNEQUAL = 1e-4
+# share of spikes that may differ, where rounding moves a potential over the threshold
+MAX_UNEQUAL = 1e-4
 STEPS = (3, 1, 7, 15, 32)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Neurons, and a current `[num_steps · 5, 33, 7, 9]` for them."""
+    """Settings of the neurons, and of their input current `[num_steps · 5, 33, 7, 9]`."""
 
     settings: LIFSettings
     num_steps: int
@@ -34,7 +34,7 @@ class Case:
 
 
 def make_cases() -> Iterator[Case]:
-    """Both resets, fixed and learned rates, all numbers of steps; types, orders and constants in turn."""
+    """Yield all combinations of reset, fixed or learned τ, and number of steps. Other properties alternate."""
     dtypes = tuple(TOLERANCES)
     kinds = itertools.product(STEPS, ("hard", "soft"), (False, True))
     for number, (num_steps, reset, learns_tau) in enumerate(kinds):
@@ -48,49 +48,52 @@ def make_cases() -> Iterator[Case]:
         yield Case(
             settings=settings, num_steps=num_steps, dtype=dtypes[number % 3], is_channels_last=number // 2 % 2 == 0
         )
-    # the published network's, in each type
+    # the neurons of the published network, in each dtype
     for dtype in dtypes:
         yield Case(settings=LIFSettings(), num_steps=3, dtype=dtype, is_channels_last=True)
 
 
 def check_neurons(device: str, seconds: float = 60.0) -> dict[str, Any]:
-    """Hold the fused layer against the plain one, case after case, for so many seconds; say what was found."""
-    started, found, left = time.perf_counter(), [], 0
+    """Compare the fused layer with the plain one in each case, for at most `seconds`; return the figures."""
+    started, found, num_skipped = time.perf_counter(), [], 0
     for case in make_cases():
         if time.perf_counter() - started > seconds:
-            left += 1
+            num_skipped += 1
         else:
             found.append((case, compare(case, device)))
     wrong = [f"{case}: {figures}" for case, figures in found if not is_equal(case, figures)]
-    twin = compare(Case(settings=LIFSettings(), num_steps=3, dtype=torch.float32, is_channels_last=True), device, 0.9)
+    control = compare(
+        Case(settings=LIFSettings(), num_steps=3, dtype=torch.float32, is_channels_last=True), device, 0.9
+    )
     return {
         "cases": len(found),
-        "cases_left_out": left,
+        "cases_skipped": num_skipped,
         "wrong": wrong,
         "unequal_spikes": sum(figures["unequal_spikes"] for _, figures in found),
         "spikes": sum(figures["spikes"] for _, figures in found),
         **{
-            f"gradient_off_{str(dtype).removeprefix('torch.')}": max(
-                (figures["gradient_off"] for case, figures in found if case.dtype == dtype), default=None
+            f"gradient_error_{str(dtype).removeprefix('torch.')}": max(
+                (figures["gradient_error"] for case, figures in found if case.dtype == dtype), default=None
             )
             for dtype in TOLERANCES
         },
-        "rate_gradient_off": max((figures["rate_gradient_off"] for _, figures in found), default=None),
-        "tells_another_threshold_apart": twin["unequal_spikes"] > 0.001 * twin["spikes"],
+        "tau_gradient_error": max((figures["tau_gradient_error"] for _, figures in found), default=None),
+        "detects_another_threshold": control["unequal_spikes"] > 0.001 * control["spikes"],
         "check_s": round(time.perf_counter() - started, 1),
     }
 
 
 def is_equal(case: Case, figures: dict[str, float]) -> bool:
-    """Whether the two agree but for rounding."""
-    is_same = figures["unequal_spikes"] <= MOST_UNEQUAL * figures["spikes"]
-    return is_same and figures["gradient_off"] <= TOLERANCES[case.dtype] and figures["rate_gradient_off"] <= 2e-3
+    """Return whether both agree within rounding."""
+    is_same = figures["unequal_spikes"] <= MAX_UNEQUAL * figures["spikes"]
+    return is_same and figures["gradient_error"] <= TOLERANCES[case.dtype] and figures["tau_gradient_error"] <= 2e-3
 
 
 def compare(case: Case, device: str, factor: float = 1.0) -> dict[str, float]:
-    """How far apart plain and fused are. `factor` of the threshold makes the fused neurons others.
+    """Return the differences between plain and fused neurons.
 
-    Gradients are those of neurons whose spikes agree in every step, off by so much of the largest.
+    Gradients are compared where the spikes agree in every step; their error is relative to the largest gradient. With a
+    `factor` other than 1 the fused neurons get another threshold, which the comparison must detect.
     """
     plain, fused = LIF(case.settings).to(device), LIF(_scaled(case.settings, factor)).to(device)
     set_lif_backend(fused, "triton")
@@ -105,9 +108,9 @@ def compare(case: Case, device: str, factor: float = 1.0) -> dict[str, float]:
     unequal = spikes.float() != expected
     differs = unequal.unflatten(0, (case.num_steps, -1)).any(dim=0)
     agrees = ~differs.repeat(case.num_steps, 1, 1, 1)
-    off = ((grad.float() - expected_grad) * agrees).abs().max() / expected_grad.abs().max()
-    figures = {"spikes": unequal.numel(), "unequal_spikes": int(unequal.sum()), "gradient_off": float(off)}
-    figures["rate_gradient_off"] = abs(rate / expected_rate - 1) if case.settings.learns_tau else 0.0
+    error = ((grad.float() - expected_grad) * agrees).abs().max() / expected_grad.abs().max()
+    figures = {"spikes": unequal.numel(), "unequal_spikes": int(unequal.sum()), "gradient_error": float(error)}
+    figures["tau_gradient_error"] = abs(rate / expected_rate - 1) if case.settings.learns_tau else 0.0
     return figures
 
 
@@ -124,22 +127,22 @@ def _run(layer: LIF, current: Tensor, num_steps: int, weights: Tensor) -> tuple[
 
 
 def check_network(work: Work, batch: int = 8) -> dict[str, Any]:
-    """Logits and gradients of one pass, by ‖a - b‖ / ‖b‖ from the plain neurons in single precision.
+    """Return the distance ‖a - b‖ / ‖b‖ of logits and gradients to those of plain neurons in single precision.
 
     In bf16 the plain neurons round every potential to bf16, the fused ones keep it in single precision. A spike that
-    rounding flips changes all that follows, so what bf16 does to the plain network is the measure for the fused one.
+    rounding changes also changes all later layers. So compare the fused network with the plain network in bf16.
     """
     small = Work(**(vars(work) | {"batch": batch}))
-    contenders = {
+    passes = {
         f"{name} {precision}": _pass(small, backend, precision)
         for precision in ("fp32", "bf16")
         for name, backend in (("plain", "torch"), ("fused", "triton"))
         if backend == "torch" or work.device == "cuda"
     }
-    logits, grad = contenders["plain fp32"]
+    logits, grad = passes["plain fp32"]
     return {
         name: {"logits": _distance(own_logits, logits), "gradient": _distance(own_grad, grad)}
-        for name, (own_logits, own_grad) in contenders.items()
+        for name, (own_logits, own_grad) in passes.items()
         if name != "plain fp32"
     } | {"plain fp32, again": {"gradient": _distance(_pass(small, "torch", "fp32")[1], grad)}}
 

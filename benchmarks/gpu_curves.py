@@ -1,6 +1,6 @@
-"""Loss curves on made data: whether a network learns in half precision, and with fused neurons, what it does in single.
+"""Loss curves on synthetic data: does a network learn in half precision and with fused neurons as in single precision?
 
-A clip is a bright square that moves over a textured ground; its class is the way it goes, of eight.
+A clip shows a bright square that moves over a textured background. Its class is one of eight directions.
 """
 
 import math
@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from gpu_step import Work, finish, mixed, single_precision
 
-NUM_WAYS = 8
-# name: precision, who computes the neurons, seed of the weights
-CONTENDERS = {
+NUM_DIRECTIONS = 8
+# name: precision, LIF backend, seed of the weights
+VARIANTS = {
     "fp32": ("fp32", "torch", 0),
     "fp32, other weights": ("fp32", "torch", 1),
     "fp32, fused LIF": ("fp32", "triton", 0),
@@ -31,23 +31,23 @@ _TAIL = 10
 
 
 def make_clips(work: Work, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Key frames, residuals (luma alone) and labels, on the device."""
+    """Return key frames, residuals (luma only) and labels on the device."""
     device, size, num_groups = work.device, work.size, work.frames // work.stride
 
     def draw(*shape: int) -> Tensor:
         return torch.rand(shape, device=device, generator=generator)
 
-    labels = (draw(batch) * NUM_WAYS).long()
+    labels = (draw(batch) * NUM_DIRECTIONS).long()
     ground = F.interpolate(30 + 120 * draw(batch, 3, 16, 16), size=(size, size), mode="bilinear")
-    angles = labels * (2 * math.pi / NUM_WAYS)
+    angles = labels * (2 * math.pi / NUM_DIRECTIONS)
     frames = torch.arange(work.frames, device=device)
     side, speed = size / 6, size / 64
     corners = [
-        ((0.3 + 0.4 * draw(batch)) * size)[:, None] + speed * frames * way[:, None]
-        for way in (angles.sin(), angles.cos())
+        ((0.3 + 0.4 * draw(batch)) * size)[:, None] + speed * frames * direction[:, None]
+        for direction in (angles.sin(), angles.cos())
     ]
-    places = torch.arange(size, device=device)
-    rows, columns = ((places - corner[..., None]).abs() < side / 2 for corner in corners)
+    pixels = torch.arange(size, device=device)
+    rows, columns = ((pixels - corner[..., None]).abs() < side / 2 for corner in corners)
     inside = (rows[..., :, None] & columns[..., None, :])[:, :, None]
     moving = torch.where(inside, 230.0, ground[:, None])
     moving = moving.unflatten(1, (num_groups, work.stride))
@@ -58,10 +58,10 @@ def make_clips(work: Work, batch: int, generator: torch.Generator) -> tuple[Tens
 
 
 def train(work: Work, name: str, num_updates: int) -> dict[str, Any]:
-    """Train a new network by AdamW, on the same clips whatever the contender; its losses, and right answers after."""
-    precision, backend, seed = CONTENDERS[name]
+    """Train a new network with AdamW; return its losses and its accuracy. Every variant sees the same clips."""
+    precision, backend, seed = VARIANTS[name]
     torch.manual_seed(seed)
-    model = create_model(work.model, num_classes=NUM_WAYS).to(work.device).train()
+    model = create_model(work.model, num_classes=NUM_DIRECTIONS).to(work.device).train()
     set_lif_backend(model, backend)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=num_updates, pct_start=0.1)
@@ -84,19 +84,19 @@ def train(work: Work, name: str, num_updates: int) -> dict[str, Any]:
             losses.append(loss.detach())
         finish(work.device)
         spent = time.perf_counter() - started
-        right = _share_right(model.eval(), work, precision)
+        accuracy = _accuracy(model.eval(), work, precision)
     curve = torch.stack(losses).float().tolist()
     tail = curve[-_TAIL:]
     return {
         "last_loss": round(sum(tail) / len(tail), 4),
-        "right_after": right,
+        "accuracy": accuracy,
         "updates": num_updates,
         "train_s": round(spent, 1),
         "curve": [round(value, 4) for value in curve],
     }
 
 
-def _share_right(model: torch.nn.Module, work: Work, precision: str) -> float:
+def _accuracy(model: torch.nn.Module, work: Work, precision: str) -> float:
     generator = torch.Generator(work.device).manual_seed(1)
     num_batches, right = 8, 0.0
     with torch.inference_mode(), mixed(work.device, precision):

@@ -1,4 +1,4 @@
-"""How many clips a second the loader gives with several workers, which a training must not outrun."""
+"""Clips/s of the loader with several workers. A training needs a loader that is faster."""
 
 import tempfile
 import time
@@ -8,15 +8,15 @@ from typing import Any
 
 from gpu_shards import make_shards
 
-# what workers hold when the clock starts must not count for much
+# enough batches that those already queued when timing starts hardly matter
 _BATCHES_A_WORKER = 150
 
 
 def measure_loader(*, batch: int, size: int, workers: int, seconds: float, video: Path | None) -> dict[str, Any]:
-    """Clips a second of a training's loader over a few clips, each many times over, in one pass.
+    """Return clips/s of a training loader in one pass over a few clips that are repeated.
 
-    Where there is a GPU, batches are copied to memory that it reads directly. The first two batches of each worker,
-    which waits to start, are left out.
+    If there is a GPU, batches are copied to pinned memory. The first two batches of each worker, which include its
+    start, are not counted.
     """
     from respike.data import make_loader, open_shards
 

@@ -1,4 +1,4 @@
-"""Where a training step's time goes: torch's profiler by operator and kernel, idle time, FLOPs by torch's counter."""
+"""Profile of a training step: time of operators and kernels (torch.profiler), idle time, FLOPs (torch's counter)."""
 
 import gzip
 import json
@@ -19,9 +19,9 @@ from gpu_step import TrainingStep, Work, finish, measure
 
 NUM_ROWS = 30
 _LAUNCH = re.compile(r"cu(da)?LaunchKernel|cudaGraphLaunch")
-# categories of a trace's events that keep the GPU busy
+# categories of trace events during which the GPU is busy
 _BUSY = {"kernel", "gpu_memcpy", "gpu_memset"}
-# kinds of kernels by their names; the first that fits
+# kinds of kernels by their names; the first match counts
 _KINDS = {
     "attention": r"flash|fmha|attention",
     "batch norm": r"batch_?norm|bn_(fw|bw)|bnorm",
@@ -32,9 +32,9 @@ _KINDS = {
     "other norms": r"norm",
     "optimiser": r"multi_tensor",
     "sums": r"reduce",
-    "element by element": r"elementwise|vectorized",
+    "elementwise": r"elementwise|vectorized",
 }
-# dense bf16 products with single-precision sums, TFLOP/s, by NVIDIA's data sheets
+# TFLOP/s of dense bf16 matrix products with single-precision accumulation, from the data sheets of NVIDIA
 PEAK_TFLOPS = {
     "H100 PCIe": 756,
     "H100 NVL": 835,
@@ -49,10 +49,10 @@ _NEURONS = ("_IntegrateAndFire", "_IntegrateAndFireBackward", "respike::lif", "r
 
 
 def profile_step(step: TrainingStep, trace: Path | None = None) -> dict[str, Any]:
-    """Profile one update: operators and kernels by their time on the device, and the share of time it does nothing.
+    """Profile one update: time of operators and kernels on the device, and the share of time that it is idle.
 
-    The time of an update is measured without the profiler, which slows the CPU down. `trace` gets the whole of it, as
-    a browser's tracing page reads it.
+    The time of an update is measured without the profiler, which slows the CPU down. `trace` is a file for the complete
+    Chrome trace.
     """
     device = step.work.device
     seconds = measure(step, device, rounds=5, num_warm=3)["seconds"]
@@ -95,12 +95,12 @@ def _read_trace(recorded: Any, seconds: float, trace: Path | None) -> dict[str, 
     if trace is not None:
         trace.write_bytes(gzip.compress(content))
     events = [event for event in json.loads(content)["traceEvents"] if event.get("cat") in _BUSY]
-    return summarise(events, seconds * 1e3)
+    return summarise_trace(events, seconds * 1e3)
 
 
-def summarise(events: list[dict[str, Any]], wall_ms: float) -> dict[str, Any]:
-    """Kernels and copies of a trace (`name`, `ts` and `dur` in µs): by name, by kind, and the device's idle share."""
-    busy = covered((event["ts"], event["ts"] + event["dur"]) for event in events) / 1e3
+def summarise_trace(events: list[dict[str, Any]], wall_ms: float) -> dict[str, Any]:
+    """Sum up the kernels and copies of a trace (`name`, `ts` and `dur` in µs) by name and kind, with the idle share."""
+    busy = union_length((event["ts"], event["ts"] + event["dur"]) for event in events) / 1e3
     by_name: dict[str, list[float]] = defaultdict(list)
     by_kind: dict[str, float] = defaultdict(float)
     for event in events:
@@ -123,8 +123,8 @@ def summarise(events: list[dict[str, Any]], wall_ms: float) -> dict[str, Any]:
     }
 
 
-def covered(spans: Iterable[tuple[float, float]]) -> float:
-    """How long at least one of the spans (start, end) lasts."""
+def union_length(spans: Iterable[tuple[float, float]]) -> float:
+    """Return the length of the union of the spans (start, end)."""
     total, until = 0.0, float("-inf")
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, until))
@@ -133,12 +133,12 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def kind_of(kernel: str) -> str:
-    """What a kernel does, by its name."""
+    """Return the kind of a kernel from its name."""
     return next((kind for kind, names in _KINDS.items() if re.search(names, kernel, re.IGNORECASE)), "other")
 
 
 def print_profile(figures: dict[str, Any]) -> None:
-    """Print the tables."""
+    """Print the tables of a profile."""
     print(f"one update: {figures['wall_ms']:.1f} ms, neurons {figures['neurons_share']:.0%}", end="")
     if "busy_ms" in figures:
         print(f"; GPU busy {figures['busy_ms']:.1f} ms, idle {figures['idle_share']:.0%}", end="")
@@ -153,25 +153,25 @@ def print_profile(figures: dict[str, Any]) -> None:
 
 
 def count_flops(work: Work) -> float:
-    """FLOPs of one clip's way forward and back, as torch's counter has them: convolutions and products alone."""
+    """Return the FLOPs of forward and backward of one clip. torch counts convolutions and matrix products only."""
     one = TrainingStep(Work(**(vars(work) | {"batch": 1})), "fp32")
     counter = FlopCounterMode(display=False)
-    # one group of residuals may leave a norm one value a channel, which training refuses
+    # with one clip a batch norm may get one value for each channel, which fails in training mode
     one.model.eval()
     with counter, plain_attention():
-        one.go_back()
+        one.forward_backward()
     return float(counter.get_total_flops())
 
 
-def measure_product(device: str, side: int = 8192) -> float:
-    """TFLOP/s that a product of two square bf16 matrices of random numbers reaches: what the chip gives at best."""
+def measure_matmul(device: str, side: int = 8192) -> float:
+    """Return the TFLOP/s of a product of two random square bf16 matrices: the practical peak of the GPU."""
     one, other = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds = measure(lambda: torch.mm(one, other), device, rounds=20, num_warm=5)["seconds"]
     return 2 * side**3 / seconds / 1e12
 
 
 def find_peak(given: float | None) -> float | None:
-    """The chip's peak in TFLOP/s: as given, or by its name; None where that is unknown."""
+    """Return the peak of the GPU in TFLOP/s: the given one, or by its name, or None if it is unknown."""
     if given or not torch.cuda.is_available():
         return given
     name = torch.cuda.get_device_name()

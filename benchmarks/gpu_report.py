@@ -1,4 +1,4 @@
-"""The rows of the GPU benchmark: kept in a file as they come, printed as one table; what fails is a row, too."""
+"""Rows of the GPU benchmark: written to a file after each measurement, printed as a table; failures are rows too."""
 
 import gc
 import json
@@ -12,13 +12,13 @@ import torch
 import harness
 from gpu_step import Work
 
-# what a line has no room for
+# columns that do not fit on a line
 _LONG = ("part", "name", "operators", "kernels", "curve")
 _COLUMNS = ("ms", "× faster", "clips/s", "of peak", "GB", "first s")
 
 
 class Report:
-    """Rows by part and name. `flops_per_clip` and `peak_tflops` (None: unknown) make shares of the chip's peak."""
+    """Collects rows by part and name. `flops_per_clip` and `peak_tflops` (None: unknown) give shares of the peak."""
 
     def __init__(self, work: Work, path: Path | None, *, peak_tflops: float | None, deadline: float) -> None:
         self.flops_per_clip: float | None = None
@@ -29,30 +29,30 @@ class Report:
 
     @property
     def seconds_left(self) -> float:
-        """Until nothing more is begun."""
+        """Seconds until no new measurement starts."""
         return self._deadline - time.monotonic()
 
     def attempt(self, part: str, name: str, run: Callable[[], Any]) -> Any:
-        """Call `run`; where it fails, or no time is left, a row says so."""
+        """Call `run` and return its result. If it fails, or if no time is left, add a row with the reason."""
         if self.seconds_left < 0:
             self.add(part, name, {"failed": "no time was left; see --minutes and --only"})
             return None
         try:
-            if self.is_sound():
+            if self.gpu_answers():
                 torch.cuda.reset_peak_memory_stats()
             return run()
-        # out of memory, a compiler's error, a missing package: the other rows are worth having all the same
+        # out of memory, a compiler error or a missing package must not end the other measurements
         except Exception as error:
             reason = next(iter(str(error).strip().splitlines()), "")
             self.add(part, name, {"failed": f"{type(error).__name__}: {reason}"[:200]})
             return None
         finally:
             gc.collect()
-            if self.is_sound():
+            if self.gpu_answers():
                 torch.cuda.empty_cache()
 
-    def is_sound(self) -> bool:
-        """Whether there is a GPU that still answers this process: after some failures it does no more."""
+    def gpu_answers(self) -> bool:
+        """Return whether there is a GPU and this process can still use it. Some errors break the CUDA context."""
         if not torch.cuda.is_available():
             return False
         try:
@@ -62,9 +62,9 @@ class Report:
         return True
 
     def measure(self, part: str, name: str, run: Callable[[], dict[str, float]], num_clips: int | None = None) -> None:
-        """Add what `run` measured of one update; the first row of a part is what the others are compared with.
+        """Add the figures of one update that `run` measured. The first row of a part is the baseline of the others.
 
-        An update takes a batch, or `num_clips`; compared are clips a second.
+        An update takes a batch, or `num_clips`. Rates are clips/s.
         """
         if figures := self.attempt(part, name, run):
             rate = (num_clips or self._work.batch) / figures["seconds"]
@@ -78,24 +78,24 @@ class Report:
         return derived
 
     def rate_of(self, part: str, name: str) -> float | None:
-        """Clips a second of a row, None where there is none."""
+        """Return clips/s of a row, or None if there is no such row."""
         rows = (row for row in self._rows if (row["part"], row["name"]) == (part, name))
         return next((row.get("clips_per_second") for row in rows), None)
 
     def add(self, part: str, name: str, figures: Mapping[str, Any]) -> None:
-        """Keep a row and tell it."""
+        """Add a row and print it."""
         self._rows.append({"part": part, "name": name, **figures})
         print(_line(self._rows[-1]), flush=True)
         self._write()
 
-    def keep(self, part: str, comparison: Mapping[str, Any]) -> None:
-        """Keep and print a comparison of the harness."""
-        harness.publish(comparison, None)
+    def add_comparison(self, part: str, comparison: Mapping[str, Any]) -> None:
+        """Add and print a comparison of the harness."""
+        harness.report(comparison, None)
         self._comparisons.append({"part": part, **comparison})
         self._write()
 
-    def take(self, content: Mapping[str, Any]) -> None:
-        """Keep the rows and comparisons that another process wrote."""
+    def add_all(self, content: Mapping[str, Any]) -> None:
+        """Add the rows and comparisons that another process wrote."""
         self._rows += content["rows"]
         self._comparisons += content["comparisons"]
         self._write()
@@ -103,7 +103,7 @@ class Report:
     def _write(self) -> None:
         if self._path is None:
             return
-        facts = vars(self._work) | {"peak_tflops": self._peak, "is_rehearsal": self._work.device == "cpu"}
+        facts = vars(self._work) | {"peak_tflops": self._peak, "is_dry_run": self._work.device == "cpu"}
         if torch.cuda.is_available():
             facts["chip"] = torch.cuda.get_device_name()
         content = {
@@ -118,11 +118,11 @@ class Report:
         self._path.write_text(json.dumps(content, indent=2) + "\n")
 
     def print_table(self) -> None:
-        """Print the rows once more, together."""
+        """Print all rows as one table."""
         chip = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
         print(f"\n{chip}, torch {torch.__version__}: {', '.join(f'{k} {v}' for k, v in vars(self._work).items())}")
         if self._work.device == "cpu":
-            print("a rehearsal on the CPU: that it runs, not how fast")
+            print("dry run on the CPU: the times have no meaning")
         print(f"{'':44}{''.join(f'{column:>10}' for column in _COLUMNS)}")
         for row in self._rows:
             print(_line(row))

@@ -1,8 +1,8 @@
 #!/bin/bash
-# The GPU's benchmark on a machine that has PyTorch and reaches no package index, in the repository's root:
+# Runs the GPU benchmark on a machine that has PyTorch but cannot reach a package index. Start it in the repository root:
 #     bash benchmarks/gpu_run.sh FOLDER OUT [options of bench_gpu.py]
-# FOLDER holds what gpu_wheels.py put there. Tests of the network run on four cores beside it, if there are 16.
-# OUT gets gpu.json, written row by row, the profile's trace, and what both said.
+# FOLDER is the folder that gpu_wheels.py filled. On 16 cores or more, tests of the network run on four of them at the
+# same time. OUT gets gpu.json, written after every row, the trace of the profile, and the logs.
 folder=$1 out=$2
 shift 2
 python=${PYTHON:-python3} site=$(mktemp -d) started=$SECONDS
@@ -14,12 +14,12 @@ echo "$(nproc) cores, shared memory: $(df -h /dev/shm | tail -1)"
 tests=() bench=()
 if [ "$(nproc)" -ge 16 ]; then
     tests=(taskset -c 12-15) bench=(taskset -c 0-11)
-    # no conftest: it needs an ffmpeg
+    # without conftest, because it needs ffmpeg
     OMP_NUM_THREADS=4 "${tests[@]}" timeout 380 "$python" -m pytest -q -o addopts= -p no:cacheprovider --noconftest \
         tests/zoo/nn/test_lif_triton.py tests/zoo/nn >"$out/tests.log" 2>&1 &
 fi
 "${bench[@]}" "$python" benchmarks/bench_gpu.py --video "$folder/clip.avi" --json "$out/gpu.json" \
     --trace "$out/trace.json.gz" "$@" >"$out/bench.log" 2>"$out/errors.log"
-echo "ended with $? after $((SECONDS - started)) s"
+echo "exit code $? after $((SECONDS - started)) s"
 tail -n 70 "$out/bench.log" | cut -c 1-170
 [ ! -e "$out/tests.log" ] || tail -n 15 "$out/tests.log"

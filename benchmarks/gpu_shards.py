@@ -1,11 +1,11 @@
-"""Shards for the loader and the training of the GPU's benchmark: one clip of UCF101's kind under many names."""
+"""Shards for the loader and the training of the GPU benchmark: one UCF101-like video under many names."""
 
 from pathlib import Path
 
 
 def make_shards(folder: Path, video: Path | None, *, num_names: int, num_workers: int) -> Path:
-    """Prepare `video`, or one that is made on the spot, under `num_names` names of two classes; return the shards."""
-    # here, since they are not on every machine that has a GPU
+    """Prepare `video`, or a synthetic one, under `num_names` names in two classes; return the folder of the shards."""
+    # imported here because some machines with a GPU lack the packages that these need
     from respike.data.preparation import prepare
     from respike.data.prepare_config import PrepareConfig
     from respike.types import VideoListing, VideoRef

@@ -1,4 +1,4 @@
-"""A training step to be measured: a network, clips that stay on the device, one update by SGD with momentum."""
+"""A training step to measure: a network, clips that stay on the device, and one update with SGD with momentum."""
 
 import statistics
 import time
@@ -18,7 +18,7 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None, "tf32
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is trained, on what: clips of `frames` frames, a key frame every `stride`, of `size` pixels a side."""
+    """Network, device and input: `batch` clips of `frames` frames of `size` x `size` pixels, in groups of `stride`."""
 
     model: str
     size: int
@@ -28,7 +28,7 @@ class Work:
     device: str
 
     def make_clips(self, batch: int | None = None) -> tuple[Tensor, Tensor]:
-        """Random key frames and residuals, as the loader gives them."""
+        """Return random key frames and residuals, like those of the loader."""
         shape = batch or self.batch, self.frames // self.stride
         image = 3, self.size, self.size
         keys = torch.randint(0, 256, (*shape, *image), dtype=torch.uint8, device=self.device)
@@ -37,52 +37,52 @@ class Work:
 
 
 class TrainingStep:
-    """One update of a network, as `respike train --optimizer momentum` makes it; call it to make one.
+    """One update of a network, as in `respike train --optimizer momentum`. Call it to compute one update.
 
-    `network` is what is called on the clips: `model`, or something around it.
+    `network` is called with the clips: `model`, or a module that contains it.
     """
 
     def __init__(self, work: Work, precision: str = "bf16") -> None:
         torch.manual_seed(0)
         self.work, self.precision = work, precision
         self.model = create_model(work.model, num_classes=NUM_CLASSES).to(work.device).train()
-        wake(self.model)
+        init_fusions(self.model)
         self.network: nn.Module = self.model
         self.clips = work.make_clips()
         self.labels = torch.randint(0, NUM_CLASSES, (work.batch,), device=work.device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
-        # a captured graph cannot look weights up that were cast before
-        self.keeps_casts = True
+        # the cache of autocast does not work in a captured graph
+        self.autocast_cache = True
 
     def __call__(self) -> None:
-        """Make one update."""
+        """Compute one update."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.go_back()
+        self.forward_backward()
         self.optimizer.step()
 
-    def go_back(self) -> None:
-        """Forward and backward alone."""
-        with mixed(self.work.device, self.precision, keeps_casts=self.keeps_casts):
+    def forward_backward(self) -> None:
+        """Compute forward and backward without the update."""
+        with mixed(self.work.device, self.precision, autocast_cache=self.autocast_cache):
             loss = F.cross_entropy(self.network(*self.clips, "ycc"), self.labels)
         loss.backward()
 
 
-def wake(model: nn.Module) -> None:
-    """Give the fusions weights: new ones change nothing, and their gradient would stop there."""
+def init_fusions(model: nn.Module) -> None:
+    """Give the fusions random weights. They start at zero, where no gradient passes through them."""
     for fusion in getattr(model, "fusions", ()):
         if not isinstance(fusion, nn.Identity):
             nn.init.normal_(fusion.project_out.weight, std=0.05)
 
 
-def mixed(device: str, precision: str, *, keeps_casts: bool = True) -> AbstractContextManager[Any]:
-    """Autocast to `precision`."""
+def mixed(device: str, precision: str, *, autocast_cache: bool = True) -> AbstractContextManager[Any]:
+    """Return the context for `precision`: autocast, or nothing in single precision."""
     dtype = PRECISIONS[precision]
-    return torch.autocast(device, dtype, cache_enabled=keeps_casts) if dtype else nullcontext()
+    return torch.autocast(device, dtype, cache_enabled=autocast_cache) if dtype else nullcontext()
 
 
 @contextmanager
 def single_precision(precision: str) -> Iterator[None]:
-    """Let products of single precision be rounded to TF32 on the way in, or, but for `tf32`, not."""
+    """Allow TF32 in single-precision products for `tf32`, and forbid it for all others."""
     global _allows_tf32
     before = _allows_tf32
     try:
@@ -96,7 +96,7 @@ _allows_tf32 = False
 
 
 def _allow_tf32(allowed: bool) -> None:
-    # torch refuses to read these flags once they were set in its newer way, so they are only written, all in one way
+    # reading these flags fails after the newer interface set them, so they are only written, always with this interface
     global _allows_tf32
     _allows_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = allowed
@@ -104,7 +104,7 @@ def _allow_tf32(allowed: bool) -> None:
 
 
 def measure(run: Callable[[], None], device: str, rounds: int, num_warm: int = 2) -> dict[str, float]:
-    """Seconds of a call, the median of `rounds`, and of the first; the most gigabytes that torch has held so far."""
+    """Return the median seconds of a call over `rounds`, the seconds of the first call, and the peak memory in GB."""
     first = _time(run, device)
     for _ in range(num_warm - 1):
         run()
@@ -125,6 +125,6 @@ def _time(run: Callable[[], None], device: str) -> float:
 
 
 def finish(device: str) -> None:
-    """Wait for an accelerator."""
+    """Wait until the accelerator is done."""
     if device == "cuda":
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""The network against itself run step by step in time, both in mixed precision: time and memory."""
+"""Time and memory of the network compared with the same network computed step by step, both in mixed precision."""
 
 from functools import partial
 from typing import Any
@@ -13,17 +13,17 @@ from stepping import SteppingReSpike
 
 
 def compare_with_stepping(work: Work, title: str, rounds: int) -> dict[str, Any]:
-    """Run `forward` in evaluation, or `forward and backward` in training, in turns.
+    """Measure `forward` in evaluation mode, or `forward and backward` in training mode, for a batch.
 
-    The contenders have weights of their own, equal ones. The stepping network has its tensors in torch's usual order,
-    as such code does, and once more channels last. Figures are those of a batch.
+    Each variant has its own copy of the same weights. The stepping network runs with tensors in the default memory
+    format of torch, and again in channels-last format.
     """
-    run = forward if title == "forward" else go_back
-    contenders = {name: partial(run, step) for name, step in make_steps(work).items()}
-    memory = {name: {"GB": peak_gb(call)} for name, call in contenders.items()} if work.device == "cuda" else {}
+    run = forward if title == "forward" else forward_backward
+    variants = {name: partial(run, step) for name, step in make_steps(work).items()}
+    memory = {name: {"GB": peak_gb(call)} for name, call in variants.items()} if work.device == "cuda" else {}
     return harness.compare(
         f"{work.model} {title}, bf16",
-        contenders,
+        variants,
         baseline="stepping",
         rounds=min(rounds, 5),
         unit="batch",
@@ -33,38 +33,38 @@ def compare_with_stepping(work: Work, title: str, rounds: int) -> dict[str, Any]
 
 
 def make_steps(work: Work) -> dict[str, TrainingStep]:
-    """The contenders."""
-    usual = TrainingStep(work)
-    usual.model.to(memory_format=torch.contiguous_format)
-    last = TrainingStep(work)
+    """Return a training step for each variant."""
+    contiguous = TrainingStep(work)
+    contiguous.model.to(memory_format=torch.contiguous_format)
+    channels_last = TrainingStep(work)
     steps = {"respike": TrainingStep(work)}
     if work.device == "cuda":
         steps["respike, fused LIF"] = TrainingStep(work)
         set_lif_backend(steps["respike, fused LIF"].model, "triton")
-    steps |= {"stepping": usual, "stepping, channels last": last}
-    for step in (usual, last):
+    steps |= {"stepping": contiguous, "stepping, channels last": channels_last}
+    for step in (contiguous, channels_last):
         step.network = SteppingReSpike(step.model)
     return steps
 
 
 def forward(step: TrainingStep) -> None:
-    """Answer the clips."""
+    """Compute the logits of the clips."""
     network: nn.Module = step.network.eval()
     with torch.inference_mode(), mixed(step.work.device, step.precision):
         network(*step.clips, "ycc")
     finish(step.work.device)
 
 
-def go_back(step: TrainingStep) -> None:
-    """Forward and backward."""
+def forward_backward(step: TrainingStep) -> None:
+    """Compute forward and backward of the clips."""
     step.network.train()
     step.model.zero_grad(set_to_none=True)
-    step.go_back()
+    step.forward_backward()
     finish(step.work.device)
 
 
 def peak_gb(call: partial[None]) -> float:
-    """The most that torch held at a time, beyond what stays."""
+    """Return the peak memory of a call in GB, minus the memory held before."""
     call()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

@@ -1,4 +1,4 @@
-"""`respike train` on a GPU, loader and all, started by torchrun as one of several processes would be (NCCL)."""
+"""Speed of `respike train` on a GPU, with its loader, started by torchrun with one process (NCCL)."""
 
 import json
 import os
@@ -15,7 +15,7 @@ NUM_EPOCHS = 3
 
 
 def measure_training(work: Work, shards: Path, *, options: list[str], workers: int, seconds: float) -> dict[str, Any]:
-    """Train for three epochs, for at most so many seconds; the figures of the last epoch, as the run tells them."""
+    """Train for three epochs, for at most `seconds`; return the figures of the last epoch from `history.jsonl`."""
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "respike", "train"]
@@ -42,13 +42,13 @@ def measure_training(work: Work, shards: Path, *, options: list[str], workers: i
 def _run(command: list[str], environment: dict[str, str], seconds: float) -> None:
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     try:
-        told = process.communicate(timeout=seconds)[1]
+        messages = process.communicate(timeout=seconds)[1]
     except subprocess.TimeoutExpired:
-        # torchrun's workers have sessions of their own; it ends them itself
+        # the workers of torchrun have their own sessions, and torchrun ends them
         process.send_signal(signal.SIGTERM)
-        told = process.communicate(timeout=40)[1]
-        raise RuntimeError(f"respike train took longer than {seconds:.0f} s: {told[-300:]}") from None
+        messages = process.communicate(timeout=40)[1]
+        raise RuntimeError(f"respike train took longer than {seconds:.0f} s: {messages[-300:]}") from None
     if process.returncode:
-        print(told[-3000:], file=sys.stderr, flush=True)
-        lines = [line for line in told.splitlines() if "rror" in line] or told.splitlines()
-        raise RuntimeError(f"respike train ended with {process.returncode}: {lines[0] if lines else ''}")
+        print(messages[-3000:], file=sys.stderr, flush=True)
+        lines = [line for line in messages.splitlines() if "rror" in line] or messages.splitlines()
+        raise RuntimeError(f"respike train ended with exit code {process.returncode}: {lines[0] if lines else ''}")

@@ -1,11 +1,11 @@
-"""What `bench_gpu.py` needs on a machine with a GPU that reaches no package index: wheels, and a clip.
+"""Collect wheels and a video for `bench_gpu.py` on a machine with a GPU that cannot reach a package index.
 
     python benchmarks/gpu_wheels.py FOLDER [--python 3.12]
     bash benchmarks/gpu_run.sh FOLDER OUT               # on that machine
 
-The versions are those of constraints.txt. The machine is a Linux on x86-64 that has torch, torchvision, timm,
-accelerate, OpenCV and their kind. ffmpeg's wheel is left out: the clip is made here, and nothing else there writes a
-video. All takes 44 MB.
+The versions are those of constraints.txt. The machine must run Linux on x86-64 and have torch, torchvision, timm,
+accelerate and OpenCV. The wheel of ffmpeg is not needed there, because the video is made here. All files together take
+44 MB.
 """
 
 import argparse
@@ -16,17 +16,17 @@ from pathlib import Path
 
 from natural import make_natural_clip
 
-# the last two are what spikingjelly imports and machines with PyTorch often lack
+# spikingjelly imports the last two, which machines with PyTorch often lack
 NAMES = ("av", "zstandard", "simplejpeg", "spikingjelly", "snntorch", "loguru", "scienceplots")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 
 def main() -> None:
-    """Download the wheels, make the clip, say what they take."""
+    """Download the wheels, make the video, print the sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--python", default="3.12", help="of the other machine")
+    parser.add_argument("--python", default="3.12", help="Python version of the other machine")
     arguments = parser.parse_args()
     platforms = [option for name in PLATFORMS for option in ("--platform", name)]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
@@ -36,11 +36,11 @@ def main() -> None:
     files = sorted(arguments.folder.iterdir())
     for file in files:
         print(f"{file.stat().st_size / 1e6:6.1f} MB  {file.name}")
-    print(f"{sum(file.stat().st_size for file in files) / 1e6:6.1f} MB in all")
+    print(f"{sum(file.stat().st_size for file in files) / 1e6:6.1f} MB in total")
 
 
 def requirements(constraints: str) -> list[str]:
-    """The packages with the versions that `constraints` names."""
+    """Return `NAMES` as requirements, with the versions in `constraints`."""
     pinned = {match[1].lower(): match[0] for match in re.finditer(r"^([\w.-]+)==\S+", constraints, re.MULTILINE)}
     return [pinned.get(name, name) for name in NAMES]
 

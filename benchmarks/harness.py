@@ -1,11 +1,11 @@
-"""Contenders in turns within one run, so that whatever else the machine does hits them all: medians, ratios, JSON.
+"""Compare variants of the same work: each runs once in every round, and the results are medians and ratios.
 
     comparison = compare("workers", {"one": run_one, "two": run_two}, baseline="one", rounds=5)
-    publish(comparison, arguments.json)
+    report(comparison, arguments.json)
 
-A contender is called once a round and may return the seconds that count; without them its wall time does. Beside the
-wall time stands processor time, of this process and of its children: on a machine that others use too, it is the
-steadier of the two.
+The variants alternate (A B A B …), so other load on the machine affects all of them. A variant may return the seconds
+to count; otherwise its wall time counts. Processor time, of this process and its children, is reported as well. On a
+shared machine it varies less than wall time.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-Contender = Callable[[], float | None]
+Variant = Callable[[], float | None]
 PACKAGES = (
     "respike",
     "numpy",
@@ -43,10 +43,10 @@ PACKAGES = (
 def parse_arguments(
     doc: str | None, add: Callable[[argparse.ArgumentParser], None] | None = None
 ) -> argparse.Namespace:
-    """The arguments of a benchmark: `--rounds`, `--json`, and those that `add` adds."""
+    """Parse the options of a benchmark: `--rounds`, `--json`, and those that `add` adds."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--rounds", type=int, default=5, help="measured calls of each variant")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     if add is not None:
         add(parser)
     return parser.parse_args()
@@ -54,7 +54,7 @@ def parse_arguments(
 
 def compare(
     title: str,
-    contenders: Mapping[str, Contender],
+    variants: Mapping[str, Variant],
     *,
     baseline: str,
     rounds: int,
@@ -65,17 +65,19 @@ def compare(
     extras: Mapping[str, Mapping[str, Any]] | None = None,
     left_out: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Call every contender once a round, A B A B; return their seconds, medians, and how many times faster they are.
+    """Call every variant once in each round; return seconds, medians, spreads, and ratios to the `baseline`.
 
-    A first round that is not counted (`warm_up`) fills caches. `facts` say what was worked on. Figures are those of one
-    `unit`; a contender does as many of them in a call as `units` says. `extras` are figures that stand beside a
-    contender's times, `left_out` says which peers are missing and why.
+    - `warm_up`: run one round first that is not counted, to fill caches.
+    - `facts`: what the work is, for the table and the JSON.
+    - `unit`, `units`: times are given for one `unit`; `units` says how many of them a call of a variant does (1).
+    - `extras`: more figures of a variant, shown beside its times.
+    - `left_out`: one line for each peer that is missing, with the reason.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    processor: dict[str, list[float]] = {name: [] for name in contenders}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    processor: dict[str, list[float]] = {name: [] for name in variants}
     load = [os.getloadavg()]
     for turn in range(rounds + warm_up):
-        for name, run in contenders.items():
+        for name, run in variants.items():
             started, busy = time.perf_counter(), processor_seconds()
             own = run()
             spent, busy = time.perf_counter() - started if own is None else own, processor_seconds() - busy
@@ -92,7 +94,7 @@ def compare(
         name: summarise(seconds[name], seconds[baseline])
         | {f"processor_{key}": value for key, value in summarise(processor[name], processor[baseline]).items()}
         | dict((extras or {}).get(name, {}))
-        for name in contenders
+        for name in variants
     }
     return {
         "benchmark": title,
@@ -100,7 +102,7 @@ def compare(
         "rounds": rounds,
         "unit": unit,
         "facts": dict(facts or {}),
-        "contenders": rows,
+        "variants": rows,
         "left_out": list(left_out),
         "machine": describe_machine() | {"load_average_before": load[0][0], "load_average_after": load[1][0]},
         "versions": find_versions(),
@@ -108,15 +110,15 @@ def compare(
 
 
 def processor_seconds() -> float:
-    """Processor time so far of this process and of its children, those that have ended and those that run."""
-    # `os.times` counts in hundredths of a second
+    """Return the processor time of this process and of its children, both finished and running."""
+    # `os.times` has a resolution of only 10 ms
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     running = [child.cpu_times() for child in psutil.Process().children()]
     return time.process_time() + ended.ru_utime + ended.ru_stime + sum(each.user + each.system for each in running)
 
 
 def summarise(seconds: list[float], baseline: list[float]) -> dict[str, Any]:
-    """The figures of one contender beside the baseline's median."""
+    """Return the figures of one variant, with the ratio to the median of the baseline."""
     median = statistics.median(seconds)
     return {
         "seconds": [round(value, 6) for value in seconds],
@@ -129,9 +131,9 @@ def summarise(seconds: list[float], baseline: list[float]) -> dict[str, Any]:
 def find_peers(
     modules: Mapping[str, str], tries: Mapping[str, Callable[[], Any]] | None = None
 ) -> tuple[set[str], list[str]]:
-    """Import the peers, name → module, and call what `tries` has for them, since some load their libraries only then.
+    """Import the peers (name → module). Return the names that work, and one line for each that does not.
 
-    Return the names that came, and a line on each that did not.
+    `tries` holds a first call for peers that load their libraries only then.
     """
     found, left_out = set(), []
     for name, module in modules.items():
@@ -139,14 +141,14 @@ def find_peers(
             import_module(module)
             (tries or {}).get(name, lambda: None)()
             found.add(name)
-        # a peer whose shared libraries are missing raises whatever it likes
+        # if its shared libraries are missing, a peer may raise any exception
         except Exception as error:
             left_out.append(f"{name}: {next(iter(str(error).strip().splitlines()), type(error).__name__)}")
     return found, left_out
 
 
 def describe_machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return processor, cores, memory, system and Python version of this machine."""
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -162,7 +164,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def find_versions() -> dict[str, str]:
-    """Versions of what does the work, as far as it is installed."""
+    """Return the versions of those of `PACKAGES` that are installed."""
     found = {}
     for package in PACKAGES:
         try:
@@ -172,21 +174,22 @@ def find_versions() -> dict[str, str]:
     return found
 
 
-def publish(comparison: Mapping[str, Any], path: Path | None) -> None:
-    """Print the comparison as a table, and write it to `path` as JSON if one is given."""
+def report(comparison: Mapping[str, Any], path: Path | None) -> None:
+    """Print the comparison as a table. Also write it as JSON if `path` is given."""
     machine = comparison["machine"]
     print(f"{comparison['benchmark']}: {', '.join(f'{name} {value}' for name, value in comparison['facts'].items())}")
     print(
         f"{machine['processor']}, {machine['cores']} cores; load average {machine['load_average_before']:.1f} before, "
-        f"{machine['load_average_after']:.1f} after; medians of {comparison['rounds']}, ms a {comparison['unit']}"
+        f"{machine['load_average_after']:.1f} after"
     )
+    print(f"medians in ms a {comparison['unit']}, rounds: {comparison['rounds']}")
     print(f"{'':28}{'wall ms':>10}{'spread':>8}{'× faster':>10}{'CPU ms':>10}{'spread':>8}{'× faster':>10}")
-    for name, row in comparison["contenders"].items():
+    for name, row in comparison["variants"].items():
         wall, busy = (_three_columns(row, kind) for kind in ("", "processor_"))
         extras = [f"{key} {value}" for key, value in row.items() if key not in _TIMES]
         print(f"{name:28}{wall}{busy}{'   ' if extras else ''}{', '.join(extras)}")
     for line in comparison["left_out"]:
-        print(f"left out: {line}")
+        print(f"not measured: {line}")
     print(flush=True)
     if path is not None:
         path.write_text(json.dumps(comparison, indent=2) + "\n")

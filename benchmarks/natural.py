@@ -1,6 +1,7 @@
-"""Clips that look to a codec as UCF101's and Kinetics' do: natural texture, a moving camera, moving bodies, grain.
+"""Synthetic videos that a codec compresses like those of UCF101 and Kinetics.
 
-Texture has the 1/f spectrum of photographs. Bytes a frame are near those of real clips (1.4 to 2.3 KB).
+They have a textured background with the 1/f spectrum of photographs, a moving camera, moving objects and noise. A frame
+takes about as many bytes as in real clips (1.4 to 2.3 KB).
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ _MARGIN = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A data set's kind of video: container, codec, size in pixels, frame rate and number of frames."""
+    """Video format of a data set: container, codec, size in pixels, frame rate and number of frames."""
 
     suffix: str
     codec: str
@@ -51,7 +52,7 @@ KINDS = {
 
 
 def make_natural_clip(folder: Path, name: str, *, seed: int = 0) -> Path:
-    """Write a clip of the kind `name` into `folder`; return its path."""
+    """Write a video in the format `name` of `KINDS` into `folder`; return its path."""
     kind = KINDS[name]
     path = folder / f"{name}{seed}{kind.suffix}"
     write_video(
@@ -63,18 +64,18 @@ def make_natural_clip(folder: Path, name: str, *, seed: int = 0) -> Path:
 def _frames(kind: Kind, seed: int) -> Iterator[NDArray[np.uint8]]:
     random = np.random.default_rng(seed)
     ground = _texture(random, kind.height + 2 * _MARGIN, kind.width + 2 * _MARGIN, mean=110, deviation=45)
-    bodies = [_texture(random, 120 - 30 * body, 60 + 10 * body, mean=150, deviation=30) for body in range(2)]
+    objects = [_texture(random, 120 - 30 * number, 60 + 10 * number, mean=150, deviation=30) for number in range(2)]
     grain = random.normal(0, 1.2, (8, kind.height, kind.width, 1)).astype(np.float32)
     for number in range(kind.num_frames):
         seconds = number / kind.frames_per_second
-        # a hand-held camera that drifts and trembles, by fractions of a pixel as real ones do
+        # a hand-held camera: it drifts and shakes by fractions of a pixel
         down = _MARGIN * (1 + 0.25 * np.sin(0.5 * seconds) + 0.01 * np.sin(9 * seconds))
         right = _MARGIN * (1 + 0.5 * np.sin(0.3 * seconds + seed) + 0.01 * np.sin(11 * seconds))
         frame = _window(ground, down, right, kind.height, kind.width)
-        for body, picture in enumerate(bodies):
-            speed = 1.5 + body
-            top = kind.height * (0.45 + 0.2 * np.sin(speed * seconds + body)) - picture.shape[0] / 2
-            left = kind.width * (0.4 + 0.2 * body + 0.15 * np.sin(0.7 * speed * seconds)) - picture.shape[1] / 2
+        for index, picture in enumerate(objects):
+            speed = 1.5 + index
+            top = kind.height * (0.45 + 0.2 * np.sin(speed * seconds + index)) - picture.shape[0] / 2
+            left = kind.width * (0.4 + 0.2 * index + 0.15 * np.sin(0.7 * speed * seconds)) - picture.shape[1] / 2
             edged = np.pad(picture, ((1, 1), (1, 1), (0, 0)), "edge")
             moved = _window(edged, 1 - top % 1, 1 - left % 1, *picture.shape[:2])
             frame[int(top) : int(top) + len(moved), int(left) : int(left) + moved.shape[1]] = moved
@@ -82,7 +83,7 @@ def _frames(kind: Kind, seed: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _texture(random: Any, height: int, width: int, *, mean: float, deviation: float) -> NDArray[np.float32]:
-    """Noise whose amplitude falls with frequency, as photographs' does; colours go mostly together."""
+    """Return noise `[H, W, 3]` whose amplitude falls with frequency, with correlated colours, like a photograph."""
     rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
     fall = 1 / np.maximum(np.hypot(rows, columns), 1 / max(height, width)) ** 1.5
     size = height, width
@@ -93,7 +94,7 @@ def _texture(random: Any, height: int, width: int, *, mean: float, deviation: fl
 
 
 def _window(picture: NDArray[np.float32], top: float, left: float, height: int, width: int) -> NDArray[np.float32]:
-    """A part of a picture at a place between pixels, linearly interpolated."""
+    """Return the part of a picture at fractional coordinates, by linear interpolation."""
     row, column = int(top), int(left)
     part = picture[row : row + height + 1, column : column + width + 1]
     down, right = np.float32(top - row), np.float32(left - column)

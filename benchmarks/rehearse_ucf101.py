@@ -1,9 +1,9 @@
-"""A full-size rehearsal: a UCF101 tree of 13,320 names over a few short clips, split 1, prepared whole; then a resume.
+"""Prepares split 1 of a UCF101 tree of full size: 13,320 names for a few short synthetic videos. Then it resumes.
 
     python benchmarks/rehearse_ucf101.py LISTS [--frames 186] [--workers 2] [--folder DIR] [--json PATH]
 
-LISTS is the folder of the official lists (classInd.txt, trainlist01.txt, testlist01.txt). UCF101's videos have 186
-frames on average. The names are hard links, so that the tree costs nothing; the shards are of full size.
+LISTS is the folder of the official lists (classInd.txt, trainlist01.txt, testlist01.txt). The videos of UCF101 have 186
+frames on average. The names are hard links, so the tree needs no space. The shards have full size.
 """
 
 import argparse
@@ -28,13 +28,13 @@ SAMPLE_SECONDS = 0.25
 
 
 def main() -> None:
-    """Make the tree, prepare it twice, print the figures."""
+    """Prepare the tree twice and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lists", type=Path)
-    parser.add_argument("--frames", type=int, default=186)
+    parser.add_argument("lists", type=Path, help="folder of the official lists")
+    parser.add_argument("--frames", type=int, default=186, help="frames of each video")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder if not given")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--folder", type=Path, help="working folder  [default: a temporary folder]")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         figures = rehearse(Path(folder), arguments.lists, arguments.frames, arguments.workers)
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def rehearse(folder: Path, lists: Path, num_frames: int, num_workers: int) -> dict[str, Any]:
-    """Prepare a full tree under `folder`, then once more; return what it took."""
+    """Prepare a full tree under `folder`, then resume; return the figures of both."""
     root, out = folder / "ucf101", folder / "out"
     num_videos = make_tree(root, lists, clips.make_clips(folder / "clips", NUM_CLIPS, num_frames))
     command = [sys.executable, "-m", "respike", "prepare", "ucf101", "--root", str(root), "--out", str(out)]
@@ -53,8 +53,8 @@ def rehearse(folder: Path, lists: Path, num_frames: int, num_workers: int) -> di
     load = os.getloadavg()[0]
     facts, whole = run_watched(command)
     assert facts["listed"] == facts["written"] == num_videos, facts
-    again, resume = run_watched(command)
-    assert again["num_built"] == 0, again
+    resumed, resume = run_watched(command)
+    assert resumed["num_built"] == 0, resumed
     return {
         "rehearsal": "ucf101 split 1",
         "workers": num_workers,
@@ -71,7 +71,7 @@ def rehearse(folder: Path, lists: Path, num_frames: int, num_workers: int) -> di
         "peak_mb_parent": round(whole["parent_bytes"] / 1e6, 1),
         "peak_mb_worker": round(whole["worker_bytes"] / 1e6, 1),
         "resume_seconds": round(resume["seconds"], 2),
-        "resume_seconds_inside": again["seconds"],
+        "resume_seconds_inside": resumed["seconds"],
         "machine": harness.describe_machine()
         | {"load_average_before": load, "load_average_after": os.getloadavg()[0], "niceness": os.nice(0)},
         "versions": harness.find_versions(),
@@ -79,7 +79,7 @@ def rehearse(folder: Path, lists: Path, num_frames: int, num_workers: int) -> di
 
 
 def make_tree(root: Path, lists: Path, sources: list[Path]) -> int:
-    """A name for every video of split 1; return how many."""
+    """Create a hard link for every video of split 1; return their number."""
     target = root / "ucfTrainTestlist"
     shutil.copytree(lists, target)
     names = [
@@ -94,7 +94,7 @@ def make_tree(root: Path, lists: Path, sources: list[Path]) -> int:
 
 
 def run_watched(command: list[str]) -> tuple[dict[str, Any], dict[str, float]]:
-    """Run the program; return the facts that it printed, and its seconds, processor seconds and peaks of memory."""
+    """Run a command; return the JSON that it printed, and its wall time, processor time and peak memory."""
     peaks = {"parent_bytes": 0.0, "worker_bytes": 0.0}
     started = time.perf_counter()
     before = os.times()
@@ -104,15 +104,15 @@ def run_watched(command: list[str]) -> tuple[dict[str, Any], dict[str, float]]:
         assert process.stdout is not None
         text = process.stdout.read()
     if process.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}")
     after = os.times()
-    # children of children count once they were waited for
+    # grandchildren count after their parents waited for them
     spent = after.children_user + after.children_system - before.children_user - before.children_system
     return json.loads(text), peaks | {"seconds": time.perf_counter() - started, "cpu_seconds": spent}
 
 
 def watch(process: psutil.Process, peaks: dict[str, float]) -> None:
-    """Keep the largest resident memory of a process and of any of its children until it ends."""
+    """Record the peak resident memory of a process and of any of its children until the process ends."""
     while True:
         try:
             peaks["parent_bytes"] = max(peaks["parent_bytes"], process.memory_info().rss)

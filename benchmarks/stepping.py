@@ -1,8 +1,8 @@
-"""ReSpike run as SNNs commonly are, for comparison: a loop over time, in it one module after the other.
+"""ReSpike computed step by step, as SNNs commonly are: a loop over time that calls one module after the other.
 
-Neurons keep their membrane between calls and are reset between clips. Fusion asks anew at each step, keys and values
-of the ANN map included, and writes the attention out as products and a softmax. Weights and their names are those of
-`respike.zoo`, so that both networks give the same answers.
+This is the peer of `bench_model.py`. Neurons keep their membrane potential between steps and are reset between clips.
+Fusion computes attention at each step, including keys and values of the ANN features, as matrix products and softmax.
+Weights and their names are those of `respike.zoo`, so both networks give the same logits.
 """
 
 import math
@@ -18,30 +18,30 @@ TAU, HEAD_WIDTH = 4 / 3, 32
 
 
 class ArctanSpike(torch.autograd.Function):
-    """A step forward, an arctangent's slope backward."""
+    """A step function; its gradient is the derivative of an arctangent."""
 
     @staticmethod
     def forward(ctx, overshoot: Tensor) -> Tensor:
-        """1 where the potential reaches the threshold."""
+        """Return 1 where the potential reaches the threshold, else 0."""
         ctx.save_for_backward(overshoot)
         return (overshoot >= 0).to(overshoot)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
-        """The slope, α = 2."""
+        """Return the surrogate gradient, α = 2."""
         (overshoot,) = ctx.saved_tensors
         return grad / (1 + (math.pi * overshoot) ** 2)
 
 
 class SteppingLIF(nn.Module):
-    """A neuron with a memory; the reset passes no gradient."""
+    """LIF neurons that keep their membrane potential between calls; no gradient flows through the reset."""
 
     def __init__(self) -> None:
         super().__init__()
         self.membrane: Tensor | float = 0.0
 
     def forward(self, current: Tensor) -> Tensor:
-        """One step."""
+        """Compute one step."""
         potential = self.membrane + (current - self.membrane) / TAU
         spikes = ArctanSpike.apply(potential - 1)
         self.membrane = potential * (1 - spikes.detach())
@@ -49,7 +49,7 @@ class SteppingLIF(nn.Module):
 
 
 class SteppingBlock(nn.Module):
-    """A residual block, one step at a time, around the layers of `block`."""
+    """A residual block that computes one step at a time, with the layers of `block`."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -58,21 +58,21 @@ class SteppingBlock(nn.Module):
         self.shortcut = block.shortcut
         self.lif1, self.lif2 = SteppingLIF(), SteppingLIF()
 
-    def forward(self, potential: Tensor) -> Tensor:
-        """One step."""
-        inner = self.norm1(self.conv1(self.lif1(potential)))
-        return self.norm2(self.conv2(self.lif2(inner))) + self.shortcut(potential)
+    def forward(self, features: Tensor) -> Tensor:
+        """Compute one step."""
+        inner = self.norm1(self.conv1(self.lif1(features)))
+        return self.norm2(self.conv2(self.lif2(inner))) + self.shortcut(features)
 
 
 class SteppingAttention(nn.Module):
-    """Multi-head attention of one step, around the projections of `attention`."""
+    """Multi-head attention of one step, with the projections of `attention`."""
 
     def __init__(self, attention: nn.Module) -> None:
         super().__init__()
         self.query, self.key, self.value, self.out = attention.query, attention.key, attention.value, attention.out
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
-        """Let `tokens` ask `context`."""
+        """Attend from `tokens` to `context`, both `[B, tokens, C]`."""
         query, key, value = (
             layer(rows).unflatten(-1, (-1, HEAD_WIDTH)).transpose(1, 2)
             for layer, rows in ((self.query, tokens), (self.key, context), (self.value, context))
@@ -82,7 +82,7 @@ class SteppingAttention(nn.Module):
 
 
 class SteppingFusion(nn.Module):
-    """Fusion of one step, around the layers of `fusion`."""
+    """Fusion of one step, with the layers of `fusion`."""
 
     def __init__(self, fusion: nn.Module) -> None:
         super().__init__()
@@ -90,35 +90,35 @@ class SteppingFusion(nn.Module):
         self.self_attention = SteppingAttention(fusion.self_attention)
         self.cross_attention = SteppingAttention(fusion.cross_attention)
 
-    def forward(self, potential: Tensor, key_map: Tensor) -> Tensor:
-        """One step, pooled and brought back."""
+    def forward(self, features: Tensor, key_map: Tensor) -> Tensor:
+        """Compute one step: pool, attend, upsample."""
         own, pool = self.fusion, self.fusion.pool
         if pool > 1:
-            potential, key_map = F.avg_pool2d(potential, pool), F.avg_pool2d(key_map, pool)
-        tokens = own.project_in(own.group_norm(potential)).flatten(2).transpose(1, 2)
+            features, key_map = F.avg_pool2d(features, pool), F.avg_pool2d(key_map, pool)
+        tokens = own.project_in(own.group_norm(features)).flatten(2).transpose(1, 2)
         context = key_map.flatten(2).transpose(1, 2)
         normed = own.self_norm(tokens)
         tokens = tokens + self.self_attention(normed, normed)
         tokens = tokens + self.cross_attention(own.cross_norm(tokens), context)
         tokens = tokens + own.feed_forward(own.feed_norm(tokens))
-        fused = potential + own.project_out(tokens.transpose(1, 2).reshape(potential.shape))
+        fused = features + own.project_out(tokens.transpose(1, 2).reshape(features.shape))
         if pool > 1:
             fused = F.interpolate(fused, scale_factor=float(pool), mode="bilinear", align_corners=False)
         return fused
 
 
 class NoFusion(nn.Module):
-    """Where the network fuses nothing."""
+    """A scale without fusion."""
 
-    def forward(self, potential: Tensor, key_map: Tensor) -> Tensor:
-        """One step."""
-        return potential
+    def forward(self, features: Tensor, key_map: Tensor) -> Tensor:
+        """Compute one step."""
+        return features
 
 
 class SteppingReSpike(nn.Module):
-    """The network around the layers of `model`, which it shares; groups are folded into the batch, steps are not.
+    """The network with the layers of `model`, which it shares. Groups are folded into the batch, steps are not.
 
-    Linear layers and 1×1 convolutions become torch's own.
+    The linear layers and 1×1 convolutions of `model` are changed to those of torch.
     """
 
     def __init__(self, model: ReSpike) -> None:
@@ -135,7 +135,7 @@ class SteppingReSpike(nn.Module):
         )
 
     def forward(self, keys: Tensor, residuals: Tensor, color: str) -> Tensor:
-        """Classify clips, as `ReSpike.forward` does."""
+        """Classify clips like `ReSpike.forward`; return logits `[B, K]`."""
         keys, residuals = self.model.normalise(keys, residuals, color)
         for module in self.modules():
             if isinstance(module, SteppingLIF):
@@ -143,9 +143,9 @@ class SteppingReSpike(nn.Module):
         maps = key_maps(self.model.ann, keys.flatten(0, 1))
         summed: Tensor | float = 0.0
         for step in residuals.flatten(0, 1).unbind(dim=1):
-            potential = self.model.snn.stem(step)
+            features = self.model.snn.stem(step)
             for stage, fusion, key_map in zip(self.stages, self.fusions, maps, strict=True):
-                potential = fusion(stage(potential), key_map)
-            summed = summed + potential
-        features = torch.cat([maps[-1], summed / residuals.shape[2]], dim=1).mean(dim=(2, 3))
-        return self.model.head(features).unflatten(0, keys.shape[:2]).mean(dim=1)
+                features = fusion(stage(features), key_map)
+            summed = summed + features
+        pooled = torch.cat([maps[-1], summed / residuals.shape[2]], dim=1).mean(dim=(2, 3))
+        return self.model.head(pooled).unflatten(0, keys.shape[:2]).mean(dim=1)

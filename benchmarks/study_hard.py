@@ -1,17 +1,17 @@
-"""What fusions, branches, strides and recipes are worth on the demo's hard scenes: the study of docs/results.md.
+"""Accuracy of fusions, branches, strides and recipes on the hard scenes of the demo: the study in docs/results.md.
 
     python benchmarks/study_hard.py chance tuned longer stride recipes --out ablations/hard --pictures docs/images
 
-Each part is one or more `respike ablate` commands, which are printed and may be run by hand as well; what is finished
-is kept, so that the same command goes on after any stop. Beside the tables of `respike ablate` it prints, for pairs of
-settings, the differences of clip accuracy seed by seed: both of a pair have had the same clips in the same order.
+Each part runs one or more `respike ablate` commands and prints them. After a stop, run the same command again: finished
+cells are kept. For pairs of settings it also prints the difference in clip accuracy for each seed. Both settings of a
+pair see the same clips in the same order.
 
-- `chance`: both fusions, none, and each branch alone, all from chance.
-- `tuned`: both fusions and none, from the two branches of `respike_tiny.demo16`, which know simpler scenes; what fuses
-  them starts from chance.
-- `longer`: the faithful fusion and none from the same branches, four times as long.
+- `chance`: both fusions, none, and each branch alone, all from random weights.
+- `tuned`: both fusions and none, from the two branches of `respike_tiny.demo16`, which were trained on simpler scenes.
+  The fusion starts from random weights.
+- `longer`: the faithful fusion and none from the same branches, with four times as many epochs.
 - `stride`: strides of 2 to 16 frames, from the same branches.
-- `recipes`: the published settings, the same at a rate that suits so small a network, and the modern ones.
+- `recipes`: the published settings, the same with a learning rate for a small network, and the modern settings.
 """
 
 import argparse
@@ -36,10 +36,10 @@ from respike.zoo.checkpoint import save_checkpoint
 FAITHFUL, ADDITIVE = "faithful:4,2,1,1", "additive:4,2,1,1"
 HARD = ["demo", "--scenes", "hard", "--figure", "clip_top1"]
 SHORT = ["--videos", "12", "--clip-length", "8"]
-LONGER = ["--fusion", FAITHFUL, "none"]
-FUSIONS, SINGLE = ["--fusion", FAITHFUL, ADDITIVE, "none"], ["--branches", "hybrid", "ann", "snn"]
+LONGER = ["--fusion", f"{FAITHFUL},none"]
+FUSIONS, SINGLE = ["--fusion", f"{FAITHFUL},{ADDITIVE},none"], ["--branches", "hybrid,ann,snn"]
 TUNED = ["--set", "learning_rate=2e-3"]
-# what a recipe says, where it can be said of a small network, on a CPU and without mirroring
+# the settings of a recipe that change for a small network on a CPU, without mirroring
 SMALL = ["network=respike_tiny", "init_backbone=none", "image_size=64", "batch_size=16", "amp=no", "device=cpu"]
 SMALL += ["flip=false", "crop_scale=[0.8,1.0]"]
 RECIPES = {
@@ -47,18 +47,20 @@ RECIPES = {
     "published-fast": ["--recipe", "ucf101", "--set", "learning_rate=0.03"],
     "modern": ["--recipe", "modern"],
 }
-# t of a two-sided 95 % interval, by degrees of freedom
+# Student's t of a two-sided 95 % interval, by degrees of freedom
 T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776}
 Cells = list[dict[str, Any]]
 
 
 def main() -> None:
-    """Run the parts that are asked for and print what they tell."""
+    """Run the given parts and print their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=PARTS)
-    parser.add_argument("--out", type=Path, default=Path("ablations/hard"))
-    parser.add_argument("--seeds", type=int, help="trainings a setting  [default: 3 of fusions, 2 of the rest]")
-    parser.add_argument("--pictures", type=Path, help="a folder for the pictures of the documentation")
+    parser.add_argument("--out", type=Path, default=Path("ablations/hard"), help="folder for the results")
+    parser.add_argument(
+        "--seeds", type=int, help="trainings of each setting  [default: 3 for fusions, 2 for strides and recipes]"
+    )
+    parser.add_argument("--pictures", type=Path, help="folder for the pictures of the documentation")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for part in arguments.parts:
@@ -66,19 +68,19 @@ def main() -> None:
 
 
 def study_chance(arguments: argparse.Namespace) -> None:
-    """Both fusions, none, and each branch alone, from chance, on clips of eight frames."""
+    """Train both fusions, none, and each branch alone from random weights, on clips of eight frames."""
     out = arguments.out / "chance"
-    tell_differences(ablate(out, [*HARD, *SHORT, *FUSIONS, *SINGLE], arguments.seeds or 3))
+    print_differences(ablate(out, [*HARD, *SHORT, *FUSIONS, *SINGLE], arguments.seeds or 3))
     if arguments.pictures is not None:
         draw_scenes(out / "shards" / "stride4-theta8", arguments.pictures / "hard.png")
         shutil.copy(out / "accuracy.png", arguments.pictures / "fusions.png")
 
 
 def study_tuned(arguments: argparse.Namespace) -> None:
-    """Both fusions and none from branches that know the plain scenes."""
-    start = make_start(arguments.out)
+    """Train both fusions and none from branches that were trained on the plain scenes."""
+    start = make_branches(arguments.out)
     out = arguments.out / "tuned"
-    tell_differences(
+    print_differences(
         ablate(out, [*HARD, *SHORT, *FUSIONS, *TUNED, "--epochs", "2", "--init", str(start)], arguments.seeds or 3)
     )
     if arguments.pictures is not None:
@@ -86,33 +88,33 @@ def study_tuned(arguments: argparse.Namespace) -> None:
 
 
 def study_longer(arguments: argparse.Namespace) -> None:
-    """The faithful fusion and none, trained four times as long."""
-    start = make_start(arguments.out)
+    """Train the faithful fusion and none with four times as many epochs."""
+    start = make_branches(arguments.out)
     words = [*HARD, *SHORT, *LONGER, *TUNED, "--epochs", "8", "--init", str(start)]
-    tell_differences(ablate(arguments.out / "longer", words, arguments.seeds or 1))
+    print_differences(ablate(arguments.out / "longer", words, arguments.seeds or 1))
 
 
 def study_stride(arguments: argparse.Namespace) -> None:
-    """Strides of 2 to 16 frames, on clips of sixteen, by the fusion that `respike_tiny` has of its own."""
-    start = make_start(arguments.out)
+    """Train with strides of 2 to 16 frames on clips of sixteen, with the default fusion of `respike_tiny`."""
+    start = make_branches(arguments.out)
     out = arguments.out / "stride"
-    axes = ["--videos", "8", "--stride", "2", "4", "8", "16", "--epochs", "2"]
+    axes = ["--videos", "8", "--stride", "2,4,8,16", "--epochs", "2"]
     ablate(out, [*HARD, *axes, *TUNED, "--init", str(start)], arguments.seeds or 2)
     if arguments.pictures is not None:
         shutil.copy(out / "accuracy_by_energy.png", arguments.pictures / "strides.png")
 
 
 def study_recipes(arguments: argparse.Namespace) -> None:
-    """Three ways to train the same network, from the same branches, for as many epochs."""
-    start = make_start(arguments.out)
+    """Train the same network with three recipes, from the same branches, for the same number of epochs."""
+    start = make_branches(arguments.out)
     settings = [word for each in SMALL for word in ("--set", each)]
     for name, recipe in RECIPES.items():
         words = [*HARD, *SHORT, "--epochs", "4", *recipe, *settings, "--init", str(start)]
         ablate(arguments.out / f"recipe-{name}", words, arguments.seeds or 2)
 
 
-def make_start(out: Path) -> Path:
-    """The two branches of `respike_tiny.demo16` as a network of their own, so that no fusion has a start on others."""
+def make_branches(out: Path) -> Path:
+    """Write the two branches of `respike_tiny.demo16` without its fusion, so that no fusion has an advantage."""
     path = out / "branches.safetensors"
     if not path.exists():
         model, spec = load_checkpoint("respike_tiny.demo16")
@@ -124,7 +126,7 @@ def make_start(out: Path) -> Path:
 
 
 def ablate(out: Path, words: Sequence[str], num_seeds: int) -> Cells:
-    """Run `respike ablate`, print its command and table; return its cells."""
+    """Run `respike ablate`, print the command and its table, return its cells."""
     command = ["ablate", *words, "--seeds", str(num_seeds), "--out", str(out)]
     print("respike", shlex.join(command), flush=True)
     subprocess.run([sys.executable, "-m", "respike", *command, "--quiet"], check=True)
@@ -132,11 +134,11 @@ def ablate(out: Path, words: Sequence[str], num_seeds: int) -> Cells:
     return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
 
 
-def tell_differences(cells: Cells) -> None:
-    """Print how much better one setting is than another, in points of clip accuracy: each seed, mean, interval."""
+def print_differences(cells: Cells) -> None:
+    """Print differences between settings in points of clip accuracy: of each seed, their mean, and its interval."""
     accuracies: dict[str, dict[int, float]] = {}
     for cell in cells:
-        # branches alone fuse nothing either
+        # a single branch has no fusion either, so use its own name
         name = cell["fusion"] if cell["branches"] in ("hybrid", "concat") else cell["branches"]
         accuracies.setdefault(name, {})[cell["seed"]] = 100 * cell["scores"]["clip"]["top1"]
     for first, second in ((ADDITIVE, FAITHFUL), (FAITHFUL, "none"), (ADDITIVE, "none")):
@@ -144,14 +146,14 @@ def tell_differences(cells: Cells) -> None:
         points = [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
         if not points:
             continue
-        told = f"{first} - {second}: {', '.join(f'{each:+.1f}' for each in points)}; {statistics.mean(points):+.1f}"
+        line = f"{first} - {second}: {', '.join(f'{each:+.1f}' for each in points)}; {statistics.mean(points):+.1f}"
         if (freedom := len(points) - 1) in T95:
-            told += f" ± {T95[freedom] * statistics.stdev(points) / math.sqrt(len(points)):.1f} points (95 % by t)"
-        print(told, flush=True)
+            line += f" ± {T95[freedom] * statistics.stdev(points) / math.sqrt(len(points)):.1f} points (95 % by t)"
+        print(line, flush=True)
 
 
 def draw_scenes(shards: Path, path: Path) -> None:
-    """Draw two clips of the test part, key frames beside events."""
+    """Draw key frames and events of two test clips."""
     test = open_shards(shards, "test")
     names = [test.spec.classes[row.label] for row in test.clips]
     save_figure(contact_sheet([test[names.index(name)] for name in ("amber-left", "azure-rocking")]), path)

@@ -1,15 +1,15 @@
-"""How small events can be packed and what reading them takes: the form of shards beside others, on a folder of clips.
+"""Size and reading time of events with several ways of packing, on a folder of videos.
 
     python benchmarks/study_packing.py --clips FOLDER --json packing.json
 
-Each clip's events are packed anew and compressed at zstd level 1, as shards are. Bytes are kilobytes a clip; `ms` is
-what decompressing and unpacking take on one thread, the least of five times.
+The events of each clip are packed again and compressed with zstd level 1, as in shards. Sizes are kilobytes a clip.
+`ms` is the time to decompress and unpack on one thread, the minimum of five runs.
 
-- plain: one byte an event, plane after plane, as version 1 of the format has them.
-- stored: as shards hold them.
-- across: the same of transposed planes, so that events are predicted from their left neighbour.
-- no lone events: stored, without those that have no neighbour in their plane, as event cameras' noise filters do.
-- median: halves of what the median predictor of JPEG-LS leaves; undoing it needs a loop over pixels.
+- plain: one byte an event, plane after plane, as in version 1 of the format.
+- stored: as in shards.
+- across: the same with transposed planes, so events are predicted from the left neighbour.
+- no lone events: stored, without events that have no neighbour in their plane; noise filters of event cameras do this.
+- median: half bytes after the median predictor of JPEG-LS, whose inverse needs a loop over pixels.
 """
 
 import argparse
@@ -33,10 +33,10 @@ Events = NDArray[np.int8]
 
 
 def main() -> None:
-    """Print one row a video: the mean over its clips."""
+    """Print one row for each video: the mean over its clips."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=Path, required=True, help="a folder of videos")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--clips", type=Path, required=True, help="folder of videos")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     rows: dict[str, list[dict[str, float]]] = {}
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def read_clips(folder: Path, scratch: Path) -> Iterator[tuple[str, tuple[Events, ...]]]:
-    """The event planes `[N, R, h, w]` of every clip of the videos, prepared with the default settings."""
+    """Yield video and event planes `[N, R, h, w]` of every clip, prepared with the default settings."""
     (scratch / "videos").mkdir()
     (scratch / "videos" / "all").symlink_to(folder.resolve())
     listing = DATASETS["folder"].list_videos(ListingRequest(root=scratch / "videos"))
@@ -64,61 +64,61 @@ def read_clips(folder: Path, scratch: Path) -> Iterator[tuple[str, tuple[Events,
 
 
 def measure(planes: tuple[Events, ...]) -> dict[str, float]:
-    """Kilobytes of each way of packing, and the milliseconds of reading the two that shards have had."""
+    """Return the kilobytes of each way of packing, and the milliseconds to read the two that shard versions use."""
     shape, plain = planes[0].shape, b"".join(plane.tobytes() for plane in planes)
     stored = pack(planes, "ycc")
-    ways = {
+    packings = {
         "plain": plain,
         "stored": stored,
         "across": pack([plane.swapaxes(2, 3) for plane in planes], "ycc"),
         "no lone events": pack([without_lone_events(plane) for plane in planes], "ycc"),
-        "median": b"".join(halves(median_differences(plane)) for plane in planes),
+        "median": b"".join(pack_half_bytes(median_differences(plane)) for plane in planes),
     }
-    small = {name: zstandard.ZstdCompressor(level=1).compress(content) for name, content in ways.items()}
+    small = {name: zstandard.ZstdCompressor(level=1).compress(content) for name, content in packings.items()}
     reading = {
-        "plain": lambda: decompressed(small["plain"]),
-        "stored": lambda: unpack(decompressed(small["stored"]), *shape, "ycc"),
+        "plain": lambda: decompress(small["plain"]),
+        "stored": lambda: unpack(decompress(small["stored"]), *shape, "ycc"),
     }
     return {f"{name} kB": len(content) / 1e3 for name, content in small.items()} | {
-        f"{name} ms": least_milliseconds(read) for name, read in reading.items()
+        f"{name} ms": min_milliseconds(read) for name, read in reading.items()
     }
 
 
-def decompressed(content: bytes) -> bytes:
-    """What was compressed."""
+def decompress(content: bytes) -> bytes:
+    """Decompress with zstd."""
     return zstandard.ZstdDecompressor().decompress(content)
 
 
-def least_milliseconds(work: Callable[[], object]) -> float:
-    """The least of five times that `work` takes."""
+def min_milliseconds(work: Callable[[], object]) -> float:
+    """Return the minimum time of five runs of `work`."""
     times = []
     for _ in range(5):
-        began = time.perf_counter()
+        started = time.perf_counter()
         work()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - started)
     return 1e3 * min(times)
 
 
 def without_lone_events(plane: Events) -> Events:
-    """The events that have another one among their eight neighbours."""
-    left = plane.copy()
-    for frame in left.reshape(-1, *plane.shape[2:]):
+    """Return only the events with another event among their eight neighbours."""
+    kept = plane.copy()
+    for frame in kept.reshape(-1, *plane.shape[2:]):
         is_event = (frame != 0).astype(np.uint8)
         around = cv2.boxFilter(is_event, cv2.CV_8U, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
         frame[around <= 1] = 0
-    return left
+    return kept
 
 
 def median_differences(plane: Events) -> Events:
-    """Each event less the median of its left neighbour, its upper one, and their sum less the one between."""
+    """Return each event minus the median predictor: of left, upper, and left + upper - upper left."""
     padded = np.pad(plane.astype(np.int16), ((0, 0), (0, 0), (1, 0), (1, 0)))
     left, up, corner = padded[..., 1:, :-1], padded[..., :-1, 1:], padded[..., :-1, :-1]
     median = np.maximum(np.minimum(left, up), np.minimum(np.maximum(left, up), left + up - corner))
     return (plane - median).astype(np.int8)
 
 
-def halves(plane: Events) -> bytes:
-    """Two neighbours in a row a byte, in columns of four bytes, and what does not fit after them."""
+def pack_half_bytes(plane: Events) -> bytes:
+    """Pack two neighbours of a row into a byte, in columns of four bytes; large values follow at the end."""
     plane = np.pad(plane, ((0, 0), (0, 0), (0, 0), (0, -plane.shape[3] % 8)))
     codes = (plane + np.int8(7)).view(np.uint8)
     small = np.minimum(codes, 15)

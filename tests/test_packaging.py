@@ -1,4 +1,4 @@
-"""The wheel: what the program needs and nothing else, from the tree and from the sdist alike, and it runs installed."""
+"""The wheel has the files that the program needs and no others, also if built from the sdist, and runs installed."""
 
 import os
 import shutil
@@ -14,14 +14,13 @@ import pytest
 import respike
 
 ROOT = Path(__file__).parents[1]
-# what the program reads beside its code; a file of another kind or place has no business in the wheel
+# data files of the program; the wheel has no others
 DATA = (
     "py.typed",
-    "cli/templates/*.html",
-    "data/obtain/*.toml",
+    "data/datasets/*.toml",
+    "workflows/templates/*.html",
     "zoo/cards/*.json",
     "zoo/recipes/*.toml",
-    "zoo/pretrained/*/model.json",
     "zoo/pretrained/*/model.safetensors",
 )
 
@@ -37,20 +36,20 @@ class Built:
 
 
 def run(command: Sequence[object], **options: object) -> str:
-    """Run a command and return its output; its complaint is the test's where it fails."""
+    """Run a command and return its output. If it fails, the test fails with its messages."""
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def build(source: Path, out: Path, *kinds: str) -> None:
-    # not isolated: the environment has the build's one requirement, and tests need no network
+    # without isolation: setuptools is installed here, and tests need no network
     run((sys.executable, "-m", "build", "--no-isolation", *kinds, "--outdir", out, source))
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Wheel and sdist of a copy of the tree, the wheel straight from it."""
+    """Build wheel and sdist from a copy of the tree."""
     source, out = tmp_path_factory.mktemp("source") / "respike", tmp_path_factory.mktemp("dist")
     unwanted = shutil.ignore_patterns(
         ".git", ".venv*", "__pycache__", "*.egg-info", "build", "dist", "site", ".*_cache"
@@ -73,7 +72,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
     assert names == {path.relative_to(ROOT).as_posix() for path in needed}
 
 
-def test_nothing_in_the_package_is_left_out_of_the_wheel(built):
+def test_the_wheel_holds_every_file_of_the_package(built):
     tracked = {path for path in (ROOT / "respike").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert {path.relative_to(ROOT).as_posix() for path in tracked} <= set(contents(built.wheel))
 
@@ -87,35 +86,35 @@ def test_the_sdist_builds_the_same_wheel(built, tmp_path):
     with tarfile.open(built.sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     (source,) = tmp_path.iterdir()
-    assert (source / "tests" / "conftest.py").is_file()  # its tests are whole, so that packagers can run them
+    assert (source / "tests" / "conftest.py").is_file()  # so that packagers can run the tests
     build(source, tmp_path / "dist", "--wheel")
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     first, second = contents(built.wheel), contents(wheel)
-    # the record lists the others; its order is the build's own
+    # RECORD lists the other files, in any order
     assert {name for name in first.keys() | second.keys() if first.get(name) != second.get(name)} <= {
         name for name in first if name.endswith("/RECORD")
     }
 
 
-def test_an_installed_wheel_answers(built, tmp_path):
+def test_an_installed_wheel_runs_commands(built, tmp_path):
     home = tmp_path / "environment"
     run((sys.executable, "-m", "venv", "--without-pip", home))
     python = home / "bin" / "python"
     (site,) = home.glob("lib/python*/site-packages")
-    # from another folder: in this one pip may find what an editable install left, and take respike for installed
+    # in another folder: here pip may find an editable install and take respike for installed
     install = (sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", built.wheel)
     run(install, cwd=tmp_path)
-    # the dependencies of this environment, but neither its respike nor this folder's: .pth files there are not read
+    # use the dependencies of this environment but not its respike: its .pth files are not read
     (site / "zz-dependencies.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
-    def answer(*arguments: str) -> str:
+    def respike_output(*arguments: str) -> str:
         return run((home / "bin" / "respike", *arguments), cwd=tmp_path, env=environment)
 
     where = run((python, "-c", "import respike; print(respike.__file__)"), cwd=tmp_path, env=environment)
     assert Path(where.strip()).is_relative_to(home)
-    assert answer("--version").strip() == f"respike, version {respike.__version__}"
-    assert "prepare" in answer("--help")
-    assert "respike_tiny.demo16" in answer("zoo", "list")
-    assert "ucf101" in answer("recipes")
-    answer("zoo", "verify", "respike_tiny.demo16")  # fails where the weights are not the card's
+    assert respike_output("--version").strip() == f"respike, version {respike.__version__}"
+    assert "prepare" in respike_output("--help")
+    assert "respike_tiny.demo16" in respike_output("zoo", "list")
+    assert "ucf101" in respike_output("recipes")
+    respike_output("zoo", "verify", "respike_tiny.demo16")  # fails if the weights differ from the card

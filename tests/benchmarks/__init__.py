@@ -1,1 +1,1 @@
-"""Benchmarks, as far as a test can hold them: that they run and tell what fails."""
+"""Tests of the benchmark scripts: they run, and they report what fails."""

@@ -1,4 +1,4 @@
-"""All benchmarks in one go: one failure hides nothing, and is told at the end."""
+"""`run_all.py`: a benchmark that fails does not stop the others and is named at the end."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 RUN_ALL = Path(__file__).parents[2] / "benchmarks" / "run_all.py"
 FIGURES = {"median_seconds": 0.002, "processor_median_seconds": 0.001, "processor_times_faster": 1.5}
-COMPARISON = {"benchmark": "racing", "unit": "lap", "contenders": {"hare": FIGURES}, "left_out": ["tortoise: asleep"]}
+COMPARISON = {"benchmark": "sorting", "unit": "list", "variants": {"quicksort": FIGURES}, "left_out": ["peer: missing"]}
 GOOD = f"""
 import pathlib, sys
 print("its own table")
@@ -21,9 +21,9 @@ pathlib.Path(sys.argv[sys.argv.index("--json") + 1]).write_text('{json.dumps(COM
 def scripts(tmp_path):
     folder = tmp_path / "scripts"
     folder.mkdir()
-    for name, code in (("a", "raise SystemExit('out of luck')"), ("b", "import time; time.sleep(60)"), ("c", GOOD)):
+    for name, code in (("a", "raise SystemExit('no data')"), ("b", "import time; time.sleep(60)"), ("c", GOOD)):
         (folder / f"bench_{name}.py").write_text(code)
-    (folder / "study.py").write_text("raise SystemExit('no benchmark')")
+    (folder / "study.py").write_text("raise SystemExit('not a benchmark')")
     return folder
 
 
@@ -34,26 +34,26 @@ def run_all(scripts, *options):
     return run, out
 
 
-def test_what_fails_or_hangs_is_named_and_the_rest_runs(scripts):
+def test_failed_and_slow_scripts_are_named_and_the_rest_runs(scripts):
     run, out = run_all(scripts)
     assert run.returncode == 1
-    assert "FAILED bench_a: exit code 1: out of luck" in run.stdout
+    assert "FAILED bench_a: exit code 1: no data" in run.stdout
     assert "FAILED bench_b: took longer than 2 s" in run.stdout
-    summary = run.stdout.partition("== all together")[2]
-    assert "hare" in summary
-    assert "left out: tortoise: asleep" in summary
+    summary = run.stdout.partition("== all benchmarks")[2]
+    assert "quicksort" in summary
+    assert "not measured: peer: missing" in summary
     outcomes = json.loads((out / "summary.json").read_text())
     assert [bool(outcome["reason"]) for outcome in outcomes] == [True, True, False]
 
 
-def test_all_is_well_where_all_run(scripts):
+def test_the_exit_code_is_zero_if_all_scripts_succeed(scripts):
     run, out = run_all(scripts, "--only", "bench_c")
     assert run.returncode == 0, run.stderr
     assert "its own table" in run.stdout
     assert sorted(path.name for path in out.iterdir()) == ["bench_c.json", "summary.json"]
 
 
-def test_a_name_that_is_none_lists_the_choices(scripts):
+def test_an_unknown_name_lists_the_choices(scripts):
     run, _ = run_all(scripts, "--only", "bench_z")
     assert run.returncode == 1
-    assert "there is no bench_z; choose from bench_a, bench_b, bench_c" in run.stderr
+    assert "unknown benchmarks: bench_z; choose from bench_a, bench_b, bench_c" in run.stderr

@@ -1,4 +1,4 @@
-"""Parts of the GPU's benchmark in processes of their own: what hangs, crashes or spoils a context ends there."""
+"""Runs a part of the GPU benchmark in a separate process, so that a hang or crash does not end the benchmark."""
 
 import contextlib
 import json
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 
-def run_apart(script: Path, options: Sequence[str], seconds: float) -> tuple[dict[str, Any], str]:
-    """Run `script` for at most so many seconds; the rows that it wrote up to its end, and why it ended early, if so."""
+def run_in_subprocess(script: Path, options: Sequence[str], seconds: float) -> tuple[dict[str, Any], str]:
+    """Run `script` for at most `seconds`. Return the rows that it wrote, and why it ended early, or an empty text."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "part.json"
         command = [sys.executable, str(script), *options, "--inside", "--json", str(path)]
         process = subprocess.Popen(command, start_new_session=True)
         try:
             code = process.wait(timeout=seconds)
-            reason = f"the process ended with {code}" if code else ""
+            reason = f"the process ended with exit code {code}" if code else ""
         except subprocess.TimeoutExpired:
             reason = f"took longer than {seconds:.0f} s"
         finally:
-            # its loader workers and compilers as well
+            # the process group includes its loader workers and compilers
             _end_group(process.pid)
             process.wait()
         content = json.loads(path.read_text()) if path.exists() else {"rows": [], "comparisons": []}
