@@ -49,7 +49,7 @@ def main() -> None:
         made: dict[str, Any] = {}
 
         def list_videos() -> None:
-            made["listing"] = DATASETS.get("kinetics400").list_videos(ListingRequest(root=root))
+            made["listing"] = DATASETS["kinetics400"].list_videos(ListingRequest(root=root))
 
         def plan() -> None:
             made["tasks"] = plan_shards(made["listing"], root / "out", PrepareConfig(sampling="uniform"))

@@ -34,7 +34,7 @@ def main() -> None:
         sources = clips.make_clips(Path(folder) / "clips", 4, arguments.frames)
         for number in range(arguments.videos):
             clips.link(sources[number % 4], root / f"class{number % NUM_CLASSES}" / f"v{number:05d}.avi")
-        listing = DATASETS.get("folder").list_videos(ListingRequest(root=root))
+        listing = DATASETS["folder"].list_videos(ListingRequest(root=root))
         settings = PrepareConfig(videos_per_shard=arguments.videos_per_shard)
         seen: set[str] = set()
 

@@ -57,7 +57,7 @@ def read_clips(folder: Path, scratch: Path) -> Iterator[tuple[str, tuple[Events,
     """Yield video and event planes `[N, R, h, w]` of every clip, prepared with the default settings."""
     (scratch / "videos").mkdir()
     (scratch / "videos" / "all").symlink_to(folder.resolve())
-    listing = DATASETS.get("folder").list_videos(ListingRequest(root=scratch / "videos"))
+    listing = DATASETS["folder"].list_videos(ListingRequest(root=scratch / "videos"))
     prepare(listing, scratch / "shards", PrepareConfig(), num_workers=1)
     for clip in open_shards(scratch / "shards"):
         yield clip.info.video, clip.planes

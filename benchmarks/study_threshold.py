@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         write_demo(root / "videos", DemoSettings(train_videos=arguments.train_videos), num_workers=2)
-        listing = DATASETS.get("demo").list_videos(ListingRequest(root=root / "videos"))
+        listing = DATASETS["demo"].list_videos(ListingRequest(root=root / "videos"))
         real = None if arguments.clips is None else list_clips(arguments.clips)
         for threshold in arguments.thresholds:
             row = measure(threshold, listing, real, root, arguments)

@@ -1,4 +1,4 @@
-"""What several tests need: small videos encoded for real, and listings of them."""
+"""Helpers and fixtures of all tests: small encoded videos, and listings of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ REAL_CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 
 
 def moving_square(num_frames: int, *, width: int = 64, height: int = 48, seed: int = 0) -> np.ndarray:
-    """Frames with texture at rest and a bright square that moves one pixel a frame: uint8 RGB [T, H, W, 3]."""
+    """Return frames with a texture at rest and a bright square that moves one pixel a frame: uint8 RGB [T, H, W, 3]."""
     generator = np.random.default_rng(seed)
     still = generator.integers(40, 160, (height // 4 + 1, width // 4 + 1, 3)).repeat(4, 0).repeat(4, 1)
     frames = np.tile(still[None, :height, :width], (num_frames, 1, 1, 1)).astype(np.uint8)
@@ -24,7 +24,7 @@ def moving_square(num_frames: int, *, width: int = 64, height: int = 48, seed: i
 
 @pytest.fixture(scope="session")
 def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve short H.264 videos of two classes, 40 frames each, made once."""
+    """Return a folder of twelve short H.264 videos of two classes, 40 frames each."""
     root = tmp_path_factory.mktemp("videos")
     for number in range(12):
         folder = root / ("wave", "jump")[number % 2]
@@ -35,24 +35,24 @@ def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what tests download out of the user's cache."""
+    """Keep the user's cache free of downloads of tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESPIKE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """The files of a folder by their names: all that must not differ between two runs."""
+    """Return the files of a folder by name: everything that must not differ between two runs."""
     return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 def files_under(folder: Path) -> dict[str, bytes]:
-    """The same with all that lies in its folders, by paths from there."""
+    """Return all files under a folder by their relative paths."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def listing_of(root: Path) -> VideoListing:
-    """A listing of `root/<class>/*`: every fifth video to test, the rest to train."""
+    """Return a listing of `root/<class>/*`: every fifth video is test, the rest train."""
     classes = tuple(sorted(folder.name for folder in root.iterdir() if folder.is_dir()))
     videos = [
         VideoRef(

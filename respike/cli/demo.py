@@ -130,7 +130,7 @@ def _make_data(
 
     num_workers = workers or os.cpu_count() or 1
     write_demo(out / "videos", settings, num_workers=num_workers, progress=progress)
-    listing = DATASETS.get("demo").list_videos(ListingRequest(root=out / "videos"))
+    listing = DATASETS["demo"].list_videos(ListingRequest(root=out / "videos"))
     chosen = PrepareConfig(clip_length=settings.clip_length, videos_per_shard=8, seed=settings.seed)
     prepare(listing, out / "shards", chosen, num_workers=num_workers, progress=progress)
     return open_shards(out / "shards", "train"), open_shards(out / "shards", "test")

@@ -17,6 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from respike.common.config import Setting, settings_of
+from respike.common.text import pick
 
 if TYPE_CHECKING:
     from respike.common.progress import Progress
@@ -136,7 +137,7 @@ class VideoChoice:
         """How the data set is listed."""
         from respike.data.datasets import DATASETS
 
-        return DATASETS.get(self.dataset)
+        return pick(DATASETS, self.dataset, "data set")
 
     def request(self, *, seed: int = 0) -> "ListingRequest":
         """What the layout is asked; without a split the first of those there are."""

@@ -229,7 +229,7 @@ def command(
         existing=existing,
         part=part,
         video_timeout_seconds=video_timeout,
-        engine=choose_engine(engine, ray_address),
+        executor=choose_engine(engine, ray_address),
         progress=progress,
     )
     if as_json:

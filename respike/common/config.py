@@ -1,8 +1,8 @@
 """Config: settings as frozen dataclasses. Each field declares its type, bounds, help and option once.
 
 A field is written as `epochs: Annotated[int, option("Passes over the clips.", ge=1)] = 100`. Checks on construction,
-JSON, TOML, `--set`, the options of the command line and the tables of the documentation all read that declaration.
-Conversion is msgspec's.
+JSON, TOML, `--set`, the options of the command line and the tables of the documentation all use that declaration.
+Values are converted by msgspec.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from respike.common.errors import SettingError
 
 T = TypeVar("T")
 ConfigT = TypeVar("ConfigT", bound="Config")
-# msgspec ends a message with the place of the value
+# msgspec ends its messages with the place of the value
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 _LONGEST_VALUE = 60
 
@@ -39,9 +39,9 @@ def option(
     lt: float | None = None,
     multiple_of: int | None = None,
 ) -> msgspec.Meta:
-    """Declare a setting: its help `text`, bounds, and how the command line spells it.
+    """Declare a setting: its help `text`, its bounds, and its option on the command line.
 
-    `name` is the option without dashes where it is not the field's own name; an empty one makes no option.
+    `name` is the option without its leading dashes, if it differs from the field; an empty name makes no option.
     """
     bounds: Any = {"ge": ge, "gt": gt, "le": le, "lt": lt, "multiple_of": multiple_of}
     given = {bound: value for bound, value in bounds.items() if value is not None}
@@ -50,10 +50,10 @@ def option(
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One field of a Config, as it was declared.
+    """The declaration of one field of a Config.
 
-    `kind` is the annotation; `default` is `dataclasses.MISSING` for a field that must be given; `option` is the name on
-    the command line, without dashes, or empty where it has none.
+    `kind` is the annotation. `default` is `dataclasses.MISSING` for a required field. `option` is the name on the
+    command line, without its leading dashes; empty if there is no option.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Setting:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The texts that are allowed, where only some are."""
+        """The allowed texts; empty if any text, or no text, is allowed."""
         return tuple(str(value) for kind in _members(self.kind) for value in _literals(kind))
 
     @property
@@ -75,7 +75,7 @@ class Setting:
 
     @property
     def number_type(self) -> type[int] | type[float] | None:
-        """Int or float where the setting is a number and nothing else, or none."""
+        """Int or float if the setting is a number, else None."""
         kinds = [kind for kind in _members(self.kind) if kind is not type(None)]
         return kinds[0] if kinds in ([int], [float]) else None
 
@@ -85,7 +85,7 @@ class Setting:
         return _describe(inspect.type_info(self.kind))
 
     def convert(self, value: object) -> Any:
-        """Return `value` as the setting's type. "none" stands for None where None is allowed, as TOML has no null.
+        """Return `value` converted to the setting's type. "none" means None if None is allowed, as TOML has no null.
 
         Raises SettingError that names the setting, the value and what is allowed.
         """
@@ -105,14 +105,14 @@ class Setting:
 
     @property
     def is_choice(self) -> bool:
-        """Whether the setting is one of a few texts and nothing else."""
+        """Whether the setting is one of a few texts."""
         return all(get_origin(kind) is Literal for kind in _members(self.kind) if kind is not type(None))
 
 
 class Config:
-    """The base of frozen dataclasses of settings: checked on construction, converted to JSON and back.
+    """The base class of frozen dataclasses of settings: checked on construction, converted to JSON and back.
 
-    Rules between fields belong into `check`, which raises SettingError.
+    Rules between several fields belong in `check`, which raises SettingError.
     """
 
     def __post_init__(self) -> None:
@@ -121,7 +121,7 @@ class Config:
         self.check()
 
     def check(self) -> None:
-        """Check rules that one field alone cannot state. Raises SettingError."""
+        """Check rules between several fields. Raises SettingError."""
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
@@ -129,7 +129,7 @@ class Config:
 
     @classmethod
     def from_json(cls: type[ConfigT], value: object) -> ConfigT:
-        """Read what `to_json` returned; a missing field has its default. Raises SettingError that names the field."""
+        """Read what `to_json` returned; a missing field gets its default. Raises SettingError that names the field."""
         return from_plain(cls, value)
 
     def override(self: ConfigT, values: Mapping[str, object]) -> ConfigT:
@@ -168,7 +168,7 @@ def _setting_of(field: "dataclasses.Field[Any]", kind: Any) -> Setting:
 
 
 def unknown_setting(name: str, names: Iterable[str], where: str = "") -> SettingError:
-    """The error for a setting that does not exist: it suggests the nearest name, else lists all."""
+    """The error for an unknown setting: it suggests the nearest name, else lists all."""
     known = sorted(names)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
@@ -176,7 +176,7 @@ def unknown_setting(name: str, names: Iterable[str], where: str = "") -> Setting
 
 
 def to_plain(value: Any) -> Any:
-    """Turn dataclasses, tuples and mappings, however nested, into dicts and lists."""
+    """Convert nested dataclasses, tuples and mappings into dicts and lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -185,10 +185,10 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], value: object, where: str = "") -> T:
-    """Make a dataclass `kind` of what `to_plain` returned of one; a missing field has its default.
+    """Make a dataclass `kind` from what `to_plain` returned; a missing field gets its default.
 
-    Raises SettingError that names a field, below `where`, that is unknown, missing or of another kind, and passes on
-    what the dataclass itself raises.
+    Raises SettingError that names the field, below `where`, if it is unknown, missing or of another type. Errors of the
+    dataclass itself pass through.
     """
     _check_names(kind, value, where)
     try:
@@ -203,16 +203,16 @@ def from_plain(kind: type[T], value: object, where: str = "") -> T:
 
 
 def _check_names(kind: Any, value: object, where: str) -> None:
-    """Refuse fields that are unknown or missing, in `value` and below; msgspec passes over unknown ones."""
+    """Refuse unknown and missing fields, in `value` and below; msgspec ignores unknown ones."""
     if not isinstance(value, Mapping):
-        raise SettingError(f"{where or kind.__name__} is {short_repr(value)}", "needed is a JSON object")
+        raise SettingError(f"{where or kind.__name__} is {short_repr(value)}", "give a table (a JSON object)")
     prefix = f"{where}." if where else ""
     settings = {setting.name: setting for setting in settings_of(kind)}
     if unknown := sorted(map(str, value.keys() - settings.keys())):
-        raise SettingError(f"the field {prefix}{unknown[0]} is unknown", f"known are {', '.join(settings)}")
+        raise SettingError(f"the field {prefix}{unknown[0]} is unknown", f"choose from {', '.join(settings)}")
     for name, setting in settings.items():
         if setting.default is dataclasses.MISSING and name not in value:
-            raise SettingError(f"the field {prefix}{name} is missing", "name it")
+            raise SettingError(f"the field {prefix}{name} is missing", "add it")
         for member in _members(setting.kind):
             below = value.get(name)
             if dataclasses.is_dataclass(member) and isinstance(below, Mapping):
@@ -224,13 +224,13 @@ def _check_names(kind: Any, value: object, where: str) -> None:
 
 
 def short_repr(value: object) -> str:
-    """The value as Python writes it, cut to 60 characters."""
+    """The value as Python shows it, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}…"
 
 
 def _members(kind: Any) -> list[Any]:
-    """The types of a union without their annotations; of any other type, that type."""
+    """The types of a union, without annotations; for another type, a list of that type alone."""
     while hasattr(kind, "__metadata__"):
         kind = kind.__origin__
     if get_origin(kind) in (typing.Union, types.UnionType):
@@ -251,7 +251,7 @@ def _flatten(value: object) -> Iterable[object]:
 
 
 def _look_up(value: Any, place: str) -> object:
-    """The value at a place that msgspec names, such as `parts[1].size`."""
+    """The value at a place as msgspec names it, such as `parts[1].size`."""
     for name, number in re.findall(r"([^.\[\]]+)|\[(\d+)\]", place):
         try:
             value = value[int(number)] if number else value[name]
@@ -261,7 +261,7 @@ def _look_up(value: Any, place: str) -> object:
 
 
 def _describe(kind: inspect.Type) -> str:
-    """A type with its bounds in words."""
+    """A type and its bounds in words."""
     match kind:
         case inspect.Metadata():
             return _describe(kind.type)

@@ -1,4 +1,4 @@
-"""Distributed: the rank of this process, the number of processes, errors told once."""
+"""Distributed: the rank of this process, the number of processes, which of them reports an error."""
 
 import os
 
@@ -6,32 +6,34 @@ from respike.common.errors import RespikeError
 
 
 def process_index() -> int:
-    """The place of this process among all, from 0; the first is the one that writes and prints."""
+    """The rank of this process among all, from 0. The process with rank 0 writes the files and prints."""
     return int(os.environ.get("RANK", "0"))
 
 
 def num_processes() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def find_launch_problem() -> str | None:
-    """What is wrong with how this process was started, if it was to be one of several and is alone."""
-    # for CPUs accelerate sets an address to meet at, and then starts one process whatever it was asked for
+    """A warning if this process was to be one of several and runs alone; None if the launch is fine."""
+    # on CPUs accelerate sets the address of the main process, then starts one process, however many were asked for
     is_launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     if is_launched and "RANK" not in os.environ:
         return (
-            "`accelerate launch` seems to have been asked for several processes and has started one, as it does on "
-            "CPUs: this training runs alone; for several take `torchrun --nproc-per-node N -m respike train …`"
+            "`accelerate launch` seems to have been asked for several processes but started only one, as it does "
+            "on CPUs. This training runs alone; for several processes use "
+            "`torchrun --nproc-per-node N -m respike train …`"
         )
     return None
 
 
 def leave_together() -> None:
-    """Leave the group of processes, each waiting for all, at the end of what they do together.
+    """Wait for all processes at the end of the work, then leave the process group.
 
-    One that ends while another's threads still talk to it makes that one abort after its work was done.
+    If one process ended while another still communicates with it, the other would abort after its work was done.
     """
+    # imported late: this module is used before torch is needed
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
@@ -40,12 +42,12 @@ def leave_together() -> None:
 
 
 def tells_plan_errors() -> bool:
-    """Whether this process tells what went wrong before the training: each machine's first, since all meet the same."""
+    """Whether this process reports errors from before the training: the first of each machine, as all get the same."""
     return process_index() == 0 or os.environ.get("LOCAL_RANK") == "0"
 
 
 def as_told(error: RespikeError) -> RespikeError | None:
-    """The error as this process should tell it; None where the first process tells it."""
+    """The error that this process should report; None if the process with rank 0 reports it."""
     if process_index() == 0:
         return error
     if error.is_shared:

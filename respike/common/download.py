@@ -1,6 +1,5 @@
-"""Downloads: one file from an address to a path, whole and checked, or absent."""
+"""Download: one file from an address to a path. The path holds the whole, checked file or nothing."""
 
-import contextlib
 import errno
 import json
 import os
@@ -8,38 +7,41 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, Any
 
 import filelock
 import requests
 import urllib3
+from huggingface_hub import get_token, hf_hub_url
 
 import respike
 from respike.common.errors import DownloadError, RespikeError, SettingError
 from respike.common.files import canonical_json, sha256_of_file, sync_folder, write_atomically, write_error
-from respike.common.progress import SILENCE, Progress, Task
+from respike.common.progress import SILENCE, Progress
 from respike.common.storage import check_address, is_web, open_address, protocol_of, without_password
 
-if TYPE_CHECKING:
-    from requests import PreparedRequest, Response
-
-    _Response: TypeAlias = Response
+_CHUNK_BYTES = 1 << 20
+# a connection that brought this much gets the full number of retries again
+_PROGRESS_BYTES = 1_000_000
+# hashing a larger file takes seconds, so it gets a progress bar
+_SLOW_HASH_BYTES = 200_000_000
+_MAX_REDIRECTS = 10
+_CHECK_ADDRESS = "check the address"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchSettings:
-    """Bounds of waiting, in seconds, and of trying again.
+    """Timeouts and retries of a download; all times are in seconds.
 
-    A connection that brings less than `least_bytes_per_second` over `stall_seconds` counts as dead. After `num_retries`
-    tries in a row that brought less than a megabyte each, the download is given up; between tries it waits
-    `backoff_seconds`, doubled each time, up to `most_backoff_seconds`, or as long as the server asks, up to
+    A connection is dropped when it brings less than `least_bytes_per_second` over `stall_seconds`. The download fails
+    after `num_retries` retries in a row that brought less than a megabyte each. The pause before a retry starts at
+    `backoff_seconds` and doubles up to `most_backoff_seconds`. A server may ask for another pause, up to
     `most_wait_seconds`.
     """
 
@@ -54,266 +56,65 @@ class FetchSettings:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 0 or (value == 0 and name in ("connect_seconds", "stall_seconds")):
-                raise SettingError(f"{name} is {value}", "give more than 0")
-
-    def backoff(self, num_failures: int) -> float:
-        """Seconds to wait after so many failures in a row, 1 or more."""
-        return float(min(self.most_backoff_seconds, self.backoff_seconds * 2 ** (num_failures - 1)))
+                raise SettingError(f"{name} is {value}", "give more than 0", setting=name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Incoming:
-    """What a server or store sends.
+_DEFAULT_SETTINGS = FetchSettings()
 
-    `offset` is where in the file the first byte belongs, `num_bytes` the length of the whole file, None where it is not
-    told, `version` what changes when the file does, None where nothing does. `tells_end` is whether the last byte can
-    be told from a dropped connection.
+
+def fetch(
+    address: str,
+    target: Path,
+    *,
+    mirrors: Sequence[str] = (),
+    sha256: str | None = None,
+    num_bytes: int | None = None,
+    offline: bool = False,
+    progress: Progress = SILENCE,
+    settings: FetchSettings = _DEFAULT_SETTINGS,
+) -> Path:
+    """Download the file at `address`, or at the first of its `mirrors` that works, to `target`; return `target`.
+
+    `address` is `https://…`, `hf://owner/repo[@revision]/file`, an address that `respike.common.storage` opens, or a
+    path. `target` appears only when all bytes are there and match `sha256` (64 hex digits) and `num_bytes`, where
+    given. An interrupted download is kept beside it and continued by the next call. The SHA-256 is kept in
+    `TARGET.sha256`, so that a later change of the file is noticed. A file that exists is checked and used without any
+    network access. Only one process at a time downloads a file. Raises DownloadError, with the way to download the file
+    by hand, if the file cannot be downloaded, differs from what is expected, or is missing and `offline` is set.
     """
-
-    offset: int
-    num_bytes: int | None
-    version: str | None
-    chunks: Iterator[bytes]
-    tells_end: bool = True
-
-
-class BrokenTransferError(Exception):
-    """The connection failed in a way that another try may mend.
-
-    `wait_seconds` is how long the server asks to wait; `is_offline`, that there may be no network at all.
-    """
-
-    def __init__(self, reason: str, *, wait_seconds: float | None = None, is_offline: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.wait_seconds = wait_seconds
-        self.is_offline = is_offline
-
-
-class StaleError(Exception):
-    """What was received before cannot be continued: the file has changed since, or is shorter."""
-
-
-_FILE = re.compile(
-    r"(?i:hf)://(?:(?P<type>dataset|space|model)s/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)"
-)
-# codes of the header X-Error-Code → what is wrong, what to do. A repository without permission looks like none at all
-_REFUSALS = {
-    "RepoNotFound": (
-        "there is no such repository, or it is private",
-        "look at the name; if it is private, log in (`hf auth login`, or HF_TOKEN) as somebody who may read it",
-    ),
-    "GatedRepo": ("the repository is gated", "accept its terms on the hub, and log in (`hf auth login`, or HF_TOKEN)"),
-    "RevisionNotFound": ("the repository has no such revision", "name a branch, a tag or a commit of it after @"),
-    "EntryNotFound": ("the repository has no such file", "look at its files on the hub"),
-}
-# IETF draft httpapi-ratelimit-headers: `"api";r=0;t=55`, nothing left for 55 seconds
-_SPENT = re.compile(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*([0-9]{1,9})")
-
-
-def locate_on_hub(address: str) -> tuple[str, str | None]:
-    """The URL of `hf://owner/repo[@revision]/file`, and the token for it, None where nobody is logged in.
-
-    Raises DownloadError where the address names no file.
-    """
-    match = _FILE.fullmatch(address)
-    if match is None:
-        raise DownloadError(
-            f"{address!r} names no file on the hub",
-            "write hf://owner/repo/file, hf://owner/repo@revision/file or hf://datasets/owner/repo/file",
-        )
-    # imported late: most downloads need no hub
-    from huggingface_hub import get_token, hf_hub_url
-
-    url = hf_hub_url(
-        match["repo"], match["file"], repo_type=match["type"] or "model", revision=match["revision"] or "main"
-    )
-    return url, get_token()
-
-
-def refusal(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    """What is wrong and what to do, where the headers of an answer are a refusal of the hub's."""
-    return _REFUSALS.get(headers.get("X-Error-Code", ""))
-
-
-def seconds_until_reset(headers: Mapping[str, str]) -> float | None:
-    """How long nothing more will be answered, where the headers say so."""
-    match = _SPENT.search(headers.get("RateLimit", ""))
-    return float(match[1]) if match else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a file is asked for: `url`, whether it `is_web` (http, https) or else fsspec's, and a `token` for its host.
-
-    `told` is the address as it may be shown: without a password.
-    """
-
-    url: str
-    told: str
-    is_web: bool
-    token: str | None = field(default=None, repr=False)
-
-
-def locate(address: str) -> Place:
-    """Read `https://…`, `hf://owner/repo[@revision]/file`, an address that `respike.common.storage` opens, or a
-    path.
-
-    Raises DownloadError where a hub address is malformed, or the protocol is none that respike opens.
-    """
-    try:
-        check_address(address)
-    except RespikeError as error:
-        raise DownloadError(error.problem, error.hint) from error
-    if protocol_of(address) == "hf":
-        url, token = locate_on_hub(address)
-        return Place(url=url, told=url, is_web=True, token=token)
-    return Place(url=address, told=without_password(address), is_web=is_web(address))
-
-
-def by_hand(place: Place) -> str:
-    """How to fetch the file without respike."""
-    if place.is_web:
-        return f"curl -L -O '{place.told}'"
-    return f"copy {place.told}"
-
-
-_QUICK_BYTES = 200_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What is known of a file before it is fetched: its SHA-256 as 64 hex digits, its length, or neither."""
-
-    sha256: str | None = None
-    num_bytes: int | None = None
-
-    def refuse_length(self, num_bytes: int, what: str) -> None:
-        """Raise DownloadError where the length is another than the known one."""
-        if self.num_bytes not in (None, num_bytes):
-            raise DownloadError(
-                f"{what} has {num_bytes:,} bytes, not the {self.num_bytes:,} that were expected",
-                "another file stands there now; look at it before changing what is expected",
-            )
-
-
-class Partial:
-    """The bytes received so far, in `.NAME.part`; they outlive the process, so that the next one goes on."""
-
-    def __init__(self, target: Path, wanted: Wanted) -> None:
-        self._target, self._wanted = target, wanted
-        self.path = target.with_name(f".{target.name}.part")
-        self._facts_path = target.with_name(f".{target.name}.part.json")
-        self._facts = self._read_facts()
-        if not self._facts:
-            self.drop()
-        self.was_continued = self.num_received > 0
-        """Whether bytes of more than one connection are in it."""
-
-    @property
-    def num_received(self) -> int:
-        """How many bytes are there."""
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    @property
-    def num_bytes(self) -> int | None:
-        """How long the whole file is, as far as is known."""
-        if self._wanted.num_bytes is not None:
-            return self._wanted.num_bytes
-        known = self._facts.get("num_bytes")
-        return known if isinstance(known, int) else None
-
-    @property
-    def has_hash(self) -> bool:
-        """Whether a wrong file will be told by its SHA-256."""
-        return self._wanted.sha256 is not None
-
-    @property
-    def is_page(self) -> bool:
-        """Whether the file is meant to be a web page."""
-        return self._target.suffix.lower() in (".html", ".htm")
-
-    def is_whole(self) -> bool:
-        """Whether as many bytes are there as the file is known to have."""
-        return bool(self._facts) and self.num_bytes is not None and self.num_received == self.num_bytes
-
-    def version_at(self, address: str) -> str | None:
-        """The version that was begun at this address; None where another address gave the bytes or told no version.
-
-        Drops what is there where it can neither be continued by version nor told wrong by a hash in the end.
-        """
-        version = self._facts.get("version") if self._facts.get("address") == address else None
-        too_long = self.num_bytes is not None and self.num_received > self.num_bytes
-        if too_long or (self.num_received and version is None and self._wanted.sha256 is None):
-            self.drop()
-        return version if isinstance(version, str) else None
-
-    def drop(self) -> None:
-        """Remove what was received."""
-        self.path.unlink(missing_ok=True)
-        self._facts_path.unlink(missing_ok=True)
-        self._facts = {}
-        self.was_continued = False
-
-    def receive(self, incoming: Incoming, address: str) -> IO[bytes]:
-        """Open the file for the bytes of `incoming`, at the place where they belong.
-
-        Raises DownloadError where the file has another length than expected or does not fit the disk.
-        """
-        if incoming.num_bytes is not None:
-            self._wanted.refuse_length(incoming.num_bytes, address)
-            free = shutil.disk_usage(self._target.parent).free
-            if incoming.num_bytes - incoming.offset > free:
-                raise DownloadError(
-                    f"{self._target.name} needs {incoming.num_bytes - incoming.offset:,} bytes more, and "
-                    f"{self._target.parent} has {free:,} free",
-                    "free space, then run the same command again",
-                )
-        self._facts = {"address": address, "version": incoming.version, "num_bytes": incoming.num_bytes}
-        write_atomically(self._facts_path, canonical_json(self._facts))
-        self.was_continued = incoming.offset > 0
-        try:
-            file = self.path.open("r+b" if incoming.offset else "wb")
-            file.seek(incoming.offset)
-            file.truncate()
-        except OSError as error:
-            raise write_error(self.path, error) from error
-        return file
-
-    def finish(self, progress: Progress) -> str | None:
-        """Check the bytes, give them the target's name and return their SHA-256; None, and nothing left, if wrong."""
-        sha256 = hash_with_progress(self.path, progress)
-        if self._wanted.sha256 not in (None, sha256):
-            self.drop()
-            return None
-        with self.path.open("rb") as file:
-            os.fsync(file.fileno())
-        # rename last: what has the target's name is whole and checked
-        self.path.replace(self._target)
-        sync_folder(self._target.parent)
-        self._facts_path.unlink(missing_ok=True)
-        return sha256
-
-    def _read_facts(self) -> dict[str, object]:
-        with contextlib.suppress(OSError, ValueError):
-            facts = json.loads(self._facts_path.read_text())
-            if isinstance(facts, dict):
-                return facts
-        return {}
-
-
-def hash_with_progress(path: Path, progress: Progress) -> str:
-    """SHA-256 of a file, as 64 hex digits; one that takes seconds is told."""
-    num_bytes = path.stat().st_size
-    if num_bytes < _QUICK_BYTES:
-        return sha256_of_file(path)
-    with progress.task(f"check {path.name}", total=num_bytes, unit="bytes") as task:
-        return sha256_of_file(path, task.advance)
+    if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256 := sha256.lower()):
+        raise SettingError(f"sha256 is {sha256!r}, which is no SHA-256", "give 64 hex digits", setting="sha256")
+    locations = [_locate(each) for each in (address, *mirrors)]
+    if _is_complete(target, sha256, num_bytes, progress):
+        return target
+    shown = locations[0].shown
+    command = f"curl -L -O '{shown}'" if is_web(shown) else f"copy {shown}"
+    by_hand = f"download it by hand ({command}), save it as {target}, then run the same command again"
+    if offline:
+        raise DownloadError(f"{target} is missing and cannot be downloaded from {shown} while offline", by_hand)
+    with _exclusive(target, progress):
+        if _is_complete(target, sha256, num_bytes, progress):  # another process has downloaded it meanwhile
+            return target
+        download = _Download(target, sha256, num_bytes, progress, settings)
+        problems = []
+        for location in locations:
+            try:
+                digest = download.run(location)
+            except DownloadError as error:
+                if not mirrors:
+                    raise DownloadError(error.problem, f"{error.hint}; or {by_hand}") from error
+                problems.append(error.problem)
+            except OSError as error:
+                raise write_error(target, error) from error
+            else:
+                _keep_sha256(target, digest)
+                return target
+    raise DownloadError(f"no address gives {target.name}: {'; '.join(problems)}", by_hand)
 
 
 @contextmanager
-def turn(target: Path, progress: Progress) -> Iterator[None]:
-    """Wait until no other process fetches the same file. The system frees the lock of a process that died."""
+def _exclusive(target: Path, progress: Progress) -> Iterator[None]:
+    """Wait until no other process downloads the same file. The system frees the lock of a dead process."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
@@ -330,477 +131,499 @@ def turn(target: Path, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def is_there(target: Path, wanted: Wanted, progress: Progress) -> bool:
-    """Whether the file is there. Raises DownloadError where it is another one than wanted, or has changed."""
+def _is_complete(target: Path, sha256: str | None, num_bytes: int | None, progress: Progress) -> bool:
+    """Whether the file exists. Raises DownloadError if it differs from what is expected, or was changed."""
     if not target.exists():
         return False
-    wanted.refuse_length(target.stat().st_size, str(target))
-    remembered = _recall(target)
-    expected = wanted.sha256 or remembered
-    sha256 = hash_with_progress(target, progress)
-    if expected not in (None, sha256):
-        known = "expected" if wanted.sha256 else "there when it was downloaded"
+    _check_length(target.stat().st_size, num_bytes, str(target))
+    match = None
+    with suppress(OSError, ValueError):
+        match = re.match(r"[0-9a-f]{64}\b", _sha256_path(target).read_text())
+    expected = sha256 or (match[0] if match else None)
+    digest = _hash(target, progress)
+    if expected not in (None, digest):
+        meant = "that was expected" if sha256 else "that was downloaded; it has changed since"
         raise DownloadError(
-            f"{target} is not the file that was {known}: its SHA-256 is {sha256}, not {expected}",
+            f"{target} is not the file {meant}: its SHA-256 is {digest}, not {expected}",
             "remove it to have it downloaded again",
         )
-    if remembered is None:
-        with suppress(RespikeError):  # a folder that may only be read will do
-            remember(target, sha256)
+    if match is None:
+        with suppress(RespikeError):  # a read-only folder is fine
+            _keep_sha256(target, digest)
     return True
 
 
-def _hash_path(target: Path) -> Path:
+def _sha256_path(target: Path) -> Path:
     return target.with_name(f"{target.name}.sha256")
 
 
-def _recall(target: Path) -> str | None:
-    with suppress(OSError, ValueError):
-        if match := re.match(r"[0-9a-f]{64}\b", _hash_path(target).read_text()):
-            return match[0]
-    return None
+def _keep_sha256(target: Path, digest: str) -> None:
+    """Write the SHA-256 beside the file, in the form that `sha256sum --check` reads."""
+    write_atomically(_sha256_path(target), f"{digest}  {target.name}\n")
 
 
-def remember(target: Path, sha256: str) -> None:
-    """Keep the SHA-256 of a file that was downloaded beside it."""
-    # in the form that `sha256sum --check` reads
-    write_atomically(_hash_path(target), f"{sha256}  {target.name}\n")
+def _hash(path: Path, progress: Progress) -> str:
+    num_bytes = path.stat().st_size
+    if num_bytes < _SLOW_HASH_BYTES:
+        return sha256_of_file(path)
+    with progress.task(f"check {path.name}", total=num_bytes, unit="bytes") as task:
+        return sha256_of_file(path, task.advance)
 
 
-# a connection that brought this much has earned the next one its full number of tries
-_WORTH_BYTES = 1_000_000
-# a name that cannot be found twice will not be found
-_OFFLINE_RETRIES = 1
+def _check_length(num_bytes: int, expected: int | None, what: str) -> None:
+    if expected not in (None, num_bytes):
+        raise DownloadError(
+            f"{what} has {num_bytes:,} bytes, not the {expected:,} that were expected",
+            "it is another file; look at it before you change what is expected",
+        )
 
 
-class Attempts:
-    """Counts what went wrong, waits before the next try, and gives up in the end."""
+# --- one download -----------------------------------------------------------------------------------------------------
 
-    def __init__(self, place: Place, settings: FetchSettings, progress: Progress) -> None:
-        self._place, self._settings, self._progress = place, settings, progress
-        self._num_failures = self._num_restarts = 0
 
-    def failed(self, error: BrokenTransferError, num_received: int) -> None:
-        """Wait after a failure. Raises DownloadError after too many that brought next to nothing."""
-        self._num_failures = 1 if num_received >= _WORTH_BYTES else self._num_failures + 1
-        num_retries = self._settings.num_retries
-        if error.is_offline:
-            num_retries = min(num_retries, _OFFLINE_RETRIES)
-        if self._num_failures > num_retries:
+class _BrokenTransferError(Exception):
+    """The connection failed, but another try may work. `wait_seconds` is the pause that the server asks for."""
+
+    def __init__(self, reason: str, *, wait_seconds: float | None = None, is_offline: bool = False) -> None:
+        super().__init__(reason)
+        self.wait_seconds = wait_seconds
+        self.is_offline = is_offline
+
+
+class _ChangedFileError(Exception):
+    """The bytes received so far cannot be continued: the file has changed, or they are wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Transfer:
+    """What a server or store sends.
+
+    `offset` is the position of the first byte in the file, `num_bytes` the length of the whole file, None if unknown.
+    `version` differs after a change of the file; None if the server tells nothing of the kind. `has_clear_end` is false
+    if a dropped connection looks like the end of the file.
+    """
+
+    offset: int
+    num_bytes: int | None
+    version: str | None
+    chunks: Iterator[bytes]
+    has_clear_end: bool = True
+
+
+class _Download:
+    """The bytes received so far, in `.NAME.part`, with facts about them in `.NAME.part.json`.
+
+    Both stay after the process has ended, so that a later one continues.
+    """
+
+    def __init__(
+        self, target: Path, sha256: str | None, num_bytes: int | None, progress: Progress, settings: FetchSettings
+    ) -> None:
+        self._target, self._sha256, self._expected_bytes = target, sha256, num_bytes
+        self._progress, self._settings = progress, settings
+        self._path = target.with_name(f".{target.name}.part")
+        self._facts_path = target.with_name(f".{target.name}.part.json")
+        self._facts: dict[str, Any] = {}
+        with suppress(OSError, ValueError, TypeError):
+            self._facts = dict(json.loads(self._facts_path.read_text()))
+        if not self._facts:
+            self._drop()
+        # whether the bytes come from more than one connection
+        self._is_joined = self._num_received > 0
+
+    def run(self, location: "_Location") -> str:
+        """Receive the file, check it and give it its name; return its SHA-256. Raises DownloadError."""
+        num_failures = num_restarts = 0
+        while True:
+            num_before = self._num_received
+            try:
+                if not self._facts or self._num_received != self._num_bytes:
+                    self._receive(location)
+                return self._finish(location)
+            except _BrokenTransferError as error:
+                is_progress = self._num_received - num_before >= _PROGRESS_BYTES
+                num_failures = 1 if is_progress else num_failures + 1
+                self._wait(error, num_failures, location)
+            except _ChangedFileError as error:
+                self._drop()
+                num_restarts += 1
+                if num_restarts > max(1, self._settings.num_retries):
+                    raise DownloadError(
+                        f"cannot download {location.shown}: started again {num_restarts} times: {error}",
+                        "the file changes during the download, or the server is broken",
+                    ) from error
+                self._progress.say(f"{error}; starting again")
+
+    @property
+    def _num_received(self) -> int:
+        return self._path.stat().st_size if self._path.exists() else 0
+
+    @property
+    def _num_bytes(self) -> int | None:
+        """The length of the whole file, None if unknown."""
+        return self._facts.get("num_bytes") if self._expected_bytes is None else self._expected_bytes
+
+    def _receive(self, location: "_Location") -> None:
+        """Write what one connection brings. Raises _BrokenTransferError if it ends before the file does."""
+        version = self._version_to_continue(location)
+        offset = self._num_received
+        is_page = self._target.suffix.lower() in (".html", ".htm")
+        connection = (
+            _open_web(location, offset, version, self._settings, accepts_html=is_page)
+            if is_web(location.url)
+            else _open_store(location, offset, version)
+        )
+        with connection as transfer, self._open_part(location, transfer) as file:
+            total, position = self._num_bytes, transfer.offset
+            name = f"download {self._target.name}" + (" (resumed)" if position else "")
+            left = None if total is None else total - position
+            with self._progress.task(name, total=left, unit="bytes") as task:
+                for chunk in transfer.chunks:
+                    position += len(chunk)
+                    if total is not None and position > total:
+                        self._drop()
+                        raise DownloadError(
+                            f"{location.shown} sends more than the file's {total:,} bytes", "nothing was kept"
+                        )
+                    file.write(chunk)
+                    task.advance(len(chunk))
+        if total is not None and position < total:
+            raise _BrokenTransferError(f"the connection ended after {position:,} of {total:,} bytes")
+
+    def _version_to_continue(self, location: "_Location") -> str | None:
+        """The version of the bytes received from this address, None if unknown.
+
+        Drops bytes that may belong to another version if no checksum would show that in the end.
+        """
+        version: str | None = self._facts.get("version") if self._facts.get("address") == location.shown else None
+        is_too_long = self._num_bytes is not None and self._num_received > self._num_bytes
+        if is_too_long or (self._num_received and version is None and self._sha256 is None):
+            self._drop()
+        return version
+
+    @contextmanager
+    def _open_part(self, location: "_Location", transfer: _Transfer) -> Iterator[IO[bytes]]:
+        """Open the file at the position of the first byte. Raises DownloadError if the length is wrong or too large."""
+        if transfer.num_bytes is not None:
+            _check_length(transfer.num_bytes, self._expected_bytes, location.shown)
+            num_missing = transfer.num_bytes - transfer.offset
+            num_free = shutil.disk_usage(self._target.parent).free
+            if num_missing > num_free:
+                raise DownloadError(
+                    f"{self._target.name} needs {num_missing:,} bytes more, and {self._target.parent} has "
+                    f"{num_free:,} free",
+                    "free space, then run the same command again",
+                )
+        elif not transfer.has_clear_end and self._num_bytes is None and self._sha256 is None:
             raise DownloadError(
-                f"cannot download {self._place.told}: {error.reason} ({self._num_failures} times in a row)",
-                "check the network; what was received is kept and continued by the same command",
+                f"{location.shown} does not say how long it is, so a dropped connection would look like its end",
+                "give its size or its SHA-256",
+            )
+        self._facts = {"address": location.shown, "version": transfer.version, "num_bytes": transfer.num_bytes}
+        write_atomically(self._facts_path, canonical_json(self._facts))
+        self._is_joined = transfer.offset > 0
+        with self._path.open("r+b" if transfer.offset else "wb") as file:
+            file.seek(transfer.offset)
+            file.truncate()
+            yield file
+
+    def _finish(self, location: "_Location") -> str:
+        """Check the bytes and give them the name of the target; return their SHA-256."""
+        digest = _hash(self._path, self._progress)
+        if self._sha256 not in (None, digest):
+            if self._is_joined:
+                raise _ChangedFileError("the joined parts do not match the SHA-256")
+            self._drop()
+            raise DownloadError(
+                f"{location.shown} sends a file whose SHA-256 is not {self._sha256}",
+                "the file was changed, or damaged on its way; it was not kept",
+            )
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
+        # rename last: a file with the name of the target is whole and checked
+        self._path.replace(self._target)
+        sync_folder(self._target.parent)
+        self._facts_path.unlink(missing_ok=True)
+        return digest
+
+    def _drop(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self._facts_path.unlink(missing_ok=True)
+        self._facts = {}
+        self._is_joined = False
+
+    def _wait(self, error: _BrokenTransferError, num_failures: int, location: "_Location") -> None:
+        """Wait before the next try. Raises DownloadError after too many failures in a row."""
+        # a host name that is not found twice will not be found later
+        num_retries = min(1, self._settings.num_retries) if error.is_offline else self._settings.num_retries
+        if num_failures > num_retries:
+            raise DownloadError(
+                f"cannot download {location.shown}: {error} ({num_failures} times in a row)",
+                "check the network; the same command continues with what was received",
             ) from error
-        wait_seconds = self._settings.backoff(self._num_failures)
-        if error.wait_seconds is not None:
-            wait_seconds = error.wait_seconds
-        self._progress.say(f"{error.reason}; trying again in {wait_seconds:.0f} s")
+        backoff = min(self._settings.most_backoff_seconds, self._settings.backoff_seconds * 2 ** (num_failures - 1))
+        wait_seconds = backoff if error.wait_seconds is None else error.wait_seconds
+        self._progress.say(f"{error}; trying again in {wait_seconds:.0f} s")
         time.sleep(wait_seconds)
 
-    def restarted(self, reason: str) -> None:
-        """Note that the file is begun anew. Raises DownloadError after too many."""
-        self._num_restarts += 1
-        if self._num_restarts > max(1, self._settings.num_retries):
-            raise DownloadError(
-                f"cannot download {self._place.told}: begun anew {self._num_restarts} times: {reason}",
-                "the file changes while it is fetched, or the server is broken",
-            )
-        self._progress.say(f"{reason}: begun anew")
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+_HUB_FILE = re.compile(
+    r"(?i:hf)://(?:(?P<type>dataset|space|model)s/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)"
+)
 
 
-class Meter:
-    """Shows bytes, rate and time left; a resumed download counts what is left of it."""
+@dataclass(frozen=True, kw_only=True)
+class _Location:
+    """Where a file is: `url`, the same without a password to be `shown`, and a `token` for the host of `url` alone."""
 
-    def __init__(self, name: str, progress: Progress) -> None:
-        self._name, self._progress = name, progress
-        self._stack = ExitStack()
-        self._task: Task | None = None
-        self._position = 0
-
-    def __enter__(self) -> "Meter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def start(self, position: int, total: int | None) -> None:
-        """Go on at `position` of `total` bytes; a new bar where that is not where the last one stopped."""
-        if self._task is not None and position == self._position:
-            return
-        self._stack.close()
-        left = None if total is None else total - position
-        name = f"download {self._name}" + (" (resumed)" if position else "")
-        self._task = self._stack.enter_context(self._progress.task(name, total=left, unit="bytes"))
-        self._position = position
-
-    def advance(self, num_bytes: int) -> None:
-        """Count bytes that came."""
-        self._position += num_bytes
-        if self._task is not None:
-            self._task.advance(num_bytes)
+    url: str
+    shown: str
+    token: str | None = field(default=None, repr=False)
 
 
-_STORE_CHUNK_BYTES = 1 << 20
-
-
-@contextmanager
-def open_store(place: Place, offset: int, version: str | None) -> Iterator[Incoming]:
-    """Open the file at byte `offset`, if it still is the `version` that was begun. Raises as `open_web` does."""
-    file_system, path = _find(place)
+def _locate(address: str) -> _Location:
+    """Resolve an address. Raises DownloadError if it is malformed or its protocol is not allowed."""
     try:
-        info = file_system.info(path)
-        is_folder, num_bytes = info.get("type") == "directory", info.get("size")
-        found = file_system.ukey(path)
-        if is_folder:
-            raise DownloadError(f"{place.told} is a folder", "name one file in it")
-        if offset and version and found != version:
-            raise StaleError("the file has changed")
-        file = file_system.open(path, "rb")
-        file.seek(offset)
-    except (DownloadError, StaleError):
-        raise
-    except Exception as error:
-        raise _judge(error, place) from error
-    with file:
-        yield Incoming(offset=offset, num_bytes=num_bytes, version=found, chunks=_store_chunks(file, place))
-
-
-def _find(place: Place) -> tuple[Any, str]:
-    try:
-        return open_address(place.url)
+        check_address(address)
     except RespikeError as error:
         raise DownloadError(error.problem, error.hint) from error
-    except Exception as error:
-        raise _judge(error, place) from error
+    if protocol_of(address) != "hf":
+        return _Location(url=address, shown=without_password(address))
+    match = _HUB_FILE.fullmatch(address)
+    if match is None:
+        raise DownloadError(
+            f"{address!r} names no file on the hub",
+            "write hf://owner/repo/file, hf://owner/repo@revision/file or hf://datasets/owner/repo/file",
+        )
+    # not `hf_hub_download`: it starts again after the process was stopped, and waits for a rate limit without bound
+    url = hf_hub_url(
+        match["repo"], match["file"], repo_type=match["type"] or "model", revision=match["revision"] or "main"
+    )
+    return _Location(url=url, shown=url, token=get_token())
 
 
-def _store_chunks(file: IO[bytes], place: Place) -> Iterator[bytes]:
-    while True:
-        try:
-            chunk = file.read(_STORE_CHUNK_BYTES)
-        except Exception as error:
-            raise _judge(error, place) from error
-        if not chunk:
-            return
-        yield chunk
+# --- HTTP -------------------------------------------------------------------------------------------------------------
 
-
-def _judge(error: Exception, place: Place) -> Exception:
-    """What to raise: stores have errors of their own, of which only a few are known to be final."""
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return DownloadError(f"there is no {place.told}", "see whether the address still holds")
-    if isinstance(error, PermissionError):
-        return DownloadError(f"{place.told} may not be read: {error}", "check the credentials for it")
-    if isinstance(error, ValueError):
-        return DownloadError(f"{place.told} cannot be read: {error}", "give https://…, s3://… or a path")
-    return BrokenTransferError(f"{type(error).__name__}: {error}"[:200])
-
-
-_CHUNK_BYTES = 1 << 20
-_LOOK = "see whether the address still holds"
-_MOST_REDIRECTS = 10
-_TRY_AGAIN = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
-_NEEDS_PERMISSION = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+_BUSY = (408, 425, 429)
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:(?P<first>[0-9]+)-[0-9]+|\*)/(?P<total>[0-9]+|\*)")
+# IETF draft httpapi-ratelimit-headers: `"api";r=0;t=55` means that no request is left for 55 seconds
+_RATE_LIMIT_REACHED = re.compile(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*([0-9]{1,9})")
+# the hub's header X-Error-Code: what is wrong, what to do; a repository without permission looks like a missing one
+_HUB_ERRORS = {
+    "RepoNotFound": (
+        "there is no such repository, or it is private",
+        "check the name; if it is private, log in (`hf auth login`, or HF_TOKEN) as a user who may read it",
+    ),
+    "GatedRepo": ("the repository is gated", "accept its terms on the hub, and log in (`hf auth login`, or HF_TOKEN)"),
+    "RevisionNotFound": ("the repository has no such revision", "name a branch, a tag or a commit of it after @"),
+    "EntryNotFound": ("the repository has no such file", "look at its files on the hub"),
+}
 
 
 @contextmanager
-def open_web(
-    place: Place, offset: int, version: str | None, settings: FetchSettings, *, takes_pages: bool = False
-) -> Iterator[Incoming]:
-    """Ask for the file from byte `offset` on, if it still is the `version` that was begun.
+def _open_web(
+    location: _Location, offset: int, version: str | None, settings: FetchSettings, *, accepts_html: bool
+) -> Iterator[_Transfer]:
+    """Request the file from byte `offset`, if it still has the given version.
 
-    Raises StaleError where it is not, BrokenTransferError on what may pass, DownloadError on what will not: 404, 403,
-    a certificate that does not hold, a redirect to another scheme, a web page where `takes_pages` is false.
+    Raises _ChangedFileError if it has not, _BrokenTransferError on failures that may pass, DownloadError on others.
     """
-    with requests.Session() as session:
-        session.max_redirects = _MOST_REDIRECTS
-        response = _ask(session, place, offset, version, settings)
-        with response:
-            _refuse_downgrade(response, place)
-            incoming = _read_head(response, place, offset, version, settings)
-            if not takes_pages and response.headers.get("Content-Type", "").lower().startswith("text/html"):
-                raise DownloadError(f"{place.told} answers with a web page, not a file", _LOOK)
-            yield incoming
-
-
-class _Bearer(requests.auth.AuthBase):
-    """Shows a token to the host that was asked; requests takes it off when a redirect leads to another."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: "PreparedRequest") -> "PreparedRequest":
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-
-def _ask(
-    session: requests.Session, place: Place, offset: int, version: str | None, settings: FetchSettings
-) -> "_Response":
-    # identity: a range of a compressed answer would be a range of something else
+    # identity: a range of a compressed answer is no range of the file
     headers = {"Accept-Encoding": "identity", "User-Agent": f"respike/{respike.__version__}"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
         if version:
             headers["If-Range"] = version
-    auth = _Bearer(place.token) if place.token else None
     timeout = (settings.connect_seconds, settings.stall_seconds)
-    try:
-        return session.get(place.url, headers=headers, auth=auth, stream=True, timeout=timeout)
-    except requests.TooManyRedirects as error:
-        raise DownloadError(f"{place.told} redirects without end", _LOOK) from error
-    except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
-        raise DownloadError(
-            f"{place.told} leads to an address that is not http or https: {_short(error)}", "nothing was fetched"
-        ) from error
-    except requests.exceptions.SSLError as error:
-        if "CERTIFICATE_VERIFY_FAILED" not in str(error):
-            raise BrokenTransferError(_short(error)) from error
-        raise DownloadError(
-            f"{place.told}: the server's certificate cannot be verified",
-            "set REQUESTS_CA_BUNDLE to a file that holds its chain",
-        ) from error
-    except requests.RequestException as error:
-        raise BrokenTransferError(_short(error), is_offline=_is_offline(error)) from error
+    with requests.Session() as session:
+        session.max_redirects = _MAX_REDIRECTS
+        try:
+            response = session.get(
+                location.url, headers=headers, auth=_bearer(location.token), stream=True, timeout=timeout
+            )
+        except requests.RequestException as error:
+            raise _request_error(error, location) from error
+        with response:
+            schemes = [hop.url.partition(":")[0].lower() for hop in (*response.history, response)]
+            if ("https", "http") in pairwise(schemes):
+                raise DownloadError(
+                    f"{location.shown} redirects from https to http", "anybody on the way could change the file"
+                )
+            transfer = _read_response(response, location, offset, version, settings)
+            if not accepts_html and response.headers.get("Content-Type", "").lower().startswith("text/html"):
+                raise DownloadError(f"{location.shown} answers with a web page, not a file", _CHECK_ADDRESS)
+            yield transfer
 
 
-def _read_head(
-    response: "_Response", place: Place, offset: int, version: str | None, settings: FetchSettings
-) -> Incoming:
-    """Judge an answer by its status and headers."""
-    status = response.status_code
-    if status == HTTPStatus.OK:
-        length = response.headers.get("Content-Length", "")
-        is_chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+def _bearer(token: str | None) -> Callable[[requests.PreparedRequest], requests.PreparedRequest] | None:
+    """Send the token to the host that is asked first; requests removes it when a redirect leads to another host."""
+
+    def add(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    return None if token is None else add
+
+
+def _read_response(
+    response: requests.Response, location: _Location, offset: int, version: str | None, settings: FetchSettings
+) -> _Transfer:
+    status, headers = response.status_code, response.headers
+    # a weak ETag does not identify the bytes, so that it cannot serve If-Range; the time of the last change can
+    etag = headers.get("ETag", "")
+    found = etag if etag.startswith('"') else headers.get("Last-Modified")
+    chunks = _read_body(response, settings)
+    if status == 200:
+        length = headers.get("Content-Length", "")
+        is_chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
         num_bytes = int(length) if length.isdecimal() and not is_chunked else None
-        return Incoming(
-            offset=0,
-            num_bytes=num_bytes,
-            version=_version(response),
-            chunks=_web_chunks(response, settings),
-            tells_end=num_bytes is not None or is_chunked,
-        )
-    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+        has_clear_end = num_bytes is not None or is_chunked
+        return _Transfer(offset=0, num_bytes=num_bytes, version=found, chunks=chunks, has_clear_end=has_clear_end)
+    match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
     total = int(match["total"]) if match and match["total"] != "*" else None
-    if status == HTTPStatus.PARTIAL_CONTENT:
+    if status == 206:
         if match is None or match["first"] is None or int(match["first"]) != offset:
-            raise StaleError("the server sent another range than the one asked for")
-        if version and _version(response) not in (version, None):
-            raise StaleError("the file has changed")
-        return Incoming(
+            raise _ChangedFileError("the server sent another range than the requested one")
+        if version and found not in (version, None):
+            raise _ChangedFileError("the file has changed")
+        return _Transfer(
             offset=offset,
             num_bytes=total,
-            version=version or _version(response),
-            chunks=_web_chunks(response, settings),
-            tells_end=total is not None,
+            version=version or found,
+            chunks=chunks,
+            has_clear_end=total is not None,
         )
-    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
-        if total == offset:  # all was there already
-            return Incoming(offset=offset, num_bytes=total, version=version, chunks=iter(()))
-        raise StaleError(f"the server has no bytes from {offset:,} on")
-    raise _refusal(response, place, settings)
+    if status == 416 and offset:
+        if total == offset:  # everything was received before
+            return _Transfer(offset=offset, num_bytes=total, version=version, chunks=iter(()))
+        raise _ChangedFileError(f"the server has no bytes from {offset:,} on")
+    raise _status_error(response, location, settings)
 
 
-def _refusal(response: "_Response", place: Place, settings: FetchSettings) -> Exception:
-    """What to raise on an answer that is no file."""
+def _status_error(response: requests.Response, location: _Location, settings: FetchSettings) -> Exception:
     status = response.status_code
-    told = f"{status} {response.reason or ''}".strip()
-    if status in _TRY_AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        wait_seconds = _retry_after(response)
+    answer = f"the server answers {status} {response.reason or ''}".strip()
+    if status in _BUSY or status >= 500:
+        wait_seconds = _requested_wait(response)
         if wait_seconds is not None and wait_seconds > settings.most_wait_seconds:
             return DownloadError(
-                f"{place.told}: the server answers {told} and asks to wait {wait_seconds:,.0f} s",
-                "run the same command again after that; what was received is kept",
+                f"{location.shown}: {answer} and asks to wait {wait_seconds:,.0f} s",
+                "run the same command again after that time; it continues with what was received",
             )
-        return BrokenTransferError(f"the server answers {told}", wait_seconds=wait_seconds)
-    if found := refusal(response.headers):
-        return DownloadError(f"{place.told}: the server answers {told}: {found[0]}", found[1])
-    if status in _NEEDS_PERMISSION:
-        hint = "if it is private or gated, accept its terms and log in (`hf auth login`); otherwise " + _LOOK
-        return DownloadError(f"{place.told}: the server answers {told}", hint)
-    return DownloadError(f"{place.told}: the server answers {told}", _LOOK)
+        return _BrokenTransferError(answer, wait_seconds=wait_seconds)
+    if hub_error := _HUB_ERRORS.get(response.headers.get("X-Error-Code", "")):
+        return DownloadError(f"{location.shown}: {answer}: {hub_error[0]}", hub_error[1])
+    hint = _CHECK_ADDRESS
+    if status in (401, 403):
+        hint = f"if it is private or gated, accept its terms and log in (`hf auth login`); otherwise {_CHECK_ADDRESS}"
+    return DownloadError(f"{location.shown}: {answer}", hint)
 
 
-def _retry_after(response: "_Response") -> float | None:
+def _requested_wait(response: requests.Response) -> float | None:
+    """The pause in seconds that the server asks for, None if it asks for none."""
     value = response.headers.get("Retry-After")
     if value is None:
-        return seconds_until_reset(response.headers)
+        match = _RATE_LIMIT_REACHED.search(response.headers.get("RateLimit", ""))
+        return float(match[1]) if match else None
     try:
         return float(urllib3.Retry().parse_retry_after(value))
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         return None
 
 
-def _version(response: "_Response") -> str | None:
-    """The ETag if it stands for the very bytes, else the time of the last change; both serve If-Range."""
-    tag: str = response.headers.get("ETag", "")
-    if tag.startswith('"'):
-        return tag
-    return response.headers.get("Last-Modified")
-
-
-def _refuse_downgrade(response: "_Response", place: Place) -> None:
-    schemes = [hop.url.partition(":")[0].lower() for hop in (*response.history, response)]
-    if ("https", "http") in pairwise(schemes):
-        raise DownloadError(f"{place.told} redirects from https to http", "anyone on the way could change the file")
-
-
-def _web_chunks(response: "_Response", settings: FetchSettings) -> Iterator[bytes]:
-    """The body as it comes, with an end to connections that only trickle."""
-    checked, received = time.monotonic(), 0
+def _read_body(response: requests.Response, settings: FetchSettings) -> Iterator[bytes]:
+    """The body in chunks. Raises _BrokenTransferError if the connection breaks or is too slow."""
+    checked_at, num_received = time.monotonic(), 0
     while True:
         try:
-            # read1: what has come, not a whole chunk, so that a trickle is seen as one
+            # read1 returns what has arrived and does not wait for a full chunk, so that a slow connection is noticed
             chunk: bytes = response.raw.read1(_CHUNK_BYTES, decode_content=False)
         except (urllib3.exceptions.HTTPError, HTTPException, OSError) as error:
-            raise BrokenTransferError(_short(error)) from error
+            raise _BrokenTransferError(_describe(_root_cause(error))) from error
         if not chunk:
             return
         yield chunk
-        received += len(chunk)
-        passed = time.monotonic() - checked
-        if passed >= settings.stall_seconds:
-            if received < settings.least_bytes_per_second * passed:
-                raise BrokenTransferError(f"only {received:,} bytes came in {passed:.0f} s")
-            checked, received = time.monotonic(), 0
+        num_received += len(chunk)
+        seconds = time.monotonic() - checked_at
+        if seconds >= settings.stall_seconds:
+            if num_received < settings.least_bytes_per_second * seconds:
+                raise _BrokenTransferError(f"only {num_received:,} bytes arrived in {seconds:.0f} s")
+            checked_at, num_received = time.monotonic(), 0
 
 
-def _root(error: BaseException) -> BaseException:
-    """The innermost reason: requests wraps what urllib3 wraps."""
+def _request_error(error: requests.RequestException, location: _Location) -> Exception:
+    root = _root_cause(error)
+    if isinstance(error, requests.TooManyRedirects):
+        return DownloadError(f"{location.shown} redirects without end", _CHECK_ADDRESS)
+    if isinstance(error, requests.exceptions.InvalidSchema | requests.exceptions.InvalidURL):
+        return DownloadError(
+            f"{location.shown} leads to an address that is not http or https: {_describe(root)}", _CHECK_ADDRESS
+        )
+    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return DownloadError(
+            f"{location.shown}: the server's certificate cannot be verified",
+            "set REQUESTS_CA_BUNDLE to a file with its certificate chain",
+        )
+    is_unreachable = isinstance(root, OSError) and root.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+    return _BrokenTransferError(_describe(root), is_offline=isinstance(root, socket.gaierror) or is_unreachable)
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """The innermost error: requests wraps errors of urllib3, which wraps others."""
     causes = (getattr(error, "reason", None), *error.args[:1], error.__cause__)
     inner = next((cause for cause in causes if isinstance(cause, BaseException)), None)
-    return error if inner is None else _root(inner)
+    return error if inner is None else _root_cause(inner)
 
 
-def _is_offline(error: BaseException) -> bool:
-    """Whether the host's name or the way to it could not be found."""
-    root = _root(error)
-    return isinstance(root, socket.gaierror) or (
-        isinstance(root, OSError) and root.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
-    )
-
-
-def _short(error: BaseException) -> str:
-    """The innermost reason in a few words."""
-    root = _root(error)
-    if isinstance(root, TimeoutError | urllib3.exceptions.TimeoutError):
+def _describe(error: BaseException) -> str:
+    if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):
         return "the connection stalled"
-    if isinstance(root, OSError) and root.strerror:
-        return root.strerror
-    return str(root)[:200] or type(root).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)[:200] or type(error).__name__
 
 
-_PATIENT = FetchSettings()
+# --- stores and paths, through fsspec ---------------------------------------------------------------------------------
 
 
-def fetch(
-    address: str,
-    target: Path,
-    *,
-    mirrors: Sequence[str] = (),
-    sha256: str | None = None,
-    num_bytes: int | None = None,
-    offline: bool = False,
-    progress: Progress = SILENCE,
-    settings: FetchSettings = _PATIENT,
-) -> Path:
-    """Fetch the file at `address`, or at one of its `mirrors`, to `target`, and return `target`.
-
-    `address` is `https://…`, `hf://owner/repo/file`, a store that `respike.common.storage` opens, or a path. Nothing
-    stands at `target` before all bytes are there and fit `sha256` (64 hex digits) and `num_bytes`, where given; what a
-    stopped download received is kept beside it and continued. Its SHA-256 is kept in `TARGET.sha256`, so that a later
-    change is seen. A file that is there is checked and used, without any network; two processes that fetch one file
-    take turns. Raises DownloadError, with the way to fetch the file by hand, where it cannot be had, is another one
-    than expected, or is not there and `offline` is set.
-    """
-    if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256 := sha256.lower()):
-        raise SettingError(f"sha256 {sha256!r} is no SHA-256", "give 64 hex digits")
-    wanted = Wanted(sha256=sha256, num_bytes=num_bytes)
-    places = [locate(each) for each in (address, *mirrors)]
-    if is_there(target, wanted, progress):
-        return target
-    by_hand_hint = f"fetch it by hand ({by_hand(places[0])}) and put it at {target}, then run the same command again"
-    if offline:
-        raise DownloadError(f"{target} is not there, and offline {places[0].told} is not asked", by_hand_hint)
-    with turn(target, progress):
-        if is_there(target, wanted, progress):  # another process has fetched it meanwhile
-            return target
-        problems = []
-        for place in places:
-            try:
-                digest = _fetch_from(place, target, wanted, progress, settings)
-            except DownloadError as error:
-                if len(places) == 1:
-                    raise DownloadError(error.problem, f"{error.hint}; or {by_hand_hint}") from error
-                problems.append(error.problem)
-                continue
-            except OSError as error:
-                raise write_error(target, error) from error
-            remember(target, digest)
-            return target
-    raise DownloadError(f"no address gives {target.name}: {'; '.join(problems)}", by_hand_hint)
+@contextmanager
+def _open_store(location: _Location, offset: int, version: str | None) -> Iterator[_Transfer]:
+    """Open the file at byte `offset`, if it still has the given version. Raises as `_open_web` does."""
+    try:
+        file_system, path = open_address(location.url)
+        info, found = file_system.info(path), file_system.ukey(path)
+        file = None if info.get("type") == "directory" else file_system.open(path, "rb")
+    except Exception as error:
+        raise _store_error(error, location) from error
+    if file is None:
+        raise DownloadError(f"{location.shown} is a folder", "name one file in it")
+    with file:
+        if offset and version and found != version:
+            raise _ChangedFileError("the file has changed")
+        chunks = _read_store(file, offset, location)
+        yield _Transfer(offset=offset, num_bytes=info.get("size"), version=found, chunks=chunks)
 
 
-def _fetch_from(place: Place, target: Path, wanted: Wanted, progress: Progress, settings: FetchSettings) -> str:
-    """Receive, check and name the file; returns its SHA-256."""
-    partial = Partial(target, wanted)
-    attempts = Attempts(place, settings, progress)
-    with Meter(target.name, progress) as meter:
-        while True:
-            before = partial.num_received
-            try:
-                if not partial.is_whole():
-                    _receive(place, partial, settings, meter, attempts)
-            except BrokenTransferError as error:
-                attempts.failed(error, partial.num_received - before)
-                continue
-            except StaleError as error:
-                partial.drop()
-                attempts.restarted(str(error))
-                continue
-            was_continued = partial.was_continued
-            digest = partial.finish(progress)
-            if digest is not None:
-                return digest
-            if not was_continued:
-                raise DownloadError(
-                    f"{place.told} sends a file whose SHA-256 is not {wanted.sha256}",
-                    "the file has been changed or damaged on its way; it was not kept",
-                )
-            attempts.restarted("the parts do not make the expected file")
+def _read_store(file: IO[bytes], offset: int, location: _Location) -> Iterator[bytes]:
+    try:
+        file.seek(offset)
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+    # each store has errors of its own
+    except Exception as error:
+        raise _store_error(error, location) from error
 
 
-def _receive(place: Place, partial: Partial, settings: FetchSettings, meter: Meter, attempts: Attempts) -> None:
-    """Take in what one connection brings. Raises BrokenTransferError where it ends before the file does."""
-    version = partial.version_at(place.told)
-    offset = partial.num_received
-    connection = (
-        open_web(place, offset, version, settings, takes_pages=partial.is_page)
-        if place.is_web
-        else open_store(place, offset, version)
-    )
-    with connection as incoming:
-        if incoming.offset < offset:
-            attempts.restarted("the file has changed, or the server cannot continue it")
-        _refuse_endless(incoming, partial, place)
-        with partial.receive(incoming, place.told) as file:
-            total, received = partial.num_bytes, incoming.offset
-            meter.start(received, total)
-            for chunk in incoming.chunks:
-                received += len(chunk)
-                if total is not None and received > total:
-                    partial.drop()
-                    raise DownloadError(f"{place.told} sends more than the file's {total:,} bytes", "nothing was kept")
-                file.write(chunk)
-                meter.advance(len(chunk))
-    if total is not None and received < total:
-        raise BrokenTransferError(f"the connection ended after {received:,} of {total:,} bytes")
-
-
-def _refuse_endless(incoming: Incoming, partial: Partial, place: Place) -> None:
-    if not incoming.tells_end and partial.num_bytes is None and not partial.has_hash:
-        raise DownloadError(
-            f"{place.told} does not say how long it is, so a dropped connection would look like its end",
-            "give its size or its SHA-256",
-        )
+def _store_error(error: Exception, location: _Location) -> Exception:
+    """The error to raise: only errors known to be final end the download."""
+    if isinstance(error, RespikeError):
+        return DownloadError(error.problem, error.hint)
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return DownloadError(f"there is no {location.shown}", _CHECK_ADDRESS)
+    if isinstance(error, PermissionError):
+        return DownloadError(f"{location.shown} may not be read: {error}", "check the credentials for it")
+    if isinstance(error, ValueError):
+        return DownloadError(f"{location.shown} cannot be read: {error}", "give https://…, s3://… or a path")
+    return _BrokenTransferError(f"{type(error).__name__}: {error}"[:200])

@@ -2,10 +2,10 @@
 
 
 class RespikeError(Exception):
-    """A problem that respike foresaw; the command line prints it as one line and exits 1.
+    """An expected problem; the command line prints it as one line and exits with code 1.
 
-    `problem` says what was wrong, with what was got and what is allowed; `hint` says what to do next. With several
-    processes an error that `is_shared` is raised in all of them alike, so that one of them telling it is enough.
+    `problem` says what was wrong, what was given and what is allowed. `hint` says what to do next. An error that
+    `is_shared` is raised in all processes of a distributed training, so that only one of them reports it.
     """
 
     is_shared = False
@@ -20,7 +20,7 @@ class RespikeError(Exception):
 
 
 class SettingError(RespikeError):
-    """A setting outside its allowed values; `setting` is its name, where the error is about one."""
+    """A setting outside its allowed values; `setting` is its name, None if the error is not about a single one."""
 
     def __init__(self, problem: str, hint: str = "", *, setting: str | None = None) -> None:
         super().__init__(problem, hint)
@@ -31,46 +31,45 @@ class SettingError(RespikeError):
 
 
 class LayoutError(RespikeError):
-    """A dataset that does not lie on disk as expected: no root, no list, two names for one thing."""
+    """A dataset whose files are not arranged as expected: no root, no list, two names for one thing."""
 
 
 class ShardError(RespikeError):
-    """A shard or index that breaks the format: cut, damaged, or made to harm."""
+    """A shard or index that breaks the format: cut, damaged or malicious."""
 
 
 class CheckpointError(RespikeError):
-    """Weights or their spec that do not fit: wrong header, hash, tensor or field."""
+    """Weights or a spec that do not fit: wrong header, checksum, tensor or field."""
 
 
 class DownloadError(RespikeError):
-    """A file that could not be fetched, or is not the one that was meant."""
+    """A file that could not be downloaded, or is another one than expected."""
 
 
 class MismatchError(RespikeError):
-    """Two things that must not be used together, such as a checkpoint and shards of another stride."""
+    """Two things that do not belong together, such as a checkpoint and shards of another stride."""
 
 
 class DivergedError(RespikeError):
-    """A training whose loss or weights are no numbers any more; all its processes stop."""
+    """A training whose loss or weights are not finite any more; all its processes stop."""
 
     is_shared = True
 
 
 class StoppedError(RespikeError):
-    """A training that was asked to stop and has saved where it stands."""
+    """A training that was asked to stop and has saved its state."""
 
     is_shared = True
 
 
 class UnreadableVideoError(RespikeError):
-    """A video that cannot be used; the run goes on without it.
+    """A video that cannot be used; the run continues without it.
 
-    `stage` is where it failed (`missing`, `open`, `read`, `decode`, `encode`, `timeout`, `crash`), `reason` one line on
-    why.
+    `stage` is where it failed: `missing`, `open`, `read`, `decode`, `encode`, `timeout` or `crash`. `reason` is a line.
     """
 
     def __init__(self, stage: str, reason: str) -> None:
         super().__init__(f"{stage}: {reason}")
-        self.args = (stage, reason)  # so that it crosses a process boundary whole
+        self.args = (stage, reason)  # for pickling, as the error is sent between processes
         self.stage = stage
         self.reason = reason

@@ -1,4 +1,4 @@
-"""Extras: packages that a plain installation lacks."""
+"""Extras: optional packages, which a plain installation does not have."""
 
 import importlib
 from typing import Any
@@ -11,9 +11,9 @@ _INSTALL = "pip install 'respike[export]'"
 
 
 def require(module: str, least: str = "") -> Any:
-    """Import a package of the extra `export`, of the release `least` or a later one.
+    """Import and return a package of the extra `export`, of version `least` or later.
 
-    Raises RespikeError with the command that installs it.
+    Raises RespikeError, with the command that installs it, if it is missing or too old.
     """
     try:
         found = importlib.import_module(module)
@@ -21,7 +21,7 @@ def require(module: str, least: str = "") -> Any:
         raise RespikeError(
             f"export needs the package {module}, which is not installed", f"install it: {_INSTALL}"
         ) from error
-    # it compares as versions do, those of other packages too
+    # TorchVersion compares version numbers of any package
     if least and TorchVersion(found.__version__) < least:
         raise RespikeError(
             f"export needs {module} {least} or later, installed is {found.__version__}", f"update it: {_INSTALL}"

@@ -1,4 +1,8 @@
-"""Failpoints: kills, stalls and errors at named points of the program, for tests."""
+"""Failpoints: kills, hangs and errors at named points of the program, for tests.
+
+The environment variable RESPIKE_FAULTS holds rules `point[:name]=action[@once]`, separated by `;`. A rule acts when the
+program reaches the point with a name that contains `name`; with `once`, the path of a marker file, only the first time.
+"""
 
 import errno
 import os
@@ -27,7 +31,7 @@ def _parse(text: str) -> list[_Rule]:
         point, _, name = where.partition(":")
         action, _, once = what.partition("@")
         if action not in ACTIONS:
-            raise ValueError(f"RESPIKE_FAULTS: {action!r} is none of {', '.join(ACTIONS)}")
+            raise ValueError(f"RESPIKE_FAULTS: {action!r} is no action; choose from {', '.join(ACTIONS)}")
         rules.append(_Rule(point, name, action, Path(once) if once else None))
     return rules
 
@@ -36,7 +40,7 @@ _rules = _parse(os.environ.get("RESPIKE_FAULTS", ""))
 
 
 def reach(point: str, name: str = "") -> None:
-    """Say that the program is at `point` with the thing called `name`; a rule for it acts."""
+    """Run the actions of the rules for `point` and `name`, if there are any."""
     if not _rules:
         return
     for rule in _rules:

@@ -17,16 +17,15 @@ from respike.common import failpoints
 from respike.common.errors import RespikeError
 
 _CHUNK_BYTES = 1 << 20
-# the field of a sealed value that holds its checksum
-_SEAL = "sha256"
+_CHECKSUM_FIELD = "sha256"
 
 
 @contextmanager
 def atomic_writer(path: Path, keep: Callable[[], bool] = lambda: True) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` that takes its name only when the block ends well and `keep()` agrees.
+    """Open a temporary file beside `path` that gets its name when the block ends without an error and `keep()` is true.
 
-    A crash, a full disk or an exception leaves whatever stood at `path` untouched. Raises RespikeError where the
-    file system refuses (full, read-only, over a size limit).
+    A crash, a full disk or an exception leaves an earlier file at `path` untouched. Raises RespikeError if the file
+    system refuses to write (full, read-only, over a size limit).
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -38,7 +37,7 @@ def atomic_writer(path: Path, keep: Callable[[], bool] = lambda: True) -> Iterat
             failpoints.reach("fsync", path.name)
             os.fsync(file.fileno())
         failpoints.reach("rename", path.name)
-        # rename last: a killed worker must not leave a half file that looks finished
+        # rename last: a killed process must not leave half a file that looks finished
         temporary.replace(path)
         failpoints.reach("renamed", path.name)
         sync_folder(path.parent)
@@ -49,13 +48,13 @@ def atomic_writer(path: Path, keep: Callable[[], bool] = lambda: True) -> Iterat
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write `content` (text as UTF-8) to `path`, whole or not at all."""
+    """Write `content` (text as UTF-8) to `path`, whole or not at all. Raises RespikeError as `atomic_writer` does."""
     with atomic_writer(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_new(path: Path, text: str) -> bool:
-    """Write a file unless there is one; of several processes that try, one succeeds."""
+    """Write a file unless it exists; return whether it was written. Of several processes that try, one succeeds."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         write_atomically(temporary, text)
@@ -68,7 +67,7 @@ def write_new(path: Path, text: str) -> bool:
 
 
 def write_if_changed(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically, unless that is what stands there already."""
+    """Write `text` to `path` atomically, unless the file holds it already."""
     content = text.encode("utf-8", "surrogateescape")
     try:
         if path.stat().st_size == len(content) and path.read_bytes() == content:
@@ -79,7 +78,7 @@ def write_if_changed(path: Path, text: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
+    """Flush `folder` to disk, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -88,33 +87,33 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_error(path: Path, error: OSError) -> RespikeError:
-    """The error that tells of a file system that refused to write `path`."""
+    """The error to raise when the file system refused to write `path`."""
     where = error.filename or "the output folder"
-    hint = f"free space for {where}, or permit writing there, then run the same command again"
+    hint = f"free space for {where}, or allow writing there, then run the same command again"
     return RespikeError(f"cannot write {path}: {error.strerror or error}", hint)
 
 
 def canonical_json(value: object, *, indent: int | None = None) -> str:
-    """Serialise `value` so that equal values give equal text: sorted keys, no escapes, a final newline if indented."""
+    """Serialize `value` so that equal values give equal text: sorted keys, no escapes, a final newline if indented."""
     separators = (",", ": ") if indent else (",", ":")
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=indent, separators=separators)
     return text + "\n" if indent else text
 
 
 def seal(value: dict[str, Any], *, indent: int | None = None) -> str:
-    """Serialise `value` as canonical JSON with a field `sha256`, the checksum of all the rest."""
-    return canonical_json(value | {_SEAL: sha256_of_bytes(_to_bytes(value))}, indent=indent)
+    """Serialize `value` as canonical JSON with one more field, `sha256`: the checksum of all other fields."""
+    return canonical_json(value | {_CHECKSUM_FIELD: sha256_of_bytes(_to_bytes(value))}, indent=indent)
 
 
 def unseal(content: bytes) -> dict[str, Any]:
-    """The value that `seal` made `content` of, its checksum included. Raises ValueError where it was cut or changed."""
+    """Read what `seal` returned, with its checksum. Raises ValueError if it was cut or changed."""
     try:
         value = json.loads(content)
-        checksum = value[_SEAL]
-        rest = {name: entry for name, entry in value.items() if name != _SEAL}
+        checksum = value[_CHECKSUM_FIELD]
+        other_fields = {name: entry for name, entry in value.items() if name != _CHECKSUM_FIELD}
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"cannot be read: {error}") from error
-    if sha256_of_bytes(_to_bytes(rest)) != checksum:
+    if sha256_of_bytes(_to_bytes(other_fields)) != checksum:
         raise ValueError("was changed after it was written")
     return dict(value)
 
@@ -129,7 +128,7 @@ def sha256_of_bytes(content: bytes) -> str:
 
 
 def sha256_of_file(path: Path, advance: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file's bytes, as 64 hex digits, in constant memory; `advance` is told of bytes that were read."""
+    """SHA-256 of a file, as 64 hex digits, in constant memory; `advance` gets the number of bytes after each read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -141,10 +140,10 @@ def sha256_of_file(path: Path, advance: Callable[[int], None] | None = None) -> 
 
 @contextmanager
 def folder_lock(path: Path, purpose: str, *, timeout_seconds: float = 0) -> Iterator[None]:
-    """Hold the lock at `path` for the length of the block, waiting for it `timeout_seconds` at most.
+    """Hold the lock at `path` during the block; wait for it up to `timeout_seconds`.
 
-    The operating system drops the lock with its process, so one that a dead process left is simply taken over.
-    Raises RespikeError that names the owner if another process holds it.
+    The operating system releases the lock of a dead process. Raises RespikeError that names the owner and its
+    `purpose` if another process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     owner_path = path.with_suffix(".owner.json")
@@ -153,7 +152,7 @@ def folder_lock(path: Path, purpose: str, *, timeout_seconds: float = 0) -> Iter
         lock.acquire()
     except filelock.Timeout:
         raise RespikeError(
-            f"{path.parent.parent} is in use: {_owner(owner_path)}",
+            f"{path.parent.parent} is in use: {_describe_owner(owner_path)}",
             "wait for it to finish, or stop it, then run the same command again",
         ) from None
     try:
@@ -165,15 +164,15 @@ def folder_lock(path: Path, purpose: str, *, timeout_seconds: float = 0) -> Iter
 
 
 def lock_owner(path: Path) -> str | None:
-    """The host of the process that holds the lock at `path`; None where nobody does, as far as is known here.
+    """The host of the process that holds the lock at `path`; None if no process holds it.
 
-    A process of this machine that has died holds none, whatever it left; of another machine's that is not known.
+    For a process of another machine only its note is known, so that a dead one still counts as the owner.
     """
     owner = _read_owner(path.with_suffix(".owner.json"))
     if owner is None:
         return None
     host = str(owner["host"])
-    # its number would not tell: another process may have it by now, after a restart of a container nearly always
+    # its process id says nothing: another process may have the same id by now, above all after a container restart
     return host if host != socket.gethostname() or _is_locked(path) else None
 
 
@@ -188,7 +187,7 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def _owner(owner_path: Path) -> str:
+def _describe_owner(owner_path: Path) -> str:
     owner = _read_owner(owner_path)
     return "another process" if owner is None else f"process {owner['pid']} on {owner['host']} ({owner['for']})"
 
@@ -202,20 +201,21 @@ def _read_owner(owner_path: Path) -> dict[str, Any] | None:
 
 
 def cache_folder(name: str) -> Path:
-    """A folder for copies of what can be had again: `name` under RESPIKE_CACHE, else under the user's cache folder.
+    """Return the folder `name` for files that can be downloaded again; create it if it is missing.
 
-    It is made for this user alone. Raises RespikeError where it belongs to somebody else or others may write to it:
-    what they put there would be taken for ours.
+    It is under RESPIKE_CACHE, else under `respike` in XDG_CACHE_HOME or ~/.cache. Only this user may write to it.
+    Raises RespikeError if it belongs to another user or others may write to it, as their files would be trusted.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "respike"
-    folder = Path(os.environ.get("RESPIKE_CACHE") or home) / name
+    base = os.environ.get("RESPIKE_CACHE")
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "respike"
+    folder = (Path(base) if base else default) / name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.stat()
     except OSError as error:
         raise RespikeError(
-            f"cannot make the cache {folder}: {error.strerror}", "set RESPIKE_CACHE to a folder of yours"
+            f"cannot create the cache {folder}: {error.strerror}", "set RESPIKE_CACHE to a folder of yours"
         ) from error
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise RespikeError(

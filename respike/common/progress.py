@@ -1,4 +1,4 @@
-"""Progress: how long work reports how far it is. The caller decides what is shown."""
+"""Progress: the interface through which long work reports how much is done. The caller decides what is shown."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -6,47 +6,47 @@ from typing import Protocol
 
 
 class Task(Protocol):
-    """One piece of long work that is under way."""
+    """One piece of long work in progress."""
 
     def advance(self, amount: float = 1, **facts: str | float) -> None:
-        """Say that `amount` more units are done; `facts` (loss, skipped, …) replace those shown before."""
+        """Report that `amount` more units are done; `facts` (loss, skipped, …) replace earlier values."""
 
     def at(self, worker: int, what: str) -> None:
-        """Say what worker number `worker`, from 0, is at now, for whoever watches closely."""
+        """Report what worker number `worker`, from 0, works on now."""
 
 
 class Progress(Protocol):
-    """What long work reports to."""
+    """The receiver of progress reports."""
 
     def task(self, name: str, *, total: float | None, unit: str) -> AbstractContextManager[Task]:
-        """Open a task of `total` units (None where unknown); leaving the context ends it."""
+        """Open a task of `total` units, None if unknown; leaving the context ends it."""
 
     def say(self, message: str) -> None:
-        """Tell a fact worth one line."""
+        """Show one line of information."""
 
     def warn(self, message: str) -> None:
-        """Tell one line that the user should act on, though the work goes on."""
+        """Show one line that the user should act on, though the work continues."""
 
 
 class Silence:
-    """The progress of work that nobody watches: a Progress and a Task that do nothing."""
+    """A Progress and a Task that show nothing."""
 
     @contextmanager
     def task(self, name: str, *, total: float | None, unit: str) -> Iterator[Task]:
-        """Open a task that nobody sees."""
+        """Open a task that shows nothing."""
         yield self
 
     def advance(self, amount: float = 1, **facts: str | float) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
     def at(self, worker: int, what: str) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
     def say(self, message: str) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
     def warn(self, message: str) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
 
 SILENCE = Silence()

@@ -1,10 +1,10 @@
-"""Signals: SIGTERM or Ctrl-C asks a training to save and stop; a second one ends it at once."""
+"""Signals: the first SIGTERM or Ctrl-C asks a training to save and stop, the second one ends it at once."""
 
-import contextlib
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,121 +15,122 @@ if TYPE_CHECKING:
     from respike.types import Batch, CountedSource
 
 
-# a shell's codes for what a signal has ended
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+# the exit codes that a shell gives to a program ended by a signal
+_EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_EVENTS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 # no signal has this number
-_END = 0
+_END_OF_PIPE = 0
 
 
 @dataclass
 class ShutdownNotice:
-    """What a command adds, from some point of its work on, to what is said if it is stopped: the context's obj."""
+    """Text that a command adds to the message on an interruption, once its work makes it true."""
 
     text: str = ""
 
 
 class GracefulShutdown:
-    """While its block runs, the first signal only makes `is_asked` true; `tell` gets a line on that at once."""
+    """A context in which the first signal only sets `is_asked`; `warn` gets a line about it at once."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._ear: _SignalPipe | None = None
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._pipe: _SignalPipe | None = None
         self._received: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._earlier_handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "GracefulShutdown":
-        for number in CODES:
+        for number in _EXIT_CODES:
             try:
-                self._before[number] = signal.signal(number, self._receive)
-            except ValueError:  # not in the main thread: whoever embeds us keeps its own handlers
+                self._earlier_handlers[number] = signal.signal(number, self._receive)
+            except ValueError:  # not in the main thread: the program that embeds us keeps its handlers
                 break
-        if self._before:
-            self._ear = _SignalPipe(self._announce)
+        if self._earlier_handlers:
+            self._pipe = _SignalPipe(self._announce)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
-        if self._ear is not None:
-            self._ear.close()
+        if self._pipe is not None:
+            self._pipe.close()
 
     def is_asked(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has arrived."""
         return self._received is not None
 
     @property
     def code(self) -> int:
-        """The exit code of what has come; as for SIGTERM where another process got the signal."""
-        return CODES[self._received or signal.SIGTERM]
+        """The exit code for the signal; that of SIGTERM if another process got the signal."""
+        return _EXIT_CODES[self._received or signal.SIGTERM]
 
     @property
     def word(self) -> str:
-        """What happened, in one word."""
-        return _WORDS[self._received or signal.SIGTERM]
+        """What happened: "interrupted" or "terminated"."""
+        return _EVENTS[self._received or signal.SIGTERM]
 
     def watch(self, source: "CountedSource") -> "CountedSource":
-        """The same batches; a pass through them ends in StoppedError once a signal has come."""
+        """Return the same batches; iterating raises StoppedError after a signal has arrived."""
         return _InterruptibleSource(source, self)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received = signal.Signals(number)
-        # the next one is not to be waited out
+        # the next signal ends the program at once
         self._restore()
-        if self._ear is not None and self._ear.num_heard > 1:
-            # it came before this one was handled, and Python makes one of the two
+        if self._pipe is not None and self._pipe.num_received > 1:
+            # a second signal arrived before the first was handled, and Python merges the two into one call
             signal.raise_signal(number)
 
     def _announce(self, number: signal.Signals) -> None:
-        self._tell(
-            f"{_WORDS[number]}: stopping after this batch, once all is saved; "
+        self._warn(
+            f"{_EVENTS[number]}: stopping after this batch, once all is saved; "
             f"{_NAMES[number]} again stops at once, without saving"
         )
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
-            # None: a handler that was not set from Python and cannot be set back from it
+        for number, handler in self._earlier_handlers.items():
+            # None: a handler that was not set from Python and cannot be restored
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before = {}
+        self._earlier_handlers = {}
 
 
 class _SignalPipe:
-    """Hears signals as they come, in a thread: Python's handlers wait until torch is back from what it computes.
+    """A thread that notices signals at once; `announce` gets the first one.
 
-    The backward pass of a large batch is one such call, and takes a minute on a CPU. `tell` gets the first signal.
+    Python runs signal handlers only between two bytecodes. The backward pass of a large batch is a single call, which
+    takes a minute on a CPU.
     """
 
-    def __init__(self, tell: Callable[[signal.Signals], None]) -> None:
-        self.num_heard = 0
-        self._tell = tell
-        self._out, self._in = os.pipe()
-        os.set_blocking(self._in, False)
-        self._before = signal.set_wakeup_fd(self._in, warn_on_full_buffer=False)
+    def __init__(self, announce: Callable[[signal.Signals], None]) -> None:
+        self.num_received = 0
+        self._announce = announce
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        self._earlier_wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Hear no more."""
-        signal.set_wakeup_fd(self._before)
-        os.write(self._in, bytes([_END]))
+        """Stop the thread."""
+        signal.set_wakeup_fd(self._earlier_wakeup)
+        os.write(self._write_end, bytes([_END_OF_PIPE]))
         self._thread.join()
-        os.close(self._in)
-        os.close(self._out)
+        os.close(self._write_end)
+        os.close(self._read_end)
 
     def _listen(self) -> None:
-        while (number := os.read(self._out, 1)[0]) != _END:
-            if number in CODES:
-                self.num_heard += 1
-                if self.num_heard == 1:
-                    # whoever read it may have gone
-                    with contextlib.suppress(OSError):
-                        self._tell(signal.Signals(number))
+        while (number := os.read(self._read_end, 1)[0]) != _END_OF_PIPE:
+            if number in _EXIT_CODES:
+                self.num_received += 1
+                if self.num_received == 1:
+                    # the terminal or pipe that shows the line may be closed
+                    with suppress(OSError):
+                        self._announce(signal.Signals(number))
 
 
 class _InterruptibleSource:
-    """A source of batches that looks for a signal before each batch."""
+    """A source of batches that checks for a signal before each batch."""
 
     def __init__(self, source: "CountedSource", signals: GracefulShutdown) -> None:
         self._source, self._signals = source, signals
@@ -137,7 +138,7 @@ class _InterruptibleSource:
     def __iter__(self) -> "Iterator[Batch]":
         for batch in self._source:
             if self._signals.is_asked():
-                raise StoppedError("training stopped while validating; what was trained is saved", "")
+                raise StoppedError("training stopped during validation; all trained steps are saved", "")
             yield batch
 
     def __len__(self) -> int:
@@ -156,7 +157,7 @@ class _InterruptibleSource:
 
 
 class ProcessError(RespikeError):
-    """An error that ends the program with a code of its own."""
+    """An error that ends the program with its own exit `code`."""
 
     def __init__(self, problem: str, hint: str, code: int) -> None:
         super().__init__(problem, hint)

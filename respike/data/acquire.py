@@ -1,6 +1,5 @@
-"""Acquire: download and unpack what a dataset lacks."""
+"""Acquire: download and unpack the missing files of a data set."""
 
-import dataclasses
 import importlib.resources
 import json
 import os
@@ -10,33 +9,37 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urljoin, urlsplit
 
+from msgspec import Meta
+
+from respike.common.config import from_plain
 from respike.common.download import FetchSettings, fetch
 from respike.common.errors import LayoutError, RespikeError, SettingError
 from respike.common.files import canonical_json, folder_lock, write_atomically
 from respike.common.progress import SILENCE, Progress
 from respike.common.storage import THIS_MACHINE, check_address, is_web, protocol_of
-from respike.common.text import agree, counted_of
 from respike.data.archives import is_archive, require_rar_program, stem, unpack
 
 ENVIRONMENT_VARIABLE = "RESPIKE_SOURCES"
-_FORM = "docs/datasets.md shows the form"
+_ARCHIVES = "archives"
+_FETCH_SETTINGS = FetchSettings()
+_SEE_DOCS = "docs/datasets.md describes the file"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One published file; `sources.toml` says what each field means.
+    """One published file; `sources.toml` describes the fields.
 
-    Raises SettingError on paths out of the root and on addresses that respike does not open.
+    Raises SettingError on a path that leads out of the root, and on an address that respike does not open.
     """
 
     name: str
     addresses: tuple[str, ...]
     to: str
     sha256: str | None = None
-    num_bytes: int | None = None
+    num_bytes: Annotated[int, Meta(ge=0)] | None = None
     unless: tuple[str, ...] = ()
     nested: bool = False
     is_list: bool = False
@@ -59,14 +62,14 @@ class Source:
 
     @property
     def is_archive(self) -> bool:
-        """Whether it has to be unpacked."""
+        """Whether the file has to be unpacked."""
         return is_archive(self.name)
 
     def listed(self, text: str) -> list["Source"]:
         """The archives that a list of addresses names; each becomes a folder in `to`.
 
-        Relative ones count from the list's own address. Raises SettingError on one that leads from elsewhere to this
-        machine or from the web to anything but the web, and on two of one name.
+        A relative address is relative to the address of the list. Raises SettingError on an address that leads from
+        another place to this machine, or from the web to anything but the web, and on two archives of one name.
         """
         sources: dict[str, Source] = {}
         base = self.addresses[0]
@@ -74,23 +77,25 @@ class Source:
             address = _join(base, line)
             if is_web(base) and not is_web(address):
                 raise SettingError(f"{self.name} names {line!r}, which is not on the web", "look at the list")
-            if _is_here(address) and not _is_here(base):
+            if _is_local(address) and not _is_local(base):
                 raise SettingError(f"{self.name} names {line!r}, which is on this machine", "look at the list")
             name = PurePosixPath(urlsplit(address).path).name
             if not is_archive(name) or name in sources:
-                raise SettingError(f"{self.name} names {line!r}, no archive or one named before", "look at the list")
+                raise SettingError(
+                    f"{self.name} names {line!r}, which is no archive or was named before", "look at the list"
+                )
             sources[name] = Source(name=name, addresses=(address,), to=f"{self.to}/{stem(name)}")
         if not sources:
             raise SettingError(f"{self.name} names no archive", "look at the list")
         return list(sources.values())
 
 
-def _is_here(address: str) -> bool:
+def _is_local(address: str) -> bool:
     return protocol_of(address) in ("", *THIS_MACHINE)
 
 
 def _join(base: str, line: str) -> str:
-    """`urljoin`, which for `s3://` and its like takes a relative address as it stands, a path of this machine."""
+    """`urljoin` for all protocols: for `s3://` and others it returns a relative address unchanged, a local path."""
     protocol = protocol_of(base)
     if not protocol or protocol_of(line):
         return urljoin(base, line)
@@ -99,98 +104,65 @@ def _join(base: str, line: str) -> str:
 
 
 def read_sources(dataset: str, path: Path | None = None) -> tuple[Source, ...]:
-    """The sources of a data set: those in the file at `path` (else in RESPIKE_SOURCES) if it names the data set.
+    """Return the sources of a data set, from the file at `path` or in RESPIKE_SOURCES if it names the data set.
 
-    Raises SettingError where the file is malformed, and where neither it nor the published table knows the data set.
+    Otherwise they come from the published table. Raises SettingError if the file is malformed, or if neither names the
+    data set.
     """
     published = importlib.resources.files("respike.data.datasets").joinpath("sources.toml").read_text("utf-8")
-    tables = [(_parse(published, "sources.toml"), "sources.toml")]
-    given = path or (Path(value) if (value := os.environ.get(ENVIRONMENT_VARIABLE)) else None)
-    if given is not None:
-        tables.insert(0, (_parse(_read(given), str(given)), str(given)))
-    for table, where in tables:
+    tables = {"sources.toml": _parse(published, "sources.toml")}
+    own = path or (Path(value) if (value := os.environ.get(ENVIRONMENT_VARIABLE)) else None)
+    if own is not None:
+        try:
+            text = own.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingError(
+                f"cannot read the sources {own}: {error}", "check the path", setting="sources"
+            ) from error
+        # the user's own file comes first
+        tables = {str(own): _parse(text, str(own))} | tables
+    for where, table in tables.items():
         if dataset in table:
-            return _sources(table[dataset], f"{where}: {dataset}")
-    known = ", ".join(sorted({name for table, _ in tables for name in table}))
+            return _read_table(dataset, table[dataset], where)
+    known = ", ".join(sorted({name for table in tables.values() for name in table}))
     raise SettingError(
         f"no source is known for {dataset}, only for {known}",
-        f"put its videos under --root by hand, or name its archives in a file and give it with --sources or "
-        f"{ENVIRONMENT_VARIABLE}",
+        "put its videos under the root by hand, or name its archives in a file of sources (setting sources, or "
+        f"{ENVIRONMENT_VARIABLE}); {_SEE_DOCS}",
+        setting="sources",
     )
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"cannot read the sources {path}: {error}", "check the path") from error
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingError(f"{where} is no TOML: {error}", _FORM) from error
+        raise SettingError(f"{where} is no TOML: {error}", _SEE_DOCS) from error
 
 
-_KINDS: dict[str, tuple[type, str]] = {
-    "name": (str, "a text"),
-    "addresses": (list, "a list of texts"),
-    "to": (str, "a text"),
-    "sha256": (str, "a text"),
-    "num_bytes": (int, "a number"),
-    "unless": (list, "a list of texts"),
-    "nested": (bool, "true or false"),
-    "is_list": (bool, "true or false"),
-}
-
-
-def _sources(rows: object, where: str) -> tuple[Source, ...]:
-    if not isinstance(rows, list) or not rows:
-        raise SettingError(f"{where} is no list of tables", _FORM)
-    sources = tuple(_source(row, f"{where} number {number}") for number, row in enumerate(rows, 1))
-    names = [source.name for source in sources]
-    if len(set(names)) < len(names):
-        raise SettingError(f"{where} has two files of one name", _FORM)
+def _read_table(dataset: str, rows: object, where: str) -> tuple[Source, ...]:
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise SettingError(f"{where}: {dataset} is no list of tables", f"write [[{dataset}]]; {_SEE_DOCS}")
+    try:
+        sources = tuple(from_plain(Source, row, f"{dataset}[{number}]") for number, row in enumerate(rows))
+    except SettingError as error:
+        raise SettingError(f"{where}: {error.problem}", f"{error.hint}; {_SEE_DOCS}") from error
+    if len({source.name for source in sources}) < len(sources):
+        raise SettingError(f"{where}: {dataset} has two files of one name", _SEE_DOCS)
     return sources
-
-
-def _source(row: Any, where: str) -> Source:
-    if not isinstance(row, dict):
-        raise SettingError(f"{where} is no table", _FORM)
-    if unknown := sorted(set(row) - set(_KINDS)):
-        raise SettingError(f"{where} has {', '.join(unknown)}; known: {', '.join(_KINDS)}", _FORM)
-    required = [field.name for field in dataclasses.fields(Source) if field.default is dataclasses.MISSING]
-    if missing := [name for name in required if name not in row]:
-        raise SettingError(f"{where} lacks {', '.join(missing)}", _FORM)
-    values: dict[str, Any] = {}
-    for name, value in row.items():
-        kind, told = _KINDS[name]
-        if not _fits(value, kind):
-            raise SettingError(f"{where}: {name} is {value!r}, not {told}", _FORM)
-        values[name] = tuple(value) if kind is list else value
-    return Source(**values)
-
-
-def _fits(value: Any, kind: type) -> bool:
-    if isinstance(value, list):
-        return kind is list and all(isinstance(each, str) for each in value)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    return isinstance(value, kind)
-
-
-_ARCHIVES = "archives"
-_PATIENT = FetchSettings()
 
 
 @dataclass(frozen=True, kw_only=True)
 class AcquireSettings:
-    """`drop_archives`: remove each archive once it is unpacked; `offline`: use only archives that are there."""
+    """How the files of a data set are acquired.
+
+    `drop_archives` removes each archive after it was unpacked. `offline` uses only archives that are there. `fetch` are
+    the timeouts and retries of the downloads.
+    """
 
     drop_archives: bool = False
     offline: bool = False
-    patience: FetchSettings = _PATIENT
+    fetch: FetchSettings = _FETCH_SETTINGS
 
 
 def acquire_dataset(
@@ -201,31 +173,31 @@ def acquire_dataset(
     *,
     progress: Progress = SILENCE,
 ) -> None:
-    """Fetch and unpack, under `root`, those of the `sources` that are not there.
+    """Download and unpack, under `root`, the `sources` that are missing.
 
-    Nothing is done where `list_videos` lists (raises no LayoutError), unless an earlier call was stopped half-way; what
-    the user put there is left alone. Archives go to `ROOT/archives/`, also by hand, and each is fetched, unpacked and,
-    on demand, removed before the next. Raises DownloadError, ArchiveError, or RespikeError where no program is
-    installed that unpacks RAR.
+    Nothing is done if `list_videos` raises no LayoutError, unless an earlier call was interrupted. Files of the user
+    are left alone. Archives go to `ROOT/archives/`, where the user may put them as well. Each one is downloaded,
+    unpacked and, if asked for, removed before the next. Raises DownloadError, ArchiveError, or RespikeError if no
+    program that unpacks RAR is installed.
     """
     plan_path = root / _ARCHIVES / "unfinished.json"
-    if not plan_path.exists() and _lists(list_videos):
+    if not plan_path.exists() and _can_list(list_videos):
         progress.say(f"nothing to download: {root} holds the data set")
         return
     with folder_lock(root / _ARCHIVES / "lock", "downloading the data set"):
         names = _read_plan(plan_path)
         if names is None:
-            names = [source.name for source in sources if not _is_there(source, root)]
+            names = [source.name for source in sources if not _exists(source, root)]
         planned = [source for source in sources if source.name in names]
         if any(_is_rar(source) and not (root / source.to).exists() for source in planned):
-            require_rar_program()  # said before hours of download, not after
+            require_rar_program()  # before hours of download, not after
         write_atomically(plan_path, canonical_json(names))
         for source in planned:
-            _obtain_one(source, root, settings, progress)
+            _acquire_source(source, root, settings, progress)
         plan_path.unlink()
 
 
-def _lists(list_videos: Callable[[], object]) -> bool:
+def _can_list(list_videos: Callable[[], object]) -> bool:
     try:
         list_videos()
     except LayoutError:
@@ -233,7 +205,7 @@ def _lists(list_videos: Callable[[], object]) -> bool:
     return True
 
 
-def _is_there(source: Source, root: Path) -> bool:
+def _exists(source: Source, root: Path) -> bool:
     return any((root / name).exists() for name in (source.to, *source.unless))
 
 
@@ -242,7 +214,10 @@ def _is_rar(source: Source) -> bool:
 
 
 def _read_plan(path: Path) -> list[str] | None:
-    """What a call that was stopped had set out to get: a folder of it that is there may be half of what is wanted."""
+    """The names that an interrupted call meant to acquire; None if there was none.
+
+    An existing folder does not show that a source is complete, as a list may have been acquired in part.
+    """
     with suppress(OSError, ValueError):
         names = json.loads(path.read_text())
         if isinstance(names, list):
@@ -250,28 +225,27 @@ def _read_plan(path: Path) -> list[str] | None:
     return None
 
 
-def _obtain_one(source: Source, root: Path, settings: AcquireSettings, progress: Progress) -> None:
+def _acquire_source(source: Source, root: Path, settings: AcquireSettings, progress: Progress) -> None:
     if source.is_list:
-        list_path = _fetch(source, root / _ARCHIVES / source.name, settings, progress)
+        list_path = root / _ARCHIVES / source.name
+        _fetch(source, list_path, settings, progress)
         archives = source.listed(list_path.read_text("utf-8", errors="replace"))
         missing = [archive for archive in archives if not (root / archive.to).exists()]
         if len(missing) < len(archives):
-            num_there = len(archives) - len(missing)
-            are = agree(num_there, "is", "are")
-            progress.say(f"{source.to}: {counted_of(num_there, len(archives), 'archive')} {are} there")
+            progress.say(f"{source.to}: archives unpacked before: {len(archives) - len(missing)} of {len(archives)}")
         for archive in missing:
-            _obtain_archive(archive, root, settings, progress, folder=source.to)
+            _acquire_archive(archive, root, settings, progress, folder=source.to)
     elif not (root / source.to).exists():
         if source.is_archive:
-            _obtain_archive(source, root, settings, progress)
+            _acquire_archive(source, root, settings, progress)
         else:
             _fetch(source, root / source.to, settings, progress)
 
 
-def _obtain_archive(
+def _acquire_archive(
     source: Source, root: Path, settings: AcquireSettings, progress: Progress, *, folder: str = ""
 ) -> None:
-    # an archive that was put beside the videos by hand will do as well
+    # the user may also have put the archive beside the videos
     by_hand = root / source.name
     path = by_hand if by_hand.is_file() else root / _ARCHIVES / folder / source.name
     _fetch(source, path, settings, progress)
@@ -282,10 +256,10 @@ def _obtain_archive(
         path.unlink()
 
 
-def _fetch(source: Source, path: Path, settings: AcquireSettings, progress: Progress) -> Path:
+def _fetch(source: Source, path: Path, settings: AcquireSettings, progress: Progress) -> None:
     address, *mirrors = source.addresses
     try:
-        return fetch(
+        fetch(
             address,
             path,
             mirrors=mirrors,
@@ -293,8 +267,8 @@ def _fetch(source: Source, path: Path, settings: AcquireSettings, progress: Prog
             num_bytes=source.num_bytes,
             offline=settings.offline,
             progress=progress,
-            settings=settings.patience,
+            settings=settings.fetch,
         )
     except RespikeError as error:
-        error.hint = f"{error.hint}; another address can be given with --sources"
+        error.hint = f"{error.hint}; or name another address in a file of sources (setting sources)"
         raise

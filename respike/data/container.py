@@ -1,6 +1,7 @@
-"""Containers: does a file go as far as its own structure says? ffmpeg takes most files that were cut for shorter ones.
+"""Container: finds files that were cut, which ffmpeg mostly decodes as if they were shorter videos.
 
-Only sizes are read, not what they hold; what the structure leaves open is not judged here.
+Only the sizes that the container announces are compared with the file. What a container does not announce is not
+checked here.
 """
 
 import os
@@ -9,17 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-_CUT = "the file was cut: {what} says {said:,} bytes, {there:,} are there"
 _MATROSKA_SEGMENT = 0x18538067
 _MATROSKA_CLUSTER = 0x1F43B675
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
 
 def find_cut(path: Path, format_name: str) -> str | None:
-    """Say how a file falls short of what its container announces; None where it does not, or nothing is announced.
+    """Return which bytes a file lacks of what its container announces; None where it lacks none, or is unknown.
 
-    `format_name` is ffmpeg's, such as `matroska,webm`. ISO (MP4, MOV), Matroska and WebM, AVI, ASF (WMV) and mostly FLV
-    announce their size; others do not.
+    `format_name` is that of ffmpeg, such as `matroska,webm`. ISO (MP4, MOV), Matroska and WebM, AVI, ASF (WMV) and
+    most FLV files announce their size; other containers do not.
     """
     for name, check in _CHECKS.items():
         if name in format_name.split(","):
@@ -28,12 +28,14 @@ def find_cut(path: Path, format_name: str) -> str | None:
     return None
 
 
-def _cut(what: str, said: int, there: int) -> str | None:
-    return _CUT.format(what=what, said=said, there=max(0, there)) if said > there else None
+def _describe_cut(what: str, num_announced: int, num_available: int) -> str | None:
+    if num_announced <= num_available:
+        return None
+    return f"the file was cut: {what} says {num_announced:,} bytes, {max(0, num_available):,} are there"
 
 
 def _check_iso(file: IO[bytes], size: int) -> str | None:
-    """Boxes of the top level: media data and movie headers must end within the file, and so must an index's range."""
+    """Check the top-level boxes: media data, movie headers and the range of a segment index must end in the file."""
     at = 0
     while len(head := _read(file, at, 16)) >= 8:
         num_bytes, kind, header = int.from_bytes(head[:4], "big"), head[4:8], 8
@@ -43,18 +45,18 @@ def _check_iso(file: IO[bytes], size: int) -> str | None:
             return None
         if num_bytes < header:
             return None
-        if kind in (b"mdat", b"moov", b"moof") and (cut := _cut(f"its {kind.decode()}", num_bytes, size - at)):
+        if kind in (b"mdat", b"moov", b"moof") and (cut := _describe_cut(f"its {kind.decode()}", num_bytes, size - at)):
             return cut
-        if kind == b"sidx" and (said := _indexed_bytes(_read(file, at + header, num_bytes - header))):
-            after = at + num_bytes
-            if cut := _cut("its segment index", said, size - after):
+        if kind == b"sidx":
+            num_indexed = _count_indexed_bytes(_read(file, at + header, num_bytes - header))
+            if num_indexed and (cut := _describe_cut("its segment index", num_indexed, size - at - num_bytes)):
                 return cut
         at += num_bytes
     return None
 
 
-def _indexed_bytes(box: bytes) -> int:
-    """How many bytes after a segment index it speaks of; 0 where it makes no sense."""
+def _count_indexed_bytes(box: bytes) -> int:
+    """Return how many bytes after a segment index it describes; 0 where it is malformed."""
     wide = box[:1] != b"\0"
     at = 12 + (8 if wide else 4)
     first_offset = int.from_bytes(box[at : at + (8 if wide else 4)], "big")
@@ -63,13 +65,13 @@ def _indexed_bytes(box: bytes) -> int:
     entries = box[at + 4 : at + 4 + 12 * count]
     if len(entries) < 12 * count or not count:
         return 0
-    # the first bit tells media from a further index
+    # the first bit says whether an entry is media or another index
     sizes = (int.from_bytes(entries[12 * number : 12 * number + 4], "big") & 0x7FFFFFFF for number in range(count))
     return first_offset + sum(sizes)
 
 
 def _check_matroska(file: IO[bytes], size: int) -> str | None:
-    """Elements of the top levels: each that tells its size must end within the file."""
+    """Check the elements of the top levels: each with a known size must end in the file."""
     at = 0
     while len(head := _read(file, at, 16)) >= 2:
         identifier, id_length = _vint(head, keep_marker=True)
@@ -79,11 +81,11 @@ def _check_matroska(file: IO[bytes], size: int) -> str | None:
         start = at + id_length + size_length
         is_unknown = num_bytes == (1 << 7 * size_length) - 1
         what = {_MATROSKA_SEGMENT: "its segment", _MATROSKA_CLUSTER: "a cluster"}.get(identifier, "an element")
-        if not is_unknown and (cut := _cut(what, num_bytes, size - start)):
+        if not is_unknown and (cut := _describe_cut(what, num_bytes, size - start)):
             return cut
         if identifier == _MATROSKA_SEGMENT and not is_unknown:
             return None
-        # a live recording leaves the sizes of what was still being written open: look within
+        # a live recording has elements of unknown size: check the elements inside
         descends = is_unknown and identifier in (_MATROSKA_SEGMENT, _MATROSKA_CLUSTER)
         if is_unknown and not descends:
             return None
@@ -92,7 +94,7 @@ def _check_matroska(file: IO[bytes], size: int) -> str | None:
 
 
 def _vint(content: bytes, *, keep_marker: bool) -> tuple[int, int]:
-    """A number of Matroska's variable length, and that length; (0, 0) where there is none."""
+    """Return a number of variable length and its number of bytes; (0, 0) where there is none."""
     if not content or not content[0]:
         return 0, 0
     length = 9 - content[0].bit_length()
@@ -103,7 +105,7 @@ def _vint(content: bytes, *, keep_marker: bool) -> tuple[int, int]:
 
 
 def _check_avi(file: IO[bytes], size: int) -> str | None:
-    """The lists of frames must end within the file; one of unknown size must at least end with a whole frame."""
+    """Check that lists of frames end in the file; a list of unknown size must end with a whole frame."""
     at = 0
     while (head := _read(file, at, 12))[:4] == b"RIFF" and len(head) == 12:
         end = at + 8 + int.from_bytes(head[4:8], "little")
@@ -120,40 +122,40 @@ def _check_riff(file: IO[bytes], at: int, size: int) -> str | None:
             return None
         is_frames = kind == b"LIST" and head[8:12] in (b"movi", b"rec ")
         if is_frames and num_bytes in (0, 0xFFFFFFFF):
-            at += 12  # never filled in: go through the frames themselves
+            at += 12  # the size was never filled in: check the frames themselves
             continue
-        if (is_frames or kind[:2].isdigit()) and (cut := _cut("its list of frames", num_bytes, size - at - 8)):
+        if (is_frames or kind[:2].isdigit()) and (cut := _describe_cut("its list of frames", num_bytes, size - at - 8)):
             return cut
         at += 8 + num_bytes + num_bytes % 2
     return None
 
 
 def _check_asf(file: IO[bytes], size: int) -> str | None:
-    """Objects of the top level: the data object must end within the file."""
+    """Check the top-level objects: the data object must end in the file."""
     at = 0
     while len(head := _read(file, at, 24)) == 24:
         num_bytes = int.from_bytes(head[16:24], "little")
         if num_bytes < 24:
             return None
         if head[:16] == _ASF_DATA:
-            return _cut("its data object", num_bytes, size - at)
+            return _describe_cut("its data object", num_bytes, size - at)
         at += num_bytes
     return None
 
 
 def _check_flv(file: IO[bytes], size: int) -> str | None:
-    """The first tag holds facts by name, mostly the file's size among them, as a number with a point."""
+    """Check the file size that most files have in the metadata of their first tag, as a float64."""
     _, found, after = _read(file, 0, 4096).partition(b"\0\x08filesize\0")
     if not found or len(after) < 8:
         return None
-    (said,) = struct.unpack(">d", after[:8])
-    return _cut("its metadata", int(said), size) if 0 < said < 1 << 62 else None
+    (num_announced,) = struct.unpack(">d", after[:8])
+    return _describe_cut("its metadata", int(num_announced), size) if 0 < num_announced < 1 << 62 else None
 
 
 def _read(file: IO[bytes], at: int, num_bytes: int) -> bytes:
-    # a size of 64 bits may lead beyond what any file has
+    # a size of 64 bits may point beyond the end of any file
     file.seek(min(at, 1 << 40))
-    # an index of segments has tens of thousands of entries at most
+    # a segment index has tens of thousands of entries at most
     return file.read(min(num_bytes, 1 << 20))
 
 

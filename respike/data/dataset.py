@@ -1,4 +1,4 @@
-"""ShardDataset: the clips of a set of shards by number, on disk or at an address."""
+"""Dataset: the clips of a set of shards by number, in a local folder or at a remote address."""
 
 import re
 import shlex
@@ -20,15 +20,15 @@ from respike.types import DataSpec, EventClip
 
 _PLAIN_NAME = re.compile(r"\w[\w.-]*\.tar")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# the network is what is waited for, not this machine
+# downloads wait for the network and not for this machine
 _NUM_DOWNLOADS = 8
 
 
 class ShardCache:
-    """The shards of the set at a remote address, downloaded when first asked for. It pickles, to loader workers.
+    """Local copies of the shards at a remote address, downloaded on first use. It can be pickled to loader workers.
 
-    A file takes its place in the cache only once its SHA-256 is the one that the index gives; a shard that changed
-    has another, and so another place. Other users can neither read nor write what lies here.
+    A shard is kept under the SHA-256 that the index gives, and only if it has that SHA-256. Other users can neither
+    read nor write the cache.
     """
 
     def __init__(self, address: str) -> None:
@@ -36,9 +36,9 @@ class ShardCache:
         self.folder = cache_folder("shards")
 
     def read_index(self) -> DatasetIndex:
-        """The index as it stands at the address now.
+        """Read the current index at the address.
 
-        Raises ShardError where there is none, it is damaged, or it names what no shard is called.
+        Raises ShardError where there is none, it is damaged, or it names a file that cannot be a shard.
         """
         root = self.folder / "indexes" / sha256_of_bytes(self._remote.address.encode())[:32]
         root.mkdir(parents=True, exist_ok=True)
@@ -46,45 +46,46 @@ class ShardCache:
             for name in (index.INDEX_NAME, index.VIDEOS_NAME):
                 if (content := self._remote.read(name)) is None:
                     raise ShardError(
-                        f"there is no {name} at {self._remote}", "give the address that was the --out of a finished run"
+                        f"there is no {name} at {self._remote}",
+                        "give the address to which a finished `respike prepare` wrote",
                     )
                 write_atomically(root / name, content)
             found = read_index(root)
-            # not every copy of a set has it; an older one must not stand for it
+            # not every copy has this file; an old local one must not replace it
             skipped = self._read_optional(index.SKIPPED_NAME) if found.num_skipped else None
             if skipped is None:
                 (root / index.SKIPPED_NAME).unlink(missing_ok=True)
             else:
                 write_atomically(root / index.SKIPPED_NAME, skipped)
         for row in found.shards:
-            # both become parts of a path
+            # both become part of a path
             if not _PLAIN_NAME.fullmatch(row.name) or not _SHA256.fullmatch(row.sha256):
-                raise ShardError(f"the index at {self._remote} names {row.name!r}, which is no shard", _FOREIGN)
+                raise ShardError(f"the index at {self._remote} names {row.name!r}, which cannot be a shard", _FOREIGN)
         return found
 
     def _read_optional(self, name: str) -> bytes | None:
-        """The content of a file that may be missing; some stores say of a missing one that it is forbidden."""
+        """Read a file that may be missing; some stores answer that a missing file is forbidden."""
         try:
             return self._remote.read(name)
         except RespikeError:
             return None
 
     def fetch(self, rows: Sequence[ShardRow]) -> None:
-        """Download those of `rows` that are not here, several at a time."""
+        """Download those of `rows` that are not in the cache, several at a time."""
         with ThreadPoolExecutor(_NUM_DOWNLOADS) as pool:
-            # the list, so that an error in a thread is raised here
+            # list() raises the errors of the threads here
             list(pool.map(self.path, rows))
 
     def path(self, row: ShardRow) -> Path:
-        """Where a shard lies on this machine, downloaded if it must be.
+        """Return the local path of a shard; download it first where needed.
 
-        Raises ShardError where what stands at the address is not what the index says.
+        Raises ShardError where the file at the address is not the one that the index describes.
         """
         target = self.folder / row.sha256 / row.name
         if target.is_file() and target.stat().st_size == row.num_bytes:
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        # of several processes that want one shard, one downloads it
+        # only one of several processes downloads a shard
         with filelock.FileLock(target.parent / "lock"):
             if target.is_file() and target.stat().st_size == row.num_bytes:
                 return target
@@ -95,7 +96,7 @@ class ShardCache:
                     raise ShardError(
                         f"{self._remote}/{row.name} holds {partial.stat().st_size:,} bytes of SHA-256 {sha256[:12]}…, "
                         f"the index says {row.num_bytes:,} of {row.sha256[:12]}…",
-                        "run the `respike prepare` that made it again",
+                        "run the `respike prepare` that made it once more",
                     )
                 partial.replace(target)
             finally:
@@ -103,12 +104,12 @@ class ShardCache:
         return target
 
 
-_FOREIGN = "respike did not write it; do not use this set unless you trust where it is from"
+_FOREIGN = "respike did not write it; do not use these shards unless you trust their origin"
 
 
 @dataclass(frozen=True)
 class ClipRow:
-    """Where a clip comes from, known from the index alone."""
+    """Where a clip is, and its label, as the index says: `position` is its place in shard number `shard`."""
 
     video: str
     label: int
@@ -122,8 +123,8 @@ class ClipRow:
 class ShardDataset:
     """Clips of a set of shards: `len(dataset)`, `dataset[i]` → EventClip, `dataset.clips[i]` → ClipRow.
 
-    Shards are opened when first needed and stay mapped; their samples are read by position, so any order costs the
-    same. It pickles (to loader workers) without its open files.
+    Shards are opened on first use and stay mapped. Samples are read by position, so every order costs the same. It can
+    be pickled to loader workers, without its open files.
     """
 
     def __init__(self, index: DatasetIndex, clips: Sequence[ClipRow], cache: ShardCache | None = None) -> None:
@@ -134,7 +135,7 @@ class ShardDataset:
 
     @property
     def spec(self) -> DataSpec:
-        """What the shards were made from and how."""
+        """From what data and with which settings the shards were made."""
         return self.index.spec
 
     def __len__(self) -> int:
@@ -154,7 +155,7 @@ class ShardDataset:
         return self.__dict__ | {"_readers": {}}
 
     def member_sizes(self, number: int) -> dict[str, int]:
-        """Bytes of each member of a clip's sample, by name."""
+        """Return the bytes that each member of the sample of clip `number` takes, by name."""
         row = self.clips[number]
         return self._reader(row.shard).member_sizes(row.position)
 
@@ -176,31 +177,31 @@ class ShardDataset:
 
     @property
     def _hint(self) -> str:
-        """What to do about damage."""
+        """The next step where a shard is damaged."""
         if self._cache:
-            return f"delete {self._cache.folder} to have it copied anew"
+            return f"delete {self._cache.folder}, then it is downloaded again"
         return (
-            f"`respike verify {shlex.quote(str(self.index.root))} --repair` drops what is damaged, the same "
-            "`respike prepare` then makes just that again"
+            f"`respike verify {shlex.quote(str(self.index.root))} --repair` removes damaged shards, the same "
+            "`respike prepare` then makes them again"
         )
 
     def _check(self, row: ClipRow, clip: EventClip) -> None:
-        """Hold the sample against the index: a label or a shape from elsewhere must not reach the network."""
-        said = (clip.info.video, clip.info.label, clip.info.clip_index)
+        """Raise ShardError where a sample contradicts the index: a wrong label must not reach the network."""
+        found = (clip.info.video, clip.info.label, clip.info.clip_index)
         expected = (row.video, row.label, row.clip_index)
-        if said != expected:
-            raise ShardError(f"sample {clip.key} says {said}, the index says {expected}", self._hint)
+        if found != expected:
+            raise ShardError(f"sample {clip.key} says {found}, the index says {expected}", self._hint)
 
     def select(self, numbers: Sequence[int]) -> "ShardDataset":
-        """The part with these clips, in this order."""
+        """Return the part with the clips of these numbers, in this order."""
         return ShardDataset(self.index, [self.clips[number] for number in numbers], self._cache)
 
     def hold_out(self, fraction: float = 0.1, seed: int = 0) -> tuple["ShardDataset", "ShardDataset"]:
-        """Split off about `fraction` of each class's sources: (the rest, the part held out).
+        """Hold out about `fraction` of the sources of each class; return (the rest, the part held out).
 
-        A source is the video's group where the dataset knows one, else the video; its clips never stand on both
-        sides. Of a class with several sources at least one is held out, unless `fraction` is 0, which holds out none; a
-        class with a single source keeps it in the rest.
+        A source is the video's group where the dataset has groups, else the video. All clips of a source are in the
+        same part. At least one source of a class is held out, except where the class has only one, or where `fraction`
+        is 0.
         """
         sources: dict[int, list[str]] = {}
         for row in self.clips:
@@ -213,19 +214,19 @@ class ShardDataset:
             count = min(max(1, round(fraction * len(distinct))), len(distinct) - 1) if fraction > 0 else 0
             order = np.random.default_rng([seed, label]).permutation(len(distinct))
             held.update(distinct[place] for place in order[:count])
-        sides: tuple[list[int], list[int]] = ([], [])
+        parts: tuple[list[int], list[int]] = ([], [])
         for number, row in enumerate(self.clips):
-            sides[(row.group or row.video) in held].append(number)
-        return self.select(sides[0]), self.select(sides[1])
+            parts[(row.group or row.video) in held].append(number)
+        return self.select(parts[0]), self.select(parts[1])
 
 
 def open_shards(path: str | Path, subset: str | None = None) -> ShardDataset:
-    """Open what `respike prepare` wrote at `path`: a folder, or an address that fsspec reads (`s3://`, `hf://`, …).
+    """Open the shards that `respike prepare` wrote to `path`, a folder or an fsspec address (`s3://`, `hf://`, …).
 
-    `subset` is train, val or test; None takes all. Those of a remote set are copied to a cache of this machine first,
-    unless they lie there already, and held against the checksums of the index. Raises ShardError where there is no
-    index or a wrong one, RespikeError that lists the subsets where `subset` is none of them, and on addresses that
-    start a program or wrap another (`pipe:`, `simplecache::`).
+    `subset` is train, val or test; None takes all. Remote shards are first copied to the cache of this machine, unless
+    they are there already, and checked against the checksums of the index. Raises ShardError where there is no valid
+    index, and RespikeError where `subset` does not exist. Addresses that start a program or wrap another one (`pipe:`,
+    `simplecache::`) are refused with RespikeError.
     """
     cache = ShardCache(str(path)) if is_address(str(path)) else None
     index = cache.read_index() if cache else read_index(Path(path))
@@ -244,6 +245,6 @@ def open_shards(path: str | Path, subset: str | None = None) -> ShardDataset:
                 for clip in range(video.num_clips)
             )
     if cache:
-        # all of the subset at once, rather than in the midst of the first epoch
+        # the whole subset now, and not during the first epoch
         cache.fetch([index.shards[shard] for shard in sorted({row.shard for row in rows})])
     return ShardDataset(index, rows, cache)

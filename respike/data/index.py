@@ -1,34 +1,46 @@
-"""The index of a set of shards: dataset.json, videos.jsonl, skipped.jsonl; all that is known without opening one."""
-
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from respike.types import DataSpec
+"""The index of a set of shards: names of its files, dataset.json, videos.jsonl and skipped.jsonl."""
 
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from respike.common.errors import ShardError
 from respike.common.files import canonical_json, sha256_of_bytes, unseal
-from respike.data.plan import STATE_FOLDER
 from respike.data.shard import FORMAT_VERSION, READ_FORMATS
 from respike.types import COLORS, SUBSETS, DataSpec
 
+SHARDS_ROOT = Path("shards")
+"""The folder, relative to the current one, under which sets of shards are made and found by default."""
+
+# the files of a set
 INDEX_NAME = "dataset.json"
 VIDEOS_NAME = "videos.jsonl"
 SKIPPED_NAME = "skipped.jsonl"
+CARD_NAME = "README.md"
 SHARD_NAME = re.compile(rf"({'|'.join(SUBSETS)})-[0-9]{{6,}}\.tar")
-# three members of a header and a block each: an index cannot promise more samples than its shards can hold
-_LEAST_SAMPLE_BYTES = 3 * 2 * 512
+SET_FILE_NAME = re.compile(
+    "|".join([SHARD_NAME.pattern, *map(re.escape, (INDEX_NAME, VIDEOS_NAME, SKIPPED_NAME, CARD_NAME))])
+)
+# what a prepare run remembers beside them: settings, plan, locks, logs, and a manifest of each finished shard
+STATE_FOLDER = ".respike"
+MANIFEST_FOLDER = f"{STATE_FOLDER}/done"
+
+
+def manifest_name(shard: str) -> str:
+    """The path of the manifest of a finished shard, relative to the folder of its set."""
+    return f"{MANIFEST_FOLDER}/{shard}.json"
+
+
+# a sample has three members or more, each a header and a block: an index cannot list more samples than fit
+_MIN_SAMPLE_BYTES = 3 * 2 * 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRow:
-    """One shard as the index knows it."""
+    """One shard, as the index lists it."""
 
     name: str
     subset: str
@@ -39,9 +51,9 @@ class ShardRow:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRow:
-    """One written video and the shard where its clips stand, in the order of the rows.
+    """One written video. Its clips are in `shard`, in the order of the rows.
 
-    `partial` says what was wrong with a video of which only the part before the damage was kept, None if it is whole.
+    `partial` says what is wrong with a video of which only the part before the damage was kept; None if it is whole.
     """
 
     video: str
@@ -55,9 +67,9 @@ class VideoRow:
 
 @dataclass(frozen=True, kw_only=True)
 class SkippedVideo:
-    """A listed video that was not written: at which stage it failed and why.
+    """A listed video that was not written, the stage at which it failed, and the reason.
 
-    `subset` is None in sets of earlier days, which do not say.
+    `subset` is None in sets of older versions, which do not record it.
     """
 
     video: str
@@ -68,9 +80,10 @@ class SkippedVideo:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetIndex:
-    """All that is known of a set of shards without opening one.
+    """Everything that is known about a set of shards without opening one.
 
-    `skipped_sha256` is the checksum of skipped.jsonl, None in sets of earlier days.
+    `event_density` is the share of stored events that are not zero. `skipped_sha256` is the checksum of skipped.jsonl,
+    None in sets of older versions.
     """
 
     root: Path
@@ -86,27 +99,18 @@ class DatasetIndex:
 
 
 def jsonl(rows: list[dict[str, Any]]) -> str:
-    """Rows as JSON lines, byte-identical for equal rows."""
+    """Return rows as JSON lines, byte-identical for equal rows."""
     return "".join(canonical_json(row) + "\n" for row in rows)
 
 
-def _hint_without_index(root: Path) -> str:
-    """What to do about a folder that is no finished set: go on with its run, or take one of those in it."""
-    if (root / STATE_FOLDER).is_dir():
-        return "`respike prepare` has not finished there: run it again to go on, or `respike index` to join its parts"
-    if within := sorted(str(path.parent) for path in root.glob(f"*/{INDEX_NAME}")):
-        return f"choose from {', '.join(within)}"
-    return "give the folder that `respike prepare` wrote"
-
-
 def read_index(root: Path) -> DatasetIndex:
-    """Read and check the index under `root`.
+    """Read and check the index in the folder `root`.
 
-    Raises ShardError where there is none, where it was cut or changed, or where it is of another format version.
+    Raises ShardError if there is none, if it was cut or changed, or if this version cannot read its format.
     """
     path = root / INDEX_NAME
     if not path.is_file():
-        raise ShardError(f"there is no {INDEX_NAME} in {root}", _hint_without_index(root))
+        raise ShardError(f"there is no {INDEX_NAME} in {root}", _explain_missing_index(root))
     try:
         value = unseal(path.read_bytes())
         videos = (root / VIDEOS_NAME).read_bytes()
@@ -114,21 +118,31 @@ def read_index(root: Path) -> DatasetIndex:
             path = root / VIDEOS_NAME
             raise ValueError("was changed after it was written")
     except ValueError as error:
-        raise ShardError(f"{path}: {error}", _AGAIN) from error
+        raise ShardError(f"{path}: {error}", _HOW_TO_REPAIR) from error
     except (OSError, KeyError, TypeError) as error:
-        raise ShardError(f"the index of {root} cannot be read: {error}", _AGAIN) from error
+        raise ShardError(f"the index of {root} cannot be read: {error}", _HOW_TO_REPAIR) from error
     return parse_index(root, value, videos)
 
 
-def parse_index(root: Path, value: Mapping[str, Any], videos: bytes | None) -> DatasetIndex:
-    """Read the index from what `unseal` gave and the text of videos.jsonl; without rows where that is None.
+def _explain_missing_index(root: Path) -> str:
+    """What to do about a folder that is no finished set: finish it, or take one of the sets in it."""
+    if (root / STATE_FOLDER).is_dir():
+        return "`respike prepare` has not finished there: run it again to go on, or `respike index` to join its parts"
+    if found := sorted(str(path.parent) for path in root.glob(f"*/{INDEX_NAME}")):
+        return f"choose from {', '.join(found)}"
+    return "give the folder that `respike prepare` wrote"
 
-    Raises ShardError where a field is missing, where the index contradicts itself, and on another format version.
+
+def parse_index(root: Path, value: Mapping[str, Any], videos: bytes | None) -> DatasetIndex:
+    """Make the index from the unsealed `value` of dataset.json and the content of videos.jsonl.
+
+    With `videos` None the index has no rows. Raises ShardError if a field is missing, if the index contradicts itself,
+    or if this version cannot read its format.
     """
     try:
         if value["format_version"] not in READ_FORMATS:
             raise ShardError(
-                f"{root} is of shard format {value['format_version']}, this respike reads up to {FORMAT_VERSION}",
+                f"{root} has shard format {value['format_version']}, this respike reads up to {FORMAT_VERSION}",
                 "update respike, or prepare the data again",
             )
         spec = DataSpec(
@@ -156,14 +170,14 @@ def parse_index(root: Path, value: Mapping[str, Any], videos: bytes | None) -> D
         if videos is not None:
             _check_rows(index)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ShardError(f"the index of {root} does not hold what it should: {error}", _AGAIN) from error
+        raise ShardError(f"the index of {root} is not valid: {error}", _HOW_TO_REPAIR) from error
     return index
 
 
 def read_skipped(index: DatasetIndex) -> tuple[SkippedVideo, ...] | None:
-    """The videos that are listed and stand in no shard; None where skipped.jsonl was not kept beside the shards.
+    """Return the listed videos that are in no shard; None if skipped.jsonl was not kept with the shards.
 
-    Raises ShardError where it was cut or changed.
+    Raises ShardError if it was cut or changed.
     """
     if not index.num_skipped:
         return ()
@@ -174,40 +188,40 @@ def read_skipped(index: DatasetIndex) -> tuple[SkippedVideo, ...] | None:
             raise ValueError("was changed after it was written")
         rows = tuple(SkippedVideo(**row) for row in parse_jsonl(content))
         if not all(isinstance(row.video, str) for row in rows):
-            raise ValueError("a video's name is no text")
+            raise ValueError("the name of a video is not a string")
         if len(rows) != index.num_skipped:
             raise ValueError(f"has {len(rows)} rows, the index says {index.num_skipped}")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise ShardError(f"{path}: {error}", _AGAIN) from error
+        raise ShardError(f"{path}: {error}", _HOW_TO_REPAIR) from error
     return rows
 
 
 def parse_jsonl(content: bytes) -> list[dict[str, Any]]:
-    """The rows of JSON lines. Raises ValueError where one is no JSON object."""
-    # not splitlines(), which also cuts at line separators that stand in names
+    """Return the rows of JSON lines. Raises ValueError if one is not a JSON object."""
+    # not splitlines(), which also cuts at line separators within names
     rows = [json.loads(line) for line in content.decode().split("\n") if line]
     if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("a row is no JSON object")
+        raise ValueError("a row is not a JSON object")
     return rows
 
 
 def _check_facts(index: DatasetIndex) -> None:
-    """Raise ValueError where the index holds what no index can hold."""
+    """Raise ValueError if the index contradicts itself."""
     for shard in index.shards:
         match = SHARD_NAME.fullmatch(shard.name)
-        # a name from elsewhere must not lead out of the folder
+        # a name in a foreign index must not lead out of the folder
         if match is None or match[1] != shard.subset:
-            raise ValueError(f"{shard.name!r} is no name of a shard of {shard.subset}")
-        if shard.num_samples * _LEAST_SAMPLE_BYTES > shard.num_bytes:
+            raise ValueError(f"{shard.name!r} is not a name of a shard of {shard.subset}")
+        if shard.num_samples * _MIN_SAMPLE_BYTES > shard.num_bytes:
             raise ValueError(f"{shard.num_samples} samples in {shard.num_bytes} bytes of {shard.name}")
     if len({shard.name for shard in index.shards}) < len(index.shards):
-        raise ValueError("a shard stands in it twice")
+        raise ValueError("it lists a shard twice")
     if index.num_listed != index.num_written + index.num_skipped:
         raise ValueError(f"{index.num_listed} listed are not {index.num_written} written + {index.num_skipped} skipped")
     if index.num_clips != sum(shard.num_samples for shard in index.shards):
-        raise ValueError(f"{index.num_clips} clips are not those of its shards")
+        raise ValueError(f"{index.num_clips} clips are not the sum of its shards")
     settings = index.spec.settings
     for name in ("stride", "clip_length", "threshold", "short_side"):
         if type(settings[name]) is not int or settings[name] < 1:
@@ -220,7 +234,7 @@ def _check_facts(index: DatasetIndex) -> None:
 
 
 def _check_rows(index: DatasetIndex) -> None:
-    """Raise ValueError where the rows of videos and of shards contradict each other."""
+    """Raise ValueError if the rows of videos and shards contradict each other."""
     if len(index.videos) != index.num_written:
         raise ValueError(f"{VIDEOS_NAME} has {len(index.videos)} rows, {index.num_written} videos were written")
     clips = dict.fromkeys((shard.name for shard in index.shards), 0)
@@ -228,17 +242,14 @@ def _check_rows(index: DatasetIndex) -> None:
         if not 0 <= video.label < len(index.spec.classes) or video.num_clips < 1:
             raise ValueError(f"label {video.label} and {video.num_clips} clips of {video.video!r}")
         if not video.shard.startswith(f"{video.subset}-"):
-            raise ValueError(f"{video.video!r} is of {video.subset} and stands in {video.shard}")
+            raise ValueError(f"{video.video!r} belongs to {video.subset} but is in {video.shard}")
         clips[video.shard] += video.num_clips
     for shard in index.shards:
         if clips[shard.name] != shard.num_samples:
             raise ValueError(f"{shard.num_samples} samples in {shard.name}, {clips[shard.name]} in {VIDEOS_NAME}")
 
 
-_AGAIN = (
-    "`respike verify` tells what is damaged; the same `respike prepare` run again keeps finished shards and makes the "
-    "index anew"
+_HOW_TO_REPAIR = (
+    "`respike verify` says what is damaged; the same `respike prepare` run again keeps finished shards and writes the "
+    "index again"
 )
-
-
-SHARDS_ROOT = Path("shards")

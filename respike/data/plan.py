@@ -1,4 +1,4 @@
-"""Plan: which videos are in which shard, and which part builds which shard."""
+"""Plan: which videos are in which shard, and which part of a run builds which shard."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,33 +11,31 @@ import numpy as np
 from respike.common.errors import SettingError
 from respike.common.files import canonical_json
 from respike.data.executors.base import WorkerDeath
+from respike.data.index import manifest_name
 from respike.data.prepare_config import PrepareConfig
 from respike.data.shard import FORMAT_VERSION
 from respike.types import VideoListing, VideoRef
 
-STATE_FOLDER = ".respike"
-
 ShardManifest = dict[str, Any]
-"""What is known of a shard that is finished: of what it was made, what it holds, what was skipped."""
+"""What is known about a finished shard: what it was made from, what it holds, what was skipped. Plain JSON values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """One shard to build: which videos go in, where it and its finished-mark are written.
+    """One shard to build: its videos, its settings, and where it and its manifest are written.
 
-    `members` stands for the settings and the videos, `fingerprint` also for the size and time of each source file, and
-    `num_source_bytes` are the sizes of those together.
-    `previous` is the mark of the finished shard where only the videos that it skipped are in question; `deaths` says
-    how earlier attempts ended their worker.
+    `members` is a digest of the settings and the videos, `fingerprint` also of the size and time of each source file.
+    `num_source_bytes` is the size of all source files together. `previous` is the manifest of the finished shard if
+    only its skipped videos are to be tried again. `deaths` are those of workers in earlier attempts.
     """
 
     name: str
     subset: str
     training: bool
     videos: tuple[VideoRef, ...]
-    settings: PrepareConfig
+    config: PrepareConfig
     path: Path
-    mark_path: Path
+    manifest_path: Path
     members: str
     fingerprint: str
     num_source_bytes: int = 0
@@ -50,47 +48,49 @@ class ShardTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One of `count` runs that share the shards of one output folder; `number` is from 1."""
+    """One of `count` runs that share the shards of one output folder; `number` counts from 1."""
 
     number: int
     count: int
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
-            raise SettingError(f"part is {self.number}/{self.count}", "it must be from 1/N to N/N")
+            raise SettingError(
+                f"part is {self.number}/{self.count}", "give K/N with K from 1 to N, such as 1/4", setting="part"
+            )
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
-    def of(self, tasks: Sequence[ShardTask]) -> list[ShardTask]:
-        """The shards that this run builds: every `count`-th."""
+    def select(self, tasks: Sequence[ShardTask]) -> list[ShardTask]:
+        """Return the shards that this run builds: every `count`-th."""
         return list(tasks[self.number - 1 :: self.count])
 
 
-def plan_shards(listing: VideoListing, out: Path, settings: PrepareConfig) -> list[ShardTask]:
-    """Decide which videos stand in which shard, before anything is decoded.
+def plan_shards(listing: VideoListing, out: Path, config: PrepareConfig) -> list[ShardTask]:
+    """Decide which videos are in which shard, before anything is decoded.
 
-    Within a subset the videos are permuted with the seed, so that a shard does not hold one class, and cut into
-    shards of `videos_per_shard`. A video that turns out unreadable leaves a hole; nothing else moves.
+    Within a subset the videos are permuted with the seed, so that a shard does not hold a single class, and cut into
+    shards of `config.videos_per_shard`. A video that turns out to be unreadable leaves a hole; no other video moves.
     """
     tasks = []
     for subset in sorted({video.subset for video in listing.videos}):
         videos = [video for video in listing.videos if video.subset == subset]
-        order = np.random.default_rng([settings.seed, len(videos)]).permutation(len(videos))
-        for number, first in enumerate(range(0, len(videos), settings.videos_per_shard)):
-            chosen = tuple(videos[place] for place in order[first : first + settings.videos_per_shard])
+        order = np.random.default_rng([config.seed, len(videos)]).permutation(len(videos))
+        for number, first in enumerate(range(0, len(videos), config.videos_per_shard)):
+            chosen = tuple(videos[place] for place in order[first : first + config.videos_per_shard])
             name = f"{subset}-{number:06d}.tar"
-            members = _members(chosen, settings)
-            sources = [_source(video) for video in chosen]
+            members = _digest_members(chosen, config)
+            sources = [_stat_source(video) for video in chosen]
             tasks.append(
                 ShardTask(
                     name=name,
                     subset=subset,
                     training=subset == "train",
                     videos=chosen,
-                    settings=settings,
+                    config=config,
                     path=out / name,
-                    mark_path=out / STATE_FOLDER / "done" / f"{name}.json",
+                    manifest_path=out / manifest_name(name),
                     members=members,
                     fingerprint=_digest([members, sources]),
                     num_source_bytes=sum(source[0] for source in sources if source),
@@ -99,15 +99,15 @@ def plan_shards(listing: VideoListing, out: Path, settings: PrepareConfig) -> li
     return tasks
 
 
-def _members(videos: Sequence[VideoRef], settings: PrepareConfig) -> str:
-    """Changes with the videos that a shard is made of and the settings that decide what becomes of a whole one."""
+def _digest_members(videos: Sequence[VideoRef], config: PrepareConfig) -> str:
+    """A digest of the videos of a shard and of the settings that decide its bytes if no video is damaged."""
     rows = [[video.video_id, video.label, video.class_name, video.subset, video.group] for video in videos]
-    deciding = {name: value for name, value in settings.to_json().items() if name != "keep_partial"}
-    return _digest([FORMAT_VERSION, deciding, rows])
+    settings = {name: value for name, value in config.to_json().items() if name != "keep_partial"}
+    return _digest([FORMAT_VERSION, settings, rows])
 
 
-def _source(video: VideoRef) -> list[int] | None:
-    """Changes when the source file is written; None where there is none."""
+def _stat_source(video: VideoRef) -> list[int] | None:
+    """Size and time of a video file, which change when it is written; None if there is no file."""
     try:
         status = video.path.stat() if video.path is not None else None
     except OSError:

@@ -1,4 +1,4 @@
-"""Preparation: plan the shards, skip finished ones, build the rest, write the index last."""
+"""Preparation of a data set: plan the shards, keep finished ones, build the others, write the index last."""
 
 import dataclasses
 import socket
@@ -11,210 +11,229 @@ from typing import Any, Literal
 
 from respike.common.errors import RespikeError
 from respike.common.progress import SILENCE, Progress
-from respike.common.text import agree, counted_of, name_some
-from respike.data.executors import base, local
-from respike.data.executors.base import Executor, Job
-from respike.data.index import SkippedVideo
+from respike.common.text import counted, name_some
+from respike.data.executors import local
+from respike.data.executors.base import Executor, Job, run_serially
+from respike.data.index import INDEX_NAME, MANIFEST_FOLDER, SkippedVideo
 from respike.data.output import OutputState, PrepareSummary, remove_stale_temp_files, summarise, write_index
 from respike.data.plan import Part, ShardManifest, ShardTask, plan_shards
 from respike.data.prepare_config import PrepareConfig
 from respike.data.prepare_stats import PrepareSpeed, PrepareStats
 from respike.data.remote_output import open_output
-from respike.data.shard_worker import DEFAULT_VIDEO_TIMEOUT_SECONDS, after_deaths, make_shard
+from respike.data.shard_worker import DEFAULT_VIDEO_TIMEOUT_SECONDS, prepare_shard, retry_shard
 from respike.types import VideoListing
 
 __all__ = ["Part", "PrepareConfig", "PrepareSummary", "SkippedVideo", "join_parts", "plan_shards", "prepare"]
 
 Existing = Literal["resume", "retry-skipped", "overwrite"]
-"""What becomes of what an earlier run left: finished shards are kept; the same, but what was skipped is tried again;
-all is made anew."""
-_Marks = dict[str, ShardManifest]
+"""What happens to the output of an earlier run: keep finished shards; also try skipped videos again; or make all shards
+again."""
 
 
 def prepare(
     listing: VideoListing,
     out: Path | str,
-    settings: PrepareConfig,
+    config: PrepareConfig,
     *,
     num_workers: int | None = None,
     strict: bool = False,
     existing: Existing = "resume",
     part: Part | None = None,
     video_timeout_seconds: float | None = DEFAULT_VIDEO_TIMEOUT_SECONDS,
-    engine: Executor = local.run,
+    executor: Executor = local.run,
     progress: Progress = SILENCE,
 ) -> PrepareSummary:
-    """Turn the listed videos into shards under `out`, a folder or an address that fsspec writes, and an index beside.
+    """Turn videos into shards of key frames and residual events, and write their index.
 
-    Finished shards whose settings and source files are unchanged are kept, unless `existing` says otherwise. Unreadable
-    videos, those that kill their worker, and those that give no frame for `video_timeout_seconds` (None: for ever) are
-    skipped and recorded; with `strict` they are an error once all else is written. With `part` only that share of the
-    shards is made and no index is written: `join_parts` does it once all parts are there. The bytes depend on the input
-    and the settings alone, not on `num_workers` (None: one a core of this machine, or of a cluster), parts or engine.
+    The bytes of the output depend only on the videos, the listing and `config`: not on workers, parts, executor, or how
+    often the run was stopped and started again. A run that is started again keeps finished shards if their settings and
+    source files are unchanged.
 
-    Raises MismatchError where `out` was made with other settings or classes, RespikeError where another run is at
-    work there, nothing could be read, or the disk refuses.
+    Args:
+        listing: The videos, with labels and subsets. Its warnings are passed on to `progress`.
+        out: The output folder, or an address that fsspec can write, such as `s3://bucket/name`.
+        config: The settings that decide the bytes. They must be those of earlier runs in `out`.
+        num_workers: The most processes or Ray tasks at once. None means one per core of this machine or cluster.
+        strict: Raise RespikeError at the end if a video was skipped. Everything else is written even so.
+        existing: What happens to the output of an earlier run, see `Existing`.
+        part: Make only this share of the shards and no index. `join_parts` writes it after all parts are done.
+        video_timeout_seconds: Skip a video that gives no frame for so long. None means no limit.
+        executor: Runs the work: `local.run`, or `ray.run` with the address of a cluster.
+        progress: What the run reports to.
+
+    Videos that are missing or unreadable, that crash their worker twice, or that time out are skipped. They are listed
+    in skipped.jsonl with stage and reason, and in the summary.
+
+    Raises:
+        MismatchError: `out` was prepared with other settings or classes.
+        SettingError: `out` cannot be written to, or holds files that respike did not write.
+        RespikeError: another run is at work in `out`, no video could be read, or the disk or store refuses a file.
     """
     started = time.perf_counter()
     for warning in listing.warnings:
         progress.warn(warning)
     with open_output(out) as state:
-        state.make()
+        state.create()
         with state.lock(part):
             if existing == "overwrite":
-                _empty(state, part)
+                if part is not None:
+                    raise RespikeError(
+                        "overwrite with a part would remove the shards of the other parts",
+                        "overwrite without a part first, or choose another output folder",
+                    )
+                state.clear()
             retry = existing == "retry-skipped"
-            state.check_settings(listing, settings, retry=retry)
-            tasks = plan_shards(listing, state.out, settings)
+            state.check_settings(listing, config, retry=retry)
+            tasks = plan_shards(listing, state.out, config)
             state.write_plan(listing, tasks)
-            own = tasks if part is None else part.of(tasks)
-            kept, open_tasks = _sort_out(own, state, retry=retry, progress=progress)
-            work = partial(make_shard, state.remote)
-            job: Job[ShardTask, ShardManifest] = Job(
-                function=work, recover=after_deaths, deadline_seconds=video_timeout_seconds
-            )
+            own_tasks = tasks if part is None else part.select(tasks)
+            finished, open_tasks = _find_finished(own_tasks, state, retry=retry)
+            if finished:
+                progress.say(f"finished shards kept: {len(finished):,} of {len(own_tasks):,}")
+            if open_tasks:
+                # the index lists shards that are about to change; without it no reader mixes old and new ones
+                state.remove(INDEX_NAME)
             if state.remote is not None and state.remote.in_this_process:
-                engine = base.run
-            with remove_stale_temp_files((state.out, state.folder / "done"), {task.name for task in own}):
-                built, speed = _build(engine, job, open_tasks, num_workers, progress)
-            marks = [(kept | built)[task.name] for task in own]
+                executor = run_serially
+            job: Job[ShardTask, ShardManifest] = Job(
+                function=partial(prepare_shard, state.remote),
+                retry=retry_shard,
+                timeout_seconds=video_timeout_seconds,
+            )
+            folders = (state.out, state.out / MANIFEST_FOLDER)
+            with remove_stale_temp_files(folders, {task.name for task in own_tasks}):
+                built, speed = _build(executor, job, open_tasks, num_workers, progress)
+            manifests = [(finished | built)[task.name] for task in own_tasks]
             if part is None:
-                _finish(state, marks)
+                _finish(state, manifests)
             summary = replace(
-                summarise(out, marks, part),
+                summarise(out, manifests, part),
                 num_built=sum(_is_new(built[task.name], task) for task in open_tasks),
                 seconds=time.perf_counter() - started,
                 speed=speed,
             )
             if open_tasks:
-                _log(state, summary)
-    _judge(summary, strict)
+                state.log_run(_log_record(summary))
+    _raise_if_unusable(summary, strict)
     return summary
 
 
 def join_parts(out: Path | str) -> PrepareSummary:
-    """Write the index of an output folder whose parts were prepared by runs of their own.
+    """Write the index of an output folder or address whose parts were prepared by separate runs.
 
-    Raises RespikeError that names what is missing where a part has not finished.
+    The result is byte-identical to that of one run without parts. Also writes an index that was lost again.
+
+    Raises RespikeError if a shard is not finished, with the parts to run again, if another run is at work in `out`, or
+    if nothing was prepared there.
     """
     started = time.perf_counter()
     with open_output(out) as state:
-        # first without the lock: its file would make a folder where there is none
+        # before the lock, which would make a folder where there is none
         state.read_plan()
         with state.lock():
-            # again: until it had the lock another run might have written
+            # and again, because another run may have changed it until this one had the lock
             _, settings, shards = state.read_plan()
-            marks = {shard["name"]: state.read_mark(shard["name"]) for shard in shards}
+            manifests = {shard["name"]: state.read_manifest(shard["name"]) for shard in shards}
             missing = [
-                shard["name"] for shard in shards if not _is_finished(marks[shard["name"]], shard["members"], settings)
+                shard["name"]
+                for shard in shards
+                if not _is_finished(manifests[shard["name"]], shard["members"], settings)
             ]
             if missing:
                 raise RespikeError(
-                    f"{counted_of(len(missing), len(shards), 'shard')} of {out} {agree(len(missing), 'is', 'are')} not "
-                    f"finished: {name_some(missing, most=3)}",
-                    state.name_parts(missing, [shard["name"] for shard in shards]),
+                    f"shards of {out} are not finished: {len(missing):,} of {len(shards):,}, "
+                    f"{name_some(missing, most=3)}",
+                    state.suggest_parts(missing, [shard["name"] for shard in shards]),
                 )
-            finished = [mark for mark in marks.values() if mark is not None]
+            finished = [manifest for manifest in manifests.values() if manifest is not None]
             _finish(state, finished)
     return replace(summarise(out, finished), seconds=time.perf_counter() - started)
 
 
-def _is_finished(mark: ShardManifest | None, members: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a shard was made of these videos and settings, and what it skipped was judged by the last of them."""
-    if mark is None or mark["members"] != members:
+def _is_finished(manifest: ShardManifest | None, members: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a shard was made from these videos and settings, including `keep_partial` if it skipped a video."""
+    if manifest is None or manifest["members"] != members:
         return False
-    return not mark["skipped"] or bool(mark["keep_partial"] == settings.get("keep_partial", False))
+    return not manifest["skipped"] or bool(manifest["keep_partial"] == settings.get("keep_partial", False))
 
 
-def _finish(state: OutputState, marks: Sequence[ShardManifest]) -> None:
-    """Write the index, and leave nothing beside what it names."""
+def _finish(state: OutputState, manifests: Sequence[ShardManifest]) -> None:
+    """Write the index, and remove what it does not list."""
     head, settings, shards = state.read_plan()
-    state.drop_strangers({shard["name"] for shard in shards})
-    write_index(state.out, head, settings, marks)
+    state.remove_other_shards({shard["name"] for shard in shards})
+    write_index(state.out, head, settings, manifests)
     state.publish()
 
 
-def _empty(state: OutputState, part: Part | None) -> None:
-    if part is not None:
-        raise RespikeError(
-            "one part cannot make the whole folder anew", "empty it with a run of its own, or give another --out"
-        )
-    state.empty()
+def _find_finished(
+    tasks: Sequence[ShardTask], state: OutputState, *, retry: bool
+) -> tuple[dict[str, ShardManifest], list[ShardTask]]:
+    """Return the manifests of finished shards, and the tasks to do, largest first.
 
-
-def _sort_out(
-    tasks: Sequence[ShardTask], state: OutputState, *, retry: bool, progress: Progress
-) -> tuple[_Marks, list[ShardTask]]:
-    """Tell what is finished from what is to do, the largest first: one begun last would be waited for alone."""
-    kept: _Marks = {}
+    A large shard that starts last would keep one worker busy while the others are idle.
+    """
+    finished: dict[str, ShardManifest] = {}
     open_tasks = []
     for task in tasks:
-        mark = state.read_mark(task.name)
-        if mark is None or mark["fingerprint"] != task.fingerprint:
+        manifest = state.read_manifest(task.name)
+        if manifest is None or manifest["fingerprint"] != task.fingerprint:
             open_tasks.append(task)
-        elif mark["skipped"] and (retry or mark["keep_partial"] != task.settings.keep_partial):
-            open_tasks.append(replace(task, previous=mark))
+        elif manifest["skipped"] and (retry or manifest["keep_partial"] != task.config.keep_partial):
+            open_tasks.append(replace(task, previous=manifest))
         else:
-            kept[task.name] = mark
-    if kept:
-        progress.say(f"{counted_of(len(kept), len(tasks), 'shard')} {agree(len(kept), 'is', 'are')} finished and kept")
-    # the old index promises shards that are about to change; without it no reader mixes old and new
-    if open_tasks:
-        state.drop_index()
-    return kept, sorted(open_tasks, key=lambda task: -task.num_source_bytes)
-
-
-def _is_new(mark: ShardManifest, task: ShardTask) -> bool:
-    return mark["shard"] is not None and (task.previous is None or mark["shard"] != task.previous["shard"])
+            finished[task.name] = manifest
+    return finished, sorted(open_tasks, key=lambda task: -task.num_source_bytes)
 
 
 def _build(
-    engine: Executor,
+    executor: Executor,
     job: Job[ShardTask, ShardManifest],
-    tasks: list[ShardTask],
+    tasks: Sequence[ShardTask],
     num_workers: int | None,
     progress: Progress,
-) -> tuple[_Marks, PrepareSpeed]:
-    marks: _Marks = {}
+) -> tuple[dict[str, ShardManifest], PrepareSpeed]:
+    manifests: dict[str, ShardManifest] = {}
     num_videos = sum(len(task.videos) for task in tasks)
     with progress.task("prepare", total=num_videos, unit="videos") as shown:
-        tally = PrepareStats(shown)
-        for number, mark in engine(job, tasks, num_workers, tally.hear):
+        stats = PrepareStats(shown)
+        for number, manifest in executor(job, tasks, num_workers, stats.add):
             task = tasks[number]
-            marks[task.name] = mark
-            tally.finish_shard(task.name, len(task.videos), len(mark["skipped"]))
-        return marks, tally.speed()
+            manifests[task.name] = manifest
+            stats.finish_shard(task.name, len(task.videos), len(manifest["skipped"]))
+        return manifests, stats.speed()
 
 
-def _log(state: OutputState, summary: PrepareSummary) -> None:
-    """Keep the facts of a run that differ from run to run where they disturb nobody."""
-    state.log(
-        {
-            "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "host": socket.gethostname(),
-            "part": str(summary.part) if summary.part else None,
-            "seconds": round(summary.seconds, 3),
-            "num_built": summary.num_built,
-            "written": summary.written,
-            "skipped": summary.skipped,
-            "speed": dataclasses.asdict(summary.speed),
-        }
-    )
+def _is_new(manifest: ShardManifest, task: ShardTask) -> bool:
+    """Whether a task wrote a shard, not only a manifest."""
+    return manifest["shard"] is not None and (task.previous is None or manifest["shard"] != task.previous["shard"])
 
 
-def _judge(summary: PrepareSummary, strict: bool) -> None:
-    where = summary.skipped_path
-    # a small part may well hold nothing but missing videos
+def _log_record(summary: PrepareSummary) -> dict[str, Any]:
+    """What the log says of a run: the facts that differ from run to run."""
+    return {
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "host": socket.gethostname(),
+        "part": str(summary.part) if summary.part else None,
+        "seconds": round(summary.seconds, 3),
+        "num_built": summary.num_built,
+        "written": summary.written,
+        "skipped": summary.skipped,
+        "speed": dataclasses.asdict(summary.speed),
+    }
+
+
+def _raise_if_unusable(summary: PrepareSummary, strict: bool) -> None:
+    # a small part may well hold only missing videos
     if summary.part is None and summary.listed and not summary.written:
         first = summary.skipped_videos[0]
         raise RespikeError(
-            f"none of the {summary.listed} listed videos could be read ({first.video}: {first.stage}: {first.reason})",
-            f"all are named in {where}; look at --root first",
+            f"no video could be read of {counted(summary.listed, 'listed video')}; "
+            f"the first is {first.video}: {first.stage}: {first.reason}",
+            f"see {summary.skipped_path} for all of them; is the root folder of the videos right?",
         )
     if strict and summary.skipped:
-        was = agree(summary.skipped, "was", "were")
+        when = "" if summary.part is None else " once the parts are joined"
         raise RespikeError(
-            f"{counted_of(summary.skipped, summary.listed, 'video')} {was} skipped, and --strict was given",
-            f"they are named in {where}{'' if summary.part is None else ' once the parts are joined'}; "
-            "everything else is written",
+            f"videos skipped: {summary.skipped:,} of {summary.listed:,}, and strict allows none",
+            f"see {summary.skipped_path}{when}; everything else is written",
         )

@@ -12,13 +12,13 @@ from respike.data.event_codec import MAX_THRESHOLD
 from respike.data.sampling import Sampling, SamplingSettings
 from respike.types import Color
 
-# settings younger than some shards: told only where they say something, so that those shards keep their fingerprint
-UNTOLD_SETTINGS = {"eval_clips": 1}
+# settings that older shards do not record: left out if they have the old behaviour, so that fingerprints stay the same
+OMITTED_DEFAULTS = {"eval_clips": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig(Config):
-    """How raw videos become shards; saved with the output and compared before a resume."""
+    """How raw videos become shards. It is saved with the output and compared before a run is resumed."""
 
     stride: Annotated[int, option("Frames a group: one key frame, the rest residuals.", ge=2)] = 4
     clip_length: Annotated[int, option("Frames a clip, a multiple of the stride.", ge=2)] = 16
@@ -42,7 +42,7 @@ class PrepareConfig(Config):
     keep_partial: Annotated[bool, option("Keep the part of a damaged video that comes before the damage.")] = False
 
     def check(self) -> None:
-        """Check that a clip is made of whole groups. Raises SettingError."""
+        """Raise SettingError if a clip is not made of whole groups, or if sampling settings contradict each other."""
         if self.clip_length % self.stride:
             below = self.clip_length // self.stride * self.stride
             raise SettingError(
@@ -50,11 +50,12 @@ class PrepareConfig(Config):
                 f"the nearest are {below or self.stride} and {below + self.stride}",
                 setting="clip_length",
             )
+        # SamplingSettings checks itself
         _ = self.clip_sampling
 
     @property
     def clip_sampling(self) -> SamplingSettings:
-        """The part that chooses frames."""
+        """The settings that choose frames."""
         return SamplingSettings(
             clip_length=self.clip_length,
             sampling=self.sampling,
@@ -65,6 +66,10 @@ class PrepareConfig(Config):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain JSON values; those of `UNTOLD_SETTINGS` only where they are others."""
-        told = dataclasses.asdict(self).items()
-        return {name: value for name, value in told if name not in UNTOLD_SETTINGS or value != UNTOLD_SETTINGS[name]}
+        """The settings as plain JSON values, without those that equal `OMITTED_DEFAULTS`."""
+        values = dataclasses.asdict(self)
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in OMITTED_DEFAULTS or value != OMITTED_DEFAULTS[name]
+        }

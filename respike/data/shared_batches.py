@@ -1,4 +1,4 @@
-"""Shared batches: batches that workers hand over in shared memory."""
+"""Shared batches: loader workers pass batches to the main process in shared memory that is used again."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ from respike.types import Batch, Color
 
 @dataclass(frozen=True, kw_only=True)
 class BatchFacts:
-    """All of a batch but its pixels."""
+    """Everything of a batch except its pixels."""
 
     num_groups: int
     num_residuals: int
@@ -29,8 +29,8 @@ class BatchFacts:
     mask: tuple[bool, ...]
     crop: int
 
-    def batch(self, pixels: torch.Tensor) -> Batch:
-        """The batch whose pixels are these bytes."""
+    def to_batch(self, pixels: torch.Tensor) -> Batch:
+        """Return the batch whose pixels are in `pixels`, uint8 `[num_bytes]`, without copying them."""
         keys, residuals = split_pixels(pixels, len(self.labels), self.num_groups, self.num_residuals, self.image_size)
         return Batch(
             keys=keys,
@@ -45,106 +45,113 @@ class BatchFacts:
 
 
 def split_pixels(
-    pixels: torch.Tensor, num_rows: int, num_groups: int, num_residuals: int, size: int
+    pixels: torch.Tensor, num_rows: int, num_groups: int, num_residuals: int, image_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and residuals of a batch in its bytes; residuals first, whose numbers take two."""
-    shape = (num_rows, num_groups, num_residuals, 3, size, size)
+    """Return views (keys, residuals) of the bytes of a batch, with the shapes and types of a Batch."""
+    # residuals come first: their numbers take two bytes and must be aligned
+    shape = (num_rows, num_groups, num_residuals, 3, image_size, image_size)
     num_bytes = 2 * math.prod(shape)
-    keys = pixels[num_bytes:].view(num_rows, num_groups, 3, size, size)
+    keys = pixels[num_bytes:].view(num_rows, num_groups, 3, image_size, image_size)
     return keys, pixels[:num_bytes].view(torch.int16).view(shape)
 
 
 Build = Callable[[torch.Tensor], Any]
-"""What makes a batch of its bytes, uint8 `[num_bytes]`; it pickles."""
+"""Makes a batch from its bytes, uint8 `[num_bytes]`; must be picklable."""
 
 _numbers = itertools.count()
-# of the reading process: what comes from a worker finds the memory that it stands in by number
-_known: "weakref.WeakValueDictionary[int, BatchMemory]" = weakref.WeakValueDictionary()
+# in the main process: what a worker sends refers to a memory by its number
+_memories: "weakref.WeakValueDictionary[int, BatchMemory]" = weakref.WeakValueDictionary()
 
 
 class BatchMemory:
-    """Memory for batches of a loader's workers, of up to `num_places` for each; batches beyond go as torch sends them.
+    """Shared memory for the batches of a loader's workers: up to `num_slots` batches for each worker.
 
-    The reading process makes it, and workers are started with it.
+    Further batches are sent as torch sends tensors. The main process creates it and passes it to its workers.
     """
 
-    def __init__(self, num_workers: int, num_places: int) -> None:
+    def __init__(self, num_workers: int, num_slots: int) -> None:
         self._number = next(_numbers)
-        self._reader = os.getpid()
-        # 1 from when a worker leaves a place to the reader until the reader is done with it; each undoes the other's
-        self._in_use = _share(torch.zeros((num_workers, num_places), dtype=torch.uint8))
-        # (worker, place) → its bytes: all of them in the reader, its own in a worker
-        self._places: dict[tuple[int, int], torch.Tensor] = {}
-        # of a worker: what the reader has as well
-        self._known_places: set[int] = set()
-        _known[self._number] = self
+        self._main_process = os.getpid()
+        # uint8 [num_workers, num_slots]: a worker sets 1 when it sends a slot, the main process 0 when it is done
+        self._in_use = _share(torch.zeros((num_workers, num_slots), dtype=torch.uint8))
+        # (worker, slot) → bytes: those of all workers in the main process, a worker's own in the worker
+        self._slots: dict[tuple[int, int], torch.Tensor] = {}
+        # in a worker: the slots whose bytes the main process has already
+        self._sent_slots: set[int] = set()
+        _memories[self._number] = self
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_places": {}}
+        return self.__dict__ | {"_slots": {}}
 
-    def make(self, num_bytes: int, num_batches: int) -> "list[BatchBytes]":
-        """In a worker, memory for batches that are handed over together, `num_bytes` each."""
+    def allocate(self, num_bytes: int, num_batches: int) -> "list[BatchBytes]":
+        """In a worker, return memory for batches that are sent together, `num_bytes` each."""
         info = get_worker_info()
         assert info is not None, "called outside of a worker"
-        free = [place for place, in_use in enumerate(self._in_use[info.id].tolist()) if not in_use]
-        made = [BatchBytes(self._bytes_at(info.id, place, num_bytes), self, info.id, place) for place in free]
-        return (made + make_anywhere(num_bytes, num_batches - len(made)))[:num_batches]
+        free_slots = [slot for slot, in_use in enumerate(self._in_use[info.id].tolist()) if not in_use]
+        shared = [
+            BatchBytes(self._slot_bytes(info.id, slot, num_bytes), self, info.id, slot)
+            for slot in free_slots[:num_batches]
+        ]
+        return shared + allocate_private(num_bytes, num_batches - len(shared))
 
-    def _bytes_at(self, worker: int, place: int, num_bytes: int) -> torch.Tensor:
-        content = self._places.get((worker, place))
+    def _slot_bytes(self, worker: int, slot: int, num_bytes: int) -> torch.Tensor:
+        content = self._slots.get((worker, slot))
         if content is None or len(content) != num_bytes:
-            content = self._places[worker, place] = _share(torch.empty(num_bytes, dtype=torch.uint8))
-            self._known_places.discard(place)
+            content = self._slots[worker, slot] = _share(torch.empty(num_bytes, dtype=torch.uint8))
+            self._sent_slots.discard(slot)
         return content
 
-    def hand_over(self, worker: int, place: int) -> tuple[int, int, int, torch.Tensor | None]:
-        """In a worker, leave a place to the reader; return what tells the reader which, and its bytes where new."""
-        content = None if place in self._known_places else self._places[worker, place]
-        self._known_places.add(place)
-        self._in_use[worker, place] = 1
-        return self._number, worker, place, content
+    def send(self, worker: int, slot: int) -> tuple[int, int, int, torch.Tensor | None]:
+        """In a worker, mark a slot as in use; return the arguments of `_receive`, with the bytes of a new slot."""
+        content = None if slot in self._sent_slots else self._slots[worker, slot]
+        self._sent_slots.add(slot)
+        self._in_use[worker, slot] = 1
+        return self._number, worker, slot, content
 
-    def receive(self, worker: int, place: int, content: torch.Tensor | None) -> torch.Tensor:
-        """In the reader, the bytes at a place, which is free again when no tensor uses them any more."""
+    def receive(self, worker: int, slot: int, content: torch.Tensor | None) -> torch.Tensor:
+        """In the main process, return the bytes of a slot, which is free again once no tensor refers to them."""
         if content is not None:
-            self._places[worker, place] = content
-        view = self._places[worker, place].numpy()[:]
-        # this very view is held by the new tensor's storage and nothing else
-        weakref.finalize(view, self._free, worker, place).atexit = False
+            self._slots[worker, slot] = content
+        view = self._slots[worker, slot].numpy()[:]
+        # only the storage of the new tensor holds this view
+        weakref.finalize(view, self._free, worker, slot).atexit = False
         return torch.from_numpy(view)
 
-    def _free(self, worker: int, place: int) -> None:
-        # a process forked from the reader drops its copy of a batch, while the reader goes on with the batch
-        if os.getpid() == self._reader:
-            self._in_use[worker, place] = 0
+    def _free(self, worker: int, slot: int) -> None:
+        # a fork of the main process drops its copy of a batch while the main process still uses it
+        if os.getpid() == self._main_process:
+            self._in_use[worker, slot] = 0
 
 
 class BatchBytes:
-    """The bytes of a batch to be, uint8 `[num_bytes]`. Finished and sent, it arrives as the batch."""
+    """The bytes of a batch to be made, uint8 `[num_bytes]`, in `content`.
+
+    Pickled after `finish`, it arrives in the main process as the batch.
+    """
 
     def __init__(
-        self, content: torch.Tensor, memory: BatchMemory | None = None, worker: int = 0, place: int = 0
+        self, content: torch.Tensor, memory: BatchMemory | None = None, worker: int = 0, slot: int = 0
     ) -> None:
         self.content = content
-        self._memory, self._worker, self._place = memory, worker, place
-        self._arrival: tuple[Any, ...] = ()
+        self._memory, self._worker, self._slot = memory, worker, slot
+        self._reduced: tuple[Any, ...] = ()
 
     def finish(self, build: Build) -> None:
-        """Say what makes the batch of these bytes, which are no longer the worker's."""
+        """Set what makes the batch from these bytes. The worker must not write to them any more."""
         if self._memory is None:
-            self._arrival = _build, (build, self.content)
+            self._reduced = _build, (build, self.content)
         else:
-            # now, for it is pickled by another thread while this one makes the next batch
-            self._arrival = _receive, (build, *self._memory.hand_over(self._worker, self._place))
+            # now and not in __reduce__: another thread pickles it while this one makes the next batch
+            self._reduced = _receive, (build, *self._memory.send(self._worker, self._slot))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        assert self._arrival, "sent before it was finished"
-        return self._arrival
+        assert self._reduced, "sent before it was finished"
+        return self._reduced
 
 
-def make_anywhere(num_bytes: int, num_batches: int) -> list[BatchBytes]:
-    """Memory for batches, `num_bytes` each, that is not used again; none where `num_batches` is below 1."""
-    # by numpy, which asks the kernel for large pages: a batch above 32 MB is new memory each time
+def allocate_private(num_bytes: int, num_batches: int) -> list[BatchBytes]:
+    """Return memory for batches, `num_bytes` each, that is used once; none where `num_batches` is below 1."""
+    # numpy asks the kernel for large pages, which pays for batches above 32 MB
     return [BatchBytes(torch.from_numpy(np.empty(num_bytes, np.uint8))) for _ in range(num_batches)]
 
 
@@ -157,5 +164,5 @@ def _build(build: Build, content: torch.Tensor) -> Any:
     return build(content)
 
 
-def _receive(build: Build, number: int, worker: int, place: int, content: torch.Tensor | None) -> Any:
-    return build(_known[number].receive(worker, place, content))
+def _receive(build: Build, number: int, worker: int, slot: int, content: torch.Tensor | None) -> Any:
+    return build(_memories[number].receive(worker, slot, content))

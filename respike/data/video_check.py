@@ -1,4 +1,4 @@
-"""Video check: which videos of a listing are present and readable."""
+"""Video check: which videos of a listing are missing or unreadable."""
 
 import time
 from collections import Counter
@@ -12,23 +12,23 @@ from respike.common.files import write_atomically
 from respike.common.progress import SILENCE, Progress
 from respike.common.text import name_some
 from respike.data.executors import local
-from respike.data.executors.base import Job, Report, WorkerDeath, try_again
+from respike.data.executors.base import Job, Report, WorkerDeath, retry_same_item
 from respike.data.index import SkippedVideo, jsonl
-from respike.data.shard_worker import DEFAULT_VIDEO_TIMEOUT_SECONDS, raise_if_crashed_before
+from respike.data.shard_worker import DEFAULT_VIDEO_TIMEOUT_SECONDS, raise_if_crashed
 from respike.data.video_reader import Decoding, check_header, probe
 from respike.types import VideoListing, VideoRef
 
 MISSING = "missing"
-# enough videos to be worth a task, few enough that every worker has some
-_VIDEOS_PER_TASK = 32
-_SECONDS_BETWEEN_NOTES = 1.0
-# frames are decoded for their faults alone
-_LEAST_SIDE = 16
+# enough videos to be worth a task, few enough that every worker gets some
+_NUM_VIDEOS_PER_TASK = 32
+_SECONDS_BETWEEN_EVENTS = 1.0
+# frames are decoded only to find faults, so small ones do
+_SHORT_SIDE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassCount:
-    """How many videos of one class are listed, and how many of these cannot be used."""
+    """The numbers of listed, missing and unreadable videos of one class."""
 
     name: str
     listed: int
@@ -38,10 +38,10 @@ class ClassCount:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """What a look through a listing found: `listed` = `present` + `missing`, and `unreadable` are some of the present.
+    """What a check found. Always: `listed` = `present` + `missing`; `unreadable` counts some of the present videos.
 
-    `faults` are the videos that `respike prepare` would skip, in the order of the listing; `classes` stand in label
-    order.
+    `faults` are the videos that `respike prepare` would skip, in the order of the listing. `classes` are in label
+    order. `seconds` is the time that the check took.
     """
 
     listed: int
@@ -55,7 +55,7 @@ class CheckReport:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckTask:
-    """A few videos for one worker; decoded whole with `full`. `deaths` are those of workers that had it before."""
+    """A few videos for one worker, decoded completely if `full`. `deaths` are those of workers in earlier attempts."""
 
     videos: tuple[VideoRef, ...]
     full: bool
@@ -73,10 +73,11 @@ def check(
     video_timeout_seconds: float | None = DEFAULT_VIDEO_TIMEOUT_SECONDS,
     progress: Progress = SILENCE,
 ) -> CheckReport:
-    """Look at every video of a listing: that it is there, that it opens and, with `full`, that all of it decodes.
+    """Check every video of a listing: that it exists, that it opens and, with `full`, that it decodes to its end.
 
-    Nothing is written. Only a full look finds a video whose header is whole and whose data are not. A video that kills
-    its worker, or gives no sign for `video_timeout_seconds` (None: for ever), is unreadable.
+    Nothing is written. Only a full check finds a video with an intact header and damaged data. A video that crashes its
+    worker, or shows no progress for `video_timeout_seconds` (None: no limit), counts as unreadable. The videos are
+    checked by `num_workers` processes.
     """
     started = time.perf_counter()
     found = [
@@ -85,68 +86,71 @@ def check(
         if video.path is None
     ]
     present = [video for video in listing.videos if video.path is not None]
-    found += _look(present, full, num_workers, video_timeout_seconds, progress, len(found))
-    places = {video.video_id: number for number, video in enumerate(listing.videos)}
-    found.sort(key=lambda fault: places[fault.video])
+    found += _check_present(present, full, num_workers, video_timeout_seconds, progress, len(found))
+    order = {video.video_id: number for number, video in enumerate(listing.videos)}
+    found.sort(key=lambda fault: order[fault.video])
     missing = sum(fault.stage == MISSING for fault in found)
     return CheckReport(
         listed=len(listing.videos),
         present=len(listing.videos) - missing,
         missing=missing,
         unreadable=len(found) - missing,
-        classes=_count(listing, found),
+        classes=_count_by_class(listing, found),
         faults=tuple(found),
         seconds=time.perf_counter() - started,
     )
 
 
 def write_report(report: CheckReport, path: Path) -> None:
-    """Write the faults as JSON lines of video, subset, stage and reason, as `skipped.jsonl` has them."""
+    """Write the faults as JSON lines with video, subset, stage and reason, in the form of skipped.jsonl."""
     write_atomically(path, jsonl([asdict(fault) for fault in report.faults]))
 
 
-def _look(
+def _check_present(
     videos: Sequence[VideoRef],
     full: bool,
     num_workers: int,
-    deadline_seconds: float | None,
+    timeout_seconds: float | None,
     progress: Progress,
     num_missing: int,
 ) -> list[SkippedVideo]:
     tasks = [
-        CheckTask(videos=tuple(videos[first : first + _VIDEOS_PER_TASK]), full=full)
-        for first in range(0, len(videos), _VIDEOS_PER_TASK)
+        CheckTask(videos=tuple(videos[first : first + _NUM_VIDEOS_PER_TASK]), full=full)
+        for first in range(0, len(videos), _NUM_VIDEOS_PER_TASK)
     ]
     found: list[SkippedVideo] = []
     with progress.task("check", total=len(videos), unit="videos") as task:
         task.advance(0, missing=num_missing)
-        begun: set[object] = set()
+        started: set[object] = set()
 
-        def watch(worker: int, note: object) -> None:
-            # a video may be begun again after a death, and tells of itself while it lasts
-            if note not in begun:
-                begun.add(note)
+        def on_event(worker: int, video: object) -> None:
+            # a video is reported again while it is decoded, and in a second attempt
+            if video not in started:
+                started.add(video)
                 task.advance(1)
 
-        job = Job(function=check_videos, recover=after_deaths, deadline_seconds=deadline_seconds)
-        for _, unreadable in local.run(job, tasks, num_workers, watch):
+        job = Job(function=check_videos, retry=retry_videos, timeout_seconds=timeout_seconds)
+        for _, unreadable in local.run(job, tasks, num_workers, on_event):
             found += unreadable
             task.advance(0, unreadable=len(found))
     return found
 
 
-def after_deaths(task: CheckTask, deaths: Sequence[WorkerDeath]) -> CheckTask:
-    """What to try after workers died at a task. Raises RespikeError where they die at no video."""
-    try_again(task, [death for death in deaths if death.note is None])
+def retry_videos(task: CheckTask, deaths: Sequence[WorkerDeath]) -> CheckTask:
+    """Return the task to try after workers died at it. Raises RespikeError if they died several times at no video."""
+    retry_same_item(task, [death for death in deaths if death.last_event is None])
     return replace(task, deaths=tuple(deaths))
 
 
 def check_videos(task: CheckTask, report: Report) -> list[SkippedVideo]:
-    """The videos of a task that cannot be used; `report` hears the video it is at. This is what a worker runs."""
+    """Return the videos of a task that cannot be used. `report` is called with the id of the current video.
+
+    This is what a worker runs.
+    """
     found = []
     for video in task.videos:
         try:
-            raise_if_crashed_before([death for death in task.deaths if death.note == video.video_id])
+            raise_if_crashed([death for death in task.deaths if death.last_event == video.video_id])
             report(video.video_id)
             failpoints.reach("decode", video.video_id)
             _check_video(video, task.full, report)
@@ -162,24 +166,24 @@ def _check_video(video: VideoRef, full: bool, report: Report) -> None:
     if not full:
         check_header(video.path)
         return
-    told = time.monotonic()
+    last_event = time.monotonic()
 
     def beat(num_frames: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > _SECONDS_BETWEEN_NOTES:
-            told = time.monotonic()
+        nonlocal last_event
+        if time.monotonic() - last_event > _SECONDS_BETWEEN_EVENTS:
+            last_event = time.monotonic()
             report(video.video_id)
 
     if (fault := probe(video.path, beat=beat).fault) is not None:
         raise UnreadableVideoError("decode", fault)
-    decoding = Decoding(video.path, color="ycc", short_side=_LEAST_SIDE, beat=beat)
+    decoding = Decoding(video.path, color="ycc", short_side=_SHORT_SIDE, beat=beat)
     for _ in decoding.frames(wanted=()):
         pass
     if decoding.num_frames == 0:
         raise UnreadableVideoError("decode", "no frame could be decoded")
 
 
-def _count(listing: VideoListing, found: Sequence[SkippedVideo]) -> tuple[ClassCount, ...]:
+def _count_by_class(listing: VideoListing, found: Sequence[SkippedVideo]) -> tuple[ClassCount, ...]:
     stages = {fault.video: fault.stage for fault in found}
     listed: Counter[int] = Counter()
     missing: Counter[int] = Counter()

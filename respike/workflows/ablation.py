@@ -253,7 +253,7 @@ def run_ablation(request: AblateRequest, progress: "Progress") -> AblateOutcome:
 def _layout(request: AblateRequest) -> "Dataset":
     from respike.data.datasets import DATASETS
 
-    return DATASETS.get(request.source if request.source in DATASETS.names() else "folder")
+    return DATASETS.get(request.source, DATASETS["folder"])
 
 
 def _root(request: AblateRequest) -> Path:
@@ -321,10 +321,10 @@ def _list_videos(request: AblateRequest, layout: "Dataset", progress: "Progress"
     root = _root(request)
     if layout.name == "folder" and not root.is_dir():
         # a data set's name that is mistyped lands here, too
-        asked = did_you_mean(request.source, DATASETS.names())
+        asked = did_you_mean(request.source, DATASETS)
         raise RespikeError(
             f"{request.source} is no data set, and there is no folder {root}",
-            f"{asked}give a folder of <class>/<video>, or choose from {', '.join(DATASETS.names())}",
+            f"{asked}give a folder of <class>/<video>, or choose from {', '.join(DATASETS)}",
         )
     if layout.name == "demo" and request.root is None:
         from respike.data.synthetic import PLAIN, choose_settings, write_demo

@@ -48,7 +48,7 @@ def test_json_gives_the_same_facts_to_scripts(here, call):
     assert (facts["listed"], facts["present"], facts["missing"], facts["unreadable"]) == (14, 7, 7, 1)
     assert facts["decoded"] is True
     assert sum(count["missing"] for count in facts["classes"]) == 7
-    assert "have no video on disk" in facts["warnings"][0]
+    assert "without a video on disk" in facts["warnings"][0]
 
 
 def test_strict_fails_where_something_is_off_and_not_where_all_is_well(here, call):
@@ -74,7 +74,7 @@ def test_links_out_of_the_root_are_followed_unless_asked_not_to(here, call):
     Path("data/folder/jump/broken.mp4").unlink()
     assert json.loads(call("check", "folder", "--workers", 1, "--json").out)["missing"] == 0
     answer = call("check", "folder", "--workers", 1, "--no-follow-symlinks")
-    assert "warning: 1 video is a link out of data/folder and counts as missing: jump/link.mp4" in answer.err
+    assert "warning: videos that are links out of data/folder and count as missing: 1 (jump/link.mp4)" in answer.err
     assert "missing     1\n" in answer.out
     assert answer.out.splitlines()[-1] == "next: respike prepare folder --no-follow-symlinks"
     assert json.loads(call("prepare", "folder", "--workers", 1, "--json", "--out", "a").out)["skipped"] == 0

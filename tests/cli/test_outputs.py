@@ -19,8 +19,7 @@ from respike.cli.options import (
     OutputFile,
     OutputFolder,
 )
-from respike.data.index import INDEX_NAME, SKIPPED_NAME, VIDEOS_NAME
-from respike.data.output import OURS
+from respike.data.index import INDEX_NAME, SET_FILE_NAME, SKIPPED_NAME, VIDEOS_NAME
 from respike.zoo.history import HISTORY_NAME
 from respike.zoo.predictions import Row, collect, save_predictions
 from respike.zoo.publishing import PUBLISHED_NAMES, README_NAME
@@ -160,7 +159,7 @@ def test_the_names_are_those_that_are_written():
     for name in (BEST_NAME, LAST_NAME, CONFIG_NAME, HISTORY_NAME, RECIPE_NAME, REQUEST_NAME, "best.json"):
         assert _RUN_NAMES.fullmatch(name)
     for name in (INDEX_NAME, VIDEOS_NAME, SKIPPED_NAME, README_NAME, "train-000000.tar"):
-        assert OURS.fullmatch(name)
+        assert SET_FILE_NAME.fullmatch(name)
         assert _SHARDS_NAMES.fullmatch(name)
     assert all(map(_PUBLISHED_NAMES.fullmatch, PUBLISHED_NAMES))
 

@@ -41,7 +41,7 @@ def default_of(option: click.Option):
 
 
 def test_the_data_sets_are_those_that_layouts_know():
-    assert list(options.DATASETS) == DATASETS.names()
+    assert list(options.DATASETS) == list(DATASETS)
 
 
 @pytest.mark.parametrize("command", ["prepare", "check"])
@@ -204,7 +204,7 @@ def test_warnings_of_the_listing_reach_people_and_scripts(here, call):
 def test_strict_fails_after_all_else_is_written(here, call):
     answer = call("prepare", "folder", "--workers", 1, "--strict", "--json")
     assert (answer.code, answer.out) == (1, "")
-    assert "1 of 13 videos was skipped" in json.loads(answer.err)["error"]
+    assert "videos skipped: 1 of 13" in json.loads(answer.err)["error"]
     assert open_shards("shards/folder").index.num_written == 12
 
 

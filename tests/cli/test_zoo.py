@@ -163,7 +163,7 @@ def test_what_cannot_be_is_one_line_and_a_hint(call, arguments, words):
 def test_the_packaged_network_knows_demo_videos_that_it_has_never_seen(call, place):
     settings = DemoSettings(seed=7, train_videos=1, test_videos=1)
     write_demo(place / "videos", settings, num_workers=1)
-    listing = DATASETS.get("demo").list_videos(ListingRequest(root=place / "videos"))
+    listing = DATASETS["demo"].list_videos(ListingRequest(root=place / "videos"))
     prepare(listing, place / "shards" / "demo", PrepareConfig(clip_length=settings.clip_length), num_workers=1)
     # made anew under the names of videos it has learned from: the test set alone has names of its own
     answer = call("score", "respike_tiny.demo16", "--json")

@@ -1,4 +1,4 @@
-"""Ranks: which process this is, and whether it was to be one of several."""
+"""Distributed: a launch that started one process instead of several is noticed."""
 
 import pytest
 from respike.common.distributed import find_launch_problem
@@ -18,7 +18,7 @@ def _launch(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> str
     return find_launch_problem()
 
 
-def test_a_launch_that_started_one_process_of_several_is_told_with_the_way_to_do_it(
+def test_a_launch_of_one_process_instead_of_several_warns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     problem = _launch(monkeypatch, ONE_OF_TWO_BY_ACCELERATE)
@@ -30,11 +30,11 @@ def test_a_launch_that_started_one_process_of_several_is_told_with_the_way_to_do
     "environment",
     [
         {},
-        # accelerate asked for one process; a cluster's own variable; torchrun, or accelerate on GPUs
+        # accelerate with one process; a variable of a cluster; torchrun, or accelerate on GPUs
         {"ACCELERATE_MIXED_PRECISION": "no"},
         {"MASTER_ADDR": "node1"},
         {**ONE_OF_TWO_BY_ACCELERATE, "RANK": "0", "WORLD_SIZE": "2"},
     ],
 )
-def test_other_launches_are_as_they_were_meant(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+def test_other_launches_do_not_warn(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
     assert _launch(monkeypatch, environment) is None

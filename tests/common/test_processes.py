@@ -1,9 +1,11 @@
-"""Memory promises: a process that is told to keeps what it frees."""
+"""Processes: memory is kept for reuse on request; processors are counted within all limits."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+from respike.common.processes import usable_cpus
 
 ROUNDS = """
 import resource, numpy as np
@@ -25,5 +27,41 @@ def count_page_faults(*, keeps):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc is asked to keep memory")
-def test_a_process_that_keeps_memory_does_not_fetch_it_again_page_by_page():
+def test_kept_memory_causes_fewer_page_faults():
     assert count_page_faults(keeps=True) * 5 < count_page_faults(keeps=False)
+
+
+@pytest.fixture
+def eight_cpus(monkeypatch):
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+
+@pytest.mark.usefixtures("eight_cpus")
+@pytest.mark.parametrize(
+    ("quota", "num_cpus"),
+    [
+        (None, 8),
+        ("max 100000", 8),
+        ("1600000 100000", 8),
+        ("250000 100000", 2),
+        ("50000 100000", 1),
+        ("what is this", 8),
+    ],
+)
+def test_usable_cpus_respect_affinity_and_quota(tmp_path, quota, num_cpus):
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert usable_cpus(tmp_path) == num_cpus
+
+
+@pytest.mark.usefixtures("eight_cpus")
+@pytest.mark.parametrize(("value", "num_cpus"), [("3", 3), ("32", 8), ("0", 1), ("", 8), ("three", 8)])
+def test_usable_cpus_respect_slurm(tmp_path, monkeypatch, value, num_cpus):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", value)
+    assert usable_cpus(tmp_path) == num_cpus
+
+
+def test_usable_cpus_are_at_least_one_on_this_machine():
+    assert 1 <= usable_cpus() <= (os.cpu_count() or 1)

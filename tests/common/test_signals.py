@@ -1,4 +1,4 @@
-"""Stopping: a signal is told as it comes, whatever is being computed, and the second one is not waited out."""
+"""Signals: the first one is announced at once, even within a long computation; the second one ends the program."""
 
 import hashlib
 import os
@@ -22,15 +22,15 @@ def num_rounds() -> int:
 
 
 @pytest.fixture
-def heeded() -> Iterator[None]:
-    """Ctrl-C as Python heeds it, also where the tests run in the background of a shell, which has it ignored."""
+def ctrl_c_handler() -> Iterator[None]:
+    """Python's handler of Ctrl-C, also if the tests run in the background of a shell, where Ctrl-C is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 def compute(num_rounds: int, *signals: signal.Signals) -> None:
-    """One call that Python's handlers have to wait out, as a backward pass is; signals come within it."""
+    """One call that delays Python's handlers, as a backward pass does; the signals arrive within it."""
 
     def send() -> None:
         for number in signals:
@@ -46,43 +46,43 @@ def compute(num_rounds: int, *signals: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "text"),
     [
         (signal.SIGINT, "interrupted: stopping after this batch, once all is saved; Ctrl-C again stops at once"),
         (signal.SIGTERM, "terminated: stopping after this batch, once all is saved; SIGTERM again stops at once"),
     ],
 )
-def test_a_signal_is_told_while_the_batch_is_still_being_computed(num_rounds, number, said):
-    told = []
+def test_a_signal_is_announced_within_a_long_computation(num_rounds, number, text):
+    lines = []
     before = signal.getsignal(number)
-    with GracefulShutdown(lambda line: told.append((line, time.perf_counter()))) as signals:
+    with GracefulShutdown(lambda line: lines.append((line, time.perf_counter()))) as signals:
         assert not signals.is_asked()
         compute(num_rounds, number)
         ended = time.perf_counter()
         assert signals.is_asked()
-    ((line, at),) = told
-    assert line.startswith(said)
+    ((line, at),) = lines
+    assert line.startswith(text)
     assert at < ended - 0.3 * SECONDS_BUSY
     assert signal.getsignal(number) is before
 
 
-def test_a_second_ctrl_c_stops_at_once_though_it_came_within_the_same_batch(num_rounds, heeded):
-    told = []
-    with pytest.raises(KeyboardInterrupt), GracefulShutdown(told.append):
+def test_a_second_ctrl_c_within_one_batch_stops_at_once(num_rounds, ctrl_c_handler):
+    lines = []
+    with pytest.raises(KeyboardInterrupt), GracefulShutdown(lines.append):
         compute(num_rounds, signal.SIGINT, signal.SIGINT)
-    assert len(told) == 1
+    assert len(lines) == 1
 
 
-def test_a_reader_that_has_gone_does_not_undo_the_stop(num_rounds):
-    def tell(line: str) -> None:
+def test_a_closed_output_does_not_prevent_the_stop(num_rounds):
+    def warn(line: str) -> None:
         raise BrokenPipeError
 
-    with GracefulShutdown(tell) as signals:
+    with GracefulShutdown(warn) as signals:
         compute(num_rounds // 2, signal.SIGINT)
         assert signals.is_asked()
 
 
-def test_what_heard_signals_before_hears_them_again():
+def test_an_earlier_wakeup_pipe_is_restored():
     out, into = os.pipe()
     os.set_blocking(into, False)
     before = signal.set_wakeup_fd(into)
@@ -95,7 +95,7 @@ def test_what_heard_signals_before_hears_them_again():
         os.close(into)
 
 
-def test_outside_the_main_thread_signals_are_left_to_whoever_embeds_us():
+def test_outside_the_main_thread_handlers_are_kept():
     before = signal.getsignal(signal.SIGINT)
     problems = []
 
@@ -111,15 +111,3 @@ def test_outside_the_main_thread_signals_are_left_to_whoever_embeds_us():
     thread.join()
     assert problems == []
     assert signal.getsignal(signal.SIGINT) is before
-
-
-@pytest.mark.parametrize(("stopped_in", "said"), [("_make_data", ""), ("_train_and_score", "; training begins anew")])
-def test_a_stopped_demo_speaks_of_its_training_only_once_that_has_begun(call, monkeypatch, tmp_path, stopped_in, said):
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("respike.cli.demo._make_data", lambda *_: (None, None))
-    monkeypatch.setattr(f"respike.cli.demo.{stopped_in}", stop)
-    answer = call("demo", "--out", tmp_path)
-    kept = "finished videos and shards are kept, run the same command to go on"
-    assert (answer.code, answer.err.strip()) == (130, f"error: interrupted: {kept}{said}")

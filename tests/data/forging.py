@@ -1,4 +1,4 @@
-"""Forging: shards changed by hand with an index that fits them, as a hostile or faulty writer would leave them."""
+"""Forging: shards changed by hand, with an index that fits them."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +12,7 @@ Samples = list[tuple[str, dict[str, bytes]]]
 
 
 def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> tuple[int, int, str]:
-    """Write `samples` (key, members) to `path`; return how many they are, bytes, SHA-256."""
+    """Write `samples` (key, members) to `path`; return their number, the bytes and the SHA-256."""
     with path.open("wb") as file:
         writer = ShardWriter(file)
         for key, members in samples:
@@ -21,7 +21,7 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) 
 
 
 def reseal(out: Path, change: Callable[[dict], None] = lambda value: None) -> None:
-    """Change the index and give it checksums that fit what lies beside it."""
+    """Change the index, then give it the right checksums of all files."""
     value = unseal((out / index.INDEX_NAME).read_bytes())
     del value["sha256"]
     change(value)

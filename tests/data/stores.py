@@ -1,4 +1,4 @@
-"""FaultyFileSystem: a store for fsspec that fails as its folder's `faults.json` says, in every process that uses it."""
+"""FaultyFileSystem: a store for fsspec that fails as `.faults.json` in its folder says, in every process."""
 
 import json
 import os
@@ -15,7 +15,8 @@ class FaultyFileSystem(LocalFileSystem):
     """Files of a folder, at `faulty://PATH`.
 
     Faults are counted over all processes. `fail_every` n: each n-th write raises; `cut_every` n: each n-th keeps its
-    first half and says nothing; `flip_every` n: each n-th changes one bit; `gone_after` n: from then on all raises.
+    first half without an error; `flip_every` n: each n-th changes one bit; `gone_after` n: after n writes everything
+    raises.
     """
 
     protocol = "faulty"
@@ -28,8 +29,12 @@ class FaultyFileSystem(LocalFileSystem):
     def put_file(self, lpath, rpath, **options):
         self._write(rpath, lambda: Path(rpath).write_bytes(Path(lpath).read_bytes()))
 
-    def pipe_file(self, path, value, **options):
-        self._write(path, lambda: Path(path).write_bytes(value))
+    def pipe_file(self, path, value, mode="overwrite", **options):
+        def write():
+            with Path(path).open("xb" if mode == "create" else "wb") as file:
+                file.write(value)
+
+        self._write(path, write)
 
     def cat_file(self, path, **options):
         self._reach(path)
@@ -82,7 +87,7 @@ def faults_of(path):
     for folder in Path(path).parents:
         if (folder / _FAULTS).exists():
             return folder, json.loads((folder / _FAULTS).read_text())
-    raise AssertionError(f"{path} lies in no faulty store")
+    raise AssertionError(f"{path} is in no faulty store")
 
 
 def make_store(root: Path, **faults: int) -> str:

@@ -1,4 +1,4 @@
-"""A header that claims absurd dimensions is found out before memory is taken for them."""
+"""Absurd dimensions in a video header are refused before memory is taken for them."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from respike.data.video_writer import ffmpeg_path, write_video
 from tests.conftest import moving_square
 
 WIDTH, HEIGHT = 320, 256
-# decodes a file and tells by how many bytes its peak of memory grew, and what was said of it
+# decodes a file; prints by how many bytes the peak of memory grew, and the error
 PROGRAM = """
 import resource, sys
 from pathlib import Path
@@ -28,7 +28,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, said
 
 
 def absurd(number: int, num_bytes: int, order: str) -> bytes:
-    """A size in place of WIDTH or HEIGHT: 20,000 pixels and some, two or four bytes."""
+    """A size to replace WIDTH or HEIGHT: close to 30,000 pixels, in two or four bytes."""
     return (30_000 if number == WIDTH else 28_000).to_bytes(num_bytes, order)
 
 
@@ -56,10 +56,10 @@ def in_each_jpeg(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "codec", "pixel_format", "patch", "told"),
+    ("name", "codec", "pixel_format", "patch", "error"),
     [
         ("header.mkv", "ffv1", "yuv420p", in_matroska, "open: its header"),
-        # the stream itself tells the size, and the container's word does not count
+        # the stream itself holds the size, and the container's is ignored
         ("header.webm", "libvpx-vp9", "yuv420p", in_matroska, "nothing"),
         ("header.mp4", "libx264", "yuv420p", in_pairs(2, "big", WIDTH, HEIGHT), "nothing"),
         ("header.avi", "mpeg4", "yuv420p", in_pairs(4, "little", WIDTH, HEIGHT), "nothing"),
@@ -68,22 +68,22 @@ def in_each_jpeg(content: bytes) -> bytes:
         ("frames.avi", "mjpeg", "yuvj420p", in_each_jpeg, "decode: "),
     ],
 )
-def test_absurd_dimensions_never_take_memory(tmp_path, name, codec, pixel_format, patch, told):
+def test_absurd_dimensions_take_no_memory(tmp_path, name, codec, pixel_format, patch, error):
     path = tmp_path / name
     write_video(path, iter(moving_square(6, width=WIDTH, height=HEIGHT)), codec=codec, pixel_format=pixel_format)
     whole = peak(path)
     assert whole[1] == "nothing"
     path.write_bytes(patch(path.read_bytes()))
     grown, said = peak(path)
-    assert said.startswith(told)
+    assert said.startswith(error)
     # one frame of that size would take 1.2 GB
     assert grown < whole[0] + 40_000_000
 
 
-def test_a_stream_that_grows_absurdly_in_the_middle_is_refused(tmp_path):
+def test_a_stream_with_one_absurd_frame_is_refused(tmp_path):
     small, large, path = (tmp_path / f"{name}.h264" for name in ("small", "large", "both"))
     write_video(small, iter(moving_square(6)))
-    # a real frame of 71 million pixels, which the container's header knows nothing of
+    # a real frame of 71 million pixels that the header of the container does not mention
     source = ["-f", "lavfi", "-i", "color=s=8448x8448:r=1:d=1", "-c:v", "libx264", "-preset", "ultrafast"]
     subprocess.run([ffmpeg_path(), "-loglevel", "error", *source, large], check=True)
     path.write_bytes(small.read_bytes() + large.read_bytes())

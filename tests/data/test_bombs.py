@@ -1,4 +1,4 @@
-"""Promises on memory: what claims more than it is gets refused before memory is taken, where there is none to spare."""
+"""Memory: shards that claim more than they hold are refused before memory is allocated."""
 
 import json
 import shutil
@@ -21,14 +21,13 @@ SPARE_BYTES = 250_000_000
 MOST_TAKEN_BYTES = 40_000_000
 ZEROS = 1_000_000_000
 
-# reads the shards in three ways with so little address space left; says what was told and what was taken
+# reads the shards in three ways with little address space left; prints the errors and the memory used
 CHILD = f"""
 import json, resource, sys
 from pathlib import Path
 from respike.data.dataset import open_shards
-from respike.data.format import decode_sample
-from respike.data.shards import ShardReader
-from respike.data.verify import verify
+from respike.data.shard import ShardReader, decode_members
+from respike.data.verification import verify
 from respike.common.errors import ShardError
 
 out = Path(sys.argv[1])
@@ -39,7 +38,7 @@ resource.setrlimit(resource.RLIMIT_AS, (taken + {SPARE_BYTES}, taken + {SPARE_BY
 def peak_bytes():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
 
-# forget the peak so far: that of the parent counts for a child of its own
+# reset the peak: a child begins with that of its parent
 Path("/proc/self/clear_refs").write_text("5")
 before = peak_bytes()
 
@@ -51,18 +50,18 @@ def look():
 
 def read_without_index():
     reader = ShardReader(out / "{SHARD}")
-    decode_sample(reader.keys[0], reader.members(0))
+    decode_members(reader.keys[0], reader.members(0))
 
-def told(read):
+def error_of(read):
     try:
         read()
     except ShardError as error:
         return error.problem
 
-lines = [told(load), told(look)]
+lines = [error_of(load), error_of(look)]
 taken = peak_bytes() - before
-# the bytes are in memory already when they are given by hand
-lines.append(told(read_without_index))
+# here the bytes are in memory already
+lines.append(error_of(read_without_index))
 print(json.dumps({{"lines": lines, "taken": taken}}))
 """
 
@@ -85,8 +84,8 @@ def zeros():
     return frames[0], frames[1]
 
 
-def told(out: Path) -> list[str]:
-    """What the three ways of reading said."""
+def read_in_three_ways(out: Path) -> list[str]:
+    """Return the error of each of three ways to read."""
     answer = subprocess.run(
         [sys.executable, "-c", CHILD, str(out)], capture_output=True, text=True, check=False, timeout=240
     )
@@ -125,7 +124,7 @@ def resized(jpeg: bytes, height: int, width: int) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured as Linux tells it")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured in /proc")
 @pytest.mark.parametrize(
     ("what", "said"),
     [
@@ -137,9 +136,9 @@ def resized(jpeg: bytes, height: int, width: int) -> bytes:
         ("JSON of 60 MB", "the JSON member holds 60,000,004 bytes, at most 1,048,576 are read"),
     ],
 )
-def test_a_bomb_is_named_with_its_sample_before_it_takes_memory(prepared, tmp_path, zeros, what, said):
+def test_a_bomb_is_refused_before_it_takes_memory(prepared, tmp_path, zeros, what, said):
     out = Path(shutil.copytree(prepared, tmp_path / "out"))
     name, content = make_bomb(what, ShardReader(out / SHARD).members(0), zeros)
     key = forge_member(out, SHARD, name, content)
-    lines = told(out)
+    lines = read_in_three_ways(out)
     assert [line is not None and f"sample {key}: " in line and said in line for line in lines] == [True] * 3, lines

@@ -1,4 +1,4 @@
-"""What people have lying about: codecs, depths, sizes and lengths out of the ordinary are decoded right."""
+"""Codecs: all usual codecs, and unusual depths, sizes, lengths and rotations are decoded right."""
 
 import dataclasses
 import subprocess
@@ -10,7 +10,7 @@ from respike.common.errors import UnreadableVideoError
 from respike.data import clip_encoder
 from respike.data.plan import plan_shards
 from respike.data.prepare_config import PrepareConfig
-from respike.data.shard import ShardReader, decode_sample
+from respike.data.shard import ShardReader, decode_members
 from respike.data.shard_worker import build_shard
 from respike.data.video_reader import Decoding, probe
 from respike.data.video_writer import ffmpeg_path, write_video
@@ -26,17 +26,17 @@ def decode_all(path, color="rgb"):
 
 
 def build(tmp_path, path, **settings):
-    """The clips of one video as they stand in a shard, or the reason why it was skipped."""
+    """Return the clips of one video as a shard holds them, or raise the reason why it was skipped."""
     video = VideoRef(video_id="a/b", path=path, label=0, class_name="a", subset="train")
     listing = VideoListing(dataset="folder", split=None, evaluation_subset="test", classes=("a",), videos=(video,))
     out = tmp_path / "out"
     (out / ".respike" / "done").mkdir(parents=True, exist_ok=True)
     (task,) = plan_shards(listing, out, PrepareConfig(**settings))
-    mark = build_shard(task, lambda note: None).settle()
+    mark = build_shard(task, lambda note: None).wait()
     if mark["skipped"]:
         raise UnreadableVideoError(mark["skipped"][0]["stage"], mark["skipped"][0]["reason"])
     reader = ShardReader(task.path)
-    return [decode_sample(key, reader.members(number)) for number, key in enumerate(reader.keys)]
+    return [decode_members(key, reader.members(number)) for number, key in enumerate(reader.keys)]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def build(tmp_path, path, **settings):
         ("prores.mov", "prores_ks", "yuv422p10le", {}),
     ],
 )
-def test_every_frame_of_a_codec_comes_as_it_was(tmp_path, name, codec, pixel_format, options):
+def test_every_frame_of_a_codec_is_decoded(tmp_path, name, codec, pixel_format, options):
     path = tmp_path / name
     write_video(path, iter(FRAMES), codec=codec, pixel_format=pixel_format, options=options)
     assert probe(path).fault is None
@@ -68,7 +68,7 @@ def test_every_frame_of_a_codec_comes_as_it_was(tmp_path, name, codec, pixel_for
     assert [frame.index for frame in frames] == list(range(20))
     decoded = np.stack([np.stack(frame.planes, -1) for frame in frames]).astype(int)
     assert np.abs(decoded - FRAMES).mean() < 8
-    # the frame that fits best is that of the same number: none was lost, doubled or put elsewhere
+    # the most similar frame has the same number: none was lost, repeated or moved
     bright = decoded[:, 10:22].sum(axis=(1, 3))
     true = FRAMES.astype(int)[:, 10:22].sum(axis=(1, 3))
     best = np.abs(bright[:, None] - true[None]).sum(axis=2).argmin(axis=1)
@@ -77,7 +77,7 @@ def test_every_frame_of_a_codec_comes_as_it_was(tmp_path, name, codec, pixel_for
 
 @pytest.mark.parametrize(("width", "height"), [(51, 37), (1, 1), (2, 99), (97, 2), (333, 255)])
 @pytest.mark.parametrize("color", ["ycc", "rgb"])
-def test_odd_sizes_go_all_the_way(tmp_path, width, height, color):
+def test_odd_sizes_are_prepared(tmp_path, width, height, color):
     frames = np.full((4, height, width, 3), 90, np.uint8)
     frames[2:, : height // 2 + 1] = 200
     path = tmp_path / "odd.mkv"
@@ -88,13 +88,13 @@ def test_odd_sizes_go_all_the_way(tmp_path, width, height, color):
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
-def test_a_rotated_video_is_upright_in_its_shard_and_says_so(tmp_path, turn):
+def test_a_rotated_video_is_upright_in_its_shard(tmp_path, turn):
     upright, turned = tmp_path / "upright.mp4", tmp_path / "turned.mp4"
     write_video(upright, iter(FRAMES), options={"crf": 1})
     command = [ffmpeg_path(), "-loglevel", "error", "-display_rotation", str(turn), "-i", str(upright)]
     subprocess.run([*command, "-c", "copy", str(turned)], check=True)
     (clip,) = build(tmp_path, turned, key_quality=100)
-    # the reference is what ffmpeg itself shows
+    # the reference is what ffmpeg shows
     shown = subprocess.run(
         [
             ffmpeg_path(),
@@ -137,7 +137,7 @@ def test_times_of_a_variable_frame_rate_are_kept_in_the_shard(tmp_path):
 
 
 @pytest.mark.parametrize("num_frames", [1, 5])
-def test_a_video_shorter_than_a_clip_is_padded_and_says_so(tmp_path, num_frames):
+def test_a_video_shorter_than_a_clip_is_padded(tmp_path, num_frames):
     path = tmp_path / "short.mp4"
     write_video(path, iter(FRAMES[:num_frames]))
     (clip,) = build(tmp_path, path)
@@ -147,7 +147,7 @@ def test_a_video_shorter_than_a_clip_is_padded_and_says_so(tmp_path, num_frames)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
-def test_where_the_header_promises_more_frames_the_decoded_ones_count(tmp_path, suffix):
+def test_decoded_frames_count_not_those_of_the_header(tmp_path, suffix):
     source, path = tmp_path / f"source.{suffix}", tmp_path / f"later.{suffix}"
     codec = "mpeg4" if suffix == "avi" else "libx264"
     write_video(source, iter(moving_square(75)), codec=codec, options={"g": 25})
@@ -166,7 +166,7 @@ def test_where_the_header_promises_more_frames_the_decoded_ones_count(tmp_path, 
     assert len(build(tmp_path, path)) == num_shown // 16
 
 
-def test_a_stream_that_hides_frames_from_its_packet_count_is_planned_again(tmp_path, monkeypatch):
+def test_a_wrong_packet_count_is_planned_again(tmp_path, monkeypatch):
     path = tmp_path / "video.mp4"
     write_video(path, iter(moving_square(40)))
     honest = build(tmp_path / "honest", path)
@@ -174,8 +174,8 @@ def test_a_stream_that_hides_frames_from_its_packet_count_is_planned_again(tmp_p
         monkeypatch.setattr(
             clip_encoder, "probe", lambda path, beat, wrong=wrong: dataclasses.replace(probe(path), num_packets=wrong)
         )
-        told = build(tmp_path / str(wrong), path)
-        assert [clip.info for clip in told] == [clip.info for clip in honest]
+        clips = build(tmp_path / str(wrong), path)
+        assert [clip.info for clip in clips] == [clip.info for clip in honest]
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])

@@ -1,4 +1,4 @@
-"""Cut files are found by what their container says of itself, wherever the cut, and whole files are left alone."""
+"""Container: files cut anywhere are found, whole files are accepted."""
 
 import subprocess
 
@@ -35,7 +35,7 @@ def whole_files(tmp_path_factory):
 
 
 def read(path) -> int:
-    """Frames of a video, or UnreadableVideoError, as `prepare` reads it."""
+    """Return the number of frames of a video, or raise UnreadableVideoError, as `prepare` does."""
     if (fault := probe(path).fault) is not None:
         raise UnreadableVideoError("decode", fault)
     return sum(1 for _ in Decoding(path, color="ycc", short_side=64).frames())
@@ -47,7 +47,7 @@ def test_a_whole_file_is_whole(whole_files, kind):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "fragments.mp4"])
-def test_a_file_cut_anywhere_in_its_frames_is_never_taken_for_a_whole_one(whole_files, tmp_path, kind):
+def test_a_file_cut_anywhere_in_its_frames_is_unreadable(whole_files, tmp_path, kind):
     content = whole_files[kind].read_bytes()
     path = tmp_path / f"cut.{kind}"
     for share in np.linspace(0.1, 0.85, 26):
@@ -58,7 +58,7 @@ def test_a_file_cut_anywhere_in_its_frames_is_never_taken_for_a_whole_one(whole_
 
 def test_the_real_clips_cut_anywhere_are_found(tmp_path):
     if not REAL_CLIPS.is_dir():
-        pytest.skip("the real clips are not at hand")
+        pytest.skip("the real clips are missing")
     for clip in REAL_CLIPS.iterdir():
         assert probe(clip).fault is None
         content = clip.read_bytes()
@@ -72,7 +72,7 @@ def test_the_real_clips_cut_anywhere_are_found(tmp_path):
 
 
 def recorded_live(path, tmp_path, container):
-    """A file whose sizes were never filled in, as a recorder leaves that writes to a pipe."""
+    """Write a file whose sizes were never filled in, as a recorder that writes to a pipe does."""
     source = tmp_path / "source.mkv"
     write_video(source, iter(moving_square(60)), codec="mpeg4", options={"g": 10})
     command = [ffmpeg_path(), "-loglevel", "error", "-i", source, "-c", "copy", "-f", container, "pipe:1"]
@@ -80,13 +80,13 @@ def recorded_live(path, tmp_path, container):
 
 
 @pytest.mark.parametrize("container", ["matroska", "avi"])
-def test_a_recording_without_sizes_is_whole_and_cut_within_a_frame_it_is_not(tmp_path, container):
+def test_a_live_recording_is_whole_unless_cut_inside_a_frame(tmp_path, container):
     path = tmp_path / "live"
     recorded_live(path, tmp_path, container)
     assert find_cut(path, container) is None
     assert read(path) == 60
     content = path.read_bytes()
-    # in mid-frame: the first frame alone takes more
+    # inside the first frame, which is larger
     path.write_bytes(content[:2500])
     assert "was cut" in find_cut(path, container)
 
@@ -100,7 +100,7 @@ def test_nonsense_is_left_to_the_decoder(tmp_path, container, content):
     assert cut is None or "was cut" in cut
 
 
-def test_a_last_packet_that_is_not_whole_is_a_fault_where_no_size_is_announced(tmp_path):
+def test_a_cut_last_packet_is_found_without_an_announced_size(tmp_path):
     path = tmp_path / "unsized.flv"
     write_video(path, iter(moving_square(60)), codec="flv", options={"flvflags": "no_duration_filesize"})
     assert probe(path).fault is None
@@ -111,15 +111,16 @@ def test_a_last_packet_that_is_not_whole_is_a_fault_where_no_size_is_announced(t
     assert probe(path).fault == "packet 0 is corrupt"
 
 
-def test_the_cut_is_told_in_bytes(whole_files, tmp_path):
+def test_the_error_gives_the_missing_bytes(whole_files, tmp_path):
     path = tmp_path / "cut.mkv"
     content = whole_files["mkv"].read_bytes()
     path.write_bytes(content[:-1000])
-    said, there = (int(word.replace(",", "")) for word in find_cut(path, "matroska,webm").split() if word[0].isdigit())
-    assert said - there == 1000
+    words = find_cut(path, "matroska,webm").replace(",", "").split()
+    num_announced, num_available = (int(word) for word in words if word.isdigit())
+    assert num_announced - num_available == 1000
 
 
-def test_trailing_bytes_do_no_harm(whole_files, tmp_path):
+def test_trailing_bytes_are_ignored(whole_files, tmp_path):
     for kind in ("mkv", "avi", "fast.mp4"):
         path = tmp_path / f"long.{kind}"
         path.write_bytes(whole_files[kind].read_bytes() + b"\0" * 1000)

@@ -1,4 +1,4 @@
-"""Promises on shards from elsewhere: what is made to harm is refused, nothing runs, nothing is written."""
+"""Shards made to harm are refused: no code of theirs runs, and nothing is written."""
 
 import io
 import pickle
@@ -12,6 +12,7 @@ import pytest
 from respike.common.errors import RespikeError, ShardError
 from respike.data import open_shards
 from respike.data.event_codec import decode_events, encode_events
+from respike.data.executors.base import run_serially
 from respike.data.preparation import PrepareConfig, prepare
 from respike.data.shard import ShardReader
 from respike.data.verification import verify
@@ -25,7 +26,7 @@ SHARD = "train-000000.tar"
 @pytest.fixture(scope="module")
 def prepared(video_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("prepared") / "out"
-    prepare(listing_of(video_folder), out, PrepareConfig(videos_per_shard=20, short_side=16), num_workers=1)
+    prepare(listing_of(video_folder), out, PrepareConfig(videos_per_shard=20, short_side=16), executor=run_serially)
     return out
 
 
@@ -35,7 +36,7 @@ def out(prepared, tmp_path):
 
 
 def assert_refused(out: Path, named: str, said: str = "") -> None:
-    """The loader raises one line that names shard or sample, verify the same, and neither changes a file."""
+    """The loader and verify name the shard or sample in one line, and change no file."""
     before = files_under(out.parent)
     with pytest.raises(ShardError) as error:
         list(open_shards(out, "train"))
@@ -48,7 +49,7 @@ def assert_refused(out: Path, named: str, said: str = "") -> None:
 
 
 def member(name: str, content: bytes = b"abc", kind: bytes = tarfile.REGTYPE, **fields: object) -> bytes:
-    """A header and its content, as one writes them who means harm."""
+    """A tar header and its content."""
     info = tarfile.TarInfo(name)
     info.size, info.type = len(content), kind
     for field, value in fields.items():
@@ -106,16 +107,16 @@ HOSTILE = {
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_hostile_shard_is_refused_and_nothing_is_written(out, what):
+def test_a_hostile_tar_is_refused_and_nothing_is_written(out, what):
     content = b"".join(HOSTILE[what]) + bytes(1024 if HOSTILE[what] else 0)
-    # the hostile members behind a whole sample, so that the head of the shard says nothing
+    # behind a valid sample, so that the first members look harmless
     key = "k"
     first = b"".join(member(f"{key}.{name}") for name in ("events", "json"))
     path = out / SHARD
     path.write_bytes(content if what in ("no tar", "nothing") else first + content)
     with pytest.raises(ShardError, match=SHARD):
         ShardReader(path)
-    # an index from the same hand promises what a sample takes at the least
+    # large enough for the samples that a hostile index lists
     path.write_bytes(path.read_bytes() + bytes(200_000 if HOSTILE[what] else 0))
     reseal(out)
     if HOSTILE[what]:
@@ -134,7 +135,7 @@ class Payload:
 
 @pytest.fixture
 def pwned(tmp_path):
-    """A file that must never come to be, and proof that the payload would make it."""
+    """A file that must never be made, and proof that the payload would make it."""
     path = tmp_path / "proof"
     pickle.loads(pickle.dumps(Payload(path)))
     assert path.exists()
@@ -150,21 +151,21 @@ def object_array(path: Path) -> bytes:
 
 @pytest.mark.parametrize("name", ["events", "json", "key00.jpg"])
 @pytest.mark.parametrize("make", [lambda path: pickle.dumps(Payload(path)), object_array], ids=["pickle", "array"])
-def test_a_pickle_in_place_of_a_member_is_refused_and_never_runs(out, pwned, name, make):
+def test_a_pickle_instead_of_a_member_is_refused(out, pwned, name, make):
     key = forge_member(out, SHARD, name, make(pwned))
     assert_refused(out, f"sample {key}: ")
 
 
 @pytest.mark.parametrize("name", ["pyd", "pickle", "pth", "npy"])
-def test_a_pickle_beside_the_members_is_never_read_and_named_by_verify(out, pwned, name):
+def test_a_pickle_beside_the_members_is_never_read(out, pwned, name):
     key = forge_member(out, SHARD, name, pickle.dumps(Payload(pwned)))
     assert next(iter(open_shards(out, "train"))).key == key
     (fault,) = verify(out).faults
-    assert fault.problem == f"sample {key}: the member {name} belongs to no sample"
+    assert fault.problem == f"sample {key}: it has an unknown member {name}"
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "videos.jsonl"])
-def test_a_pickle_in_place_of_the_index_is_refused_and_never_runs(out, pwned, name):
+def test_a_pickle_instead_of_the_index_is_refused(out, pwned, name):
     (out / name).write_bytes(pickle.dumps(Payload(pwned)))
     if name == "videos.jsonl":
         reseal(out)
@@ -199,14 +200,14 @@ ADDRESSES = [
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_an_address_that_could_run_something_or_lead_on_is_refused(out, pwned, address):
+def test_an_address_that_could_run_something_is_refused(out, pwned, address):
     with pytest.raises(RespikeError, match=r"is no address that respike opens|cannot be opened") as error:
         open_shards(address.format(pwned=pwned, out=out))
     assert error.value.hint
     assert "\n" not in str(error.value)
 
 
-def test_an_address_that_only_needs_a_package_names_it(monkeypatch):
+def test_an_address_that_needs_a_package_names_it(monkeypatch):
     import fsspec
 
     def lacking(address: str) -> None:
@@ -217,7 +218,7 @@ def test_an_address_that_only_needs_a_package_names_it(monkeypatch):
         open_shards("s3://bucket/folder")
 
 
-def test_a_plain_address_of_this_machine_reads(out):
+def test_a_file_address_is_read(out):
     assert open_shards(f"file://{out}").spec == open_shards(out).spec
 
 
@@ -253,7 +254,7 @@ def test_events_of_a_wrong_shape_are_refused_from_their_header(out, fields, said
 
 
 @pytest.mark.parametrize("value", [32, -32, 127, -128])
-def test_an_event_that_no_two_samples_can_give_is_refused(out, value):
+def test_an_event_outside_the_possible_range_is_refused(out, value):
     planes, threshold, color = decode_events(ShardReader(out / SHARD).members(0)["events"])
     planes[0][0, 0, 4, 12] = value
     key = forge_member(out, SHARD, "events", encode_events(planes, threshold, color))
@@ -302,7 +303,7 @@ def test_json_of_wrong_values_is_refused(out, fields):
     assert_refused(out, f"sample {key}")
 
 
-def test_a_shard_under_another_ones_name_is_refused(out):
+def test_samples_in_another_order_are_refused(out):
     def change(samples):
         return samples[::-1]
 

@@ -1,25 +1,17 @@
-"""Loader promises: exact epochs, equal ranks, one order on any number of workers, and a stop that loses nothing."""
+"""Loader: exact epochs, equal ranks, one order for any number of workers, exact resume, views of evaluations."""
 
-import dataclasses
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from respike.common.errors import RespikeError, SettingError, ShardError
+from respike.common.errors import SettingError
 from respike.data import make_loader, open_shards
-from respike.data.preparation import PrepareConfig, prepare
+from respike.data.dataset import ClipRow, ShardDataset
+from respike.data.loader import Views, parse_views, spread_clips
 from respike.data.transforms import multi_scale_view, square_view, write_view
 from respike.types import CountedSource
-
-from tests.conftest import listing_of
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory, video_folder):
-    out = tmp_path_factory.mktemp("shards")
-    prepare(listing_of(video_folder), out, PrepareConfig(videos_per_shard=4), num_workers=1)
-    return out
 
 
 def seen(loader):
@@ -36,7 +28,7 @@ def make(dataset, **settings):
     return make_loader(dataset, **(defaults | settings))
 
 
-def test_a_batch_has_the_shapes_types_and_labels_it_promises(shards):
+def test_a_batch_has_the_documented_shapes_and_types(shards):
     dataset = open_shards(shards, "train")
     batch = next(iter(make(dataset)))
     assert batch.keys.shape == (3, 4, 3, 32, 32)
@@ -54,7 +46,7 @@ def test_an_epoch_shows_each_clip_at_most_once_and_epochs_differ(shards):
     assert epochs[0] != epochs[1]
 
 
-def test_set_epoch_brings_an_epoch_back(shards):
+def test_set_epoch_repeats_an_epoch(shards):
     loader = make(open_shards(shards, "train"))
     first = seen(loader)
     seen(loader)
@@ -64,15 +56,15 @@ def test_set_epoch_brings_an_epoch_back(shards):
 
 def test_the_number_of_workers_changes_neither_order_nor_pixels(shards):
     dataset = open_shards(shards, "train")
-    alone, helped = (list(make(dataset, num_workers=workers)) for workers in (0, 2))
-    for one, two in zip(alone, helped, strict=True):
+    alone, with_workers = (list(make(dataset, num_workers=workers, epoch_clips=1)) for workers in (0, 2))
+    for one, two in zip(alone, with_workers, strict=True):
         assert one.video_ids == two.video_ids
         assert torch.equal(one.keys, two.keys)
         assert torch.equal(one.residuals, two.residuals)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-def test_an_evaluation_counts_each_clip_once_over_all_ranks_in_equal_steps(shards, world_size):
+def test_an_evaluation_counts_each_clip_once_over_all_ranks(shards, world_size):
     dataset = open_shards(shards)
     loaders = [
         make(dataset, training=False, batch_size=4, rank=rank, world_size=world_size) for rank in range(world_size)
@@ -101,7 +93,7 @@ def test_the_remainder_that_is_left_out_rotates(shards):
     assert len({frozenset(clips) for clips in left_out}) > 1
 
 
-def test_a_stopped_pass_goes_on_at_the_very_next_batch(shards):
+def test_a_stopped_pass_resumes_at_the_next_batch(shards):
     dataset = open_shards(shards, "train")
     whole = list(make(dataset))
     loader = make(dataset)
@@ -115,7 +107,7 @@ def test_a_stopped_pass_goes_on_at_the_very_next_batch(shards):
     assert torch.equal(rest[0].residuals, whole[2].residuals)
 
 
-def test_a_loader_says_what_it_shows(shards):
+def test_a_loader_counts_its_views(shards):
     dataset = open_shards(shards, "test")
     whole = make(dataset, training=False, num_crops=3, world_size=2)
     assert isinstance(whole, CountedSource)
@@ -123,9 +115,8 @@ def test_a_loader_says_what_it_shows(shards):
     assert make(dataset, batch_size=1).is_training
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("training", [True, False])
-def test_a_pass_that_was_left_costs_the_next_one_nothing(shards, training, workers):
+@pytest.mark.parametrize(("training", "workers"), [(True, 0), (False, 0), (True, 1)])
+def test_an_unfinished_pass_costs_the_next_one_nothing(shards, training, workers):
     dataset = open_shards(shards, "train")
     settings = {"training": training, "num_workers": workers}
     whole = list(make(dataset, **settings))
@@ -140,7 +131,7 @@ def test_a_pass_that_was_left_costs_the_next_one_nothing(shards, training, worke
     assert torch.equal(again[0].residuals, whole[0].residuals)
 
 
-def test_a_stopped_pass_is_gone_on_with_once(shards):
+def test_a_pass_is_resumed_once(shards):
     loader = make(open_shards(shards, "train"))
     loader.load_state_dict({"epoch": 0, "next_batch": 2})
     assert loader.state_dict() == {"epoch": 0, "next_batch": 2}
@@ -161,7 +152,7 @@ def clips_by_video(epoch):
 
 @pytest.fixture(scope="module")
 def uneven(shards):
-    """The training videos with one clip of some, more of others."""
+    """Return the training videos, with one clip of some and more of others."""
     dataset = open_shards(shards, "train")
     left = [number for number, row in enumerate(dataset.clips) if row.clip_index < 1 + number // 2 % 3]
     part = dataset.select(left)
@@ -170,7 +161,7 @@ def uneven(shards):
 
 
 @pytest.mark.parametrize("most", [1, 2, 9])
-def test_an_epoch_of_so_many_clips_a_video_shows_each_video_so_often(uneven, most):
+def test_epoch_clips_sets_how_often_a_video_is_shown(uneven, most):
     stored = Counter(row.video for row in uneven.clips)
     wanted = {video: min(most, count) for video, count in stored.items()}
     loader = make(uneven, batch_size=1, epoch_clips=most)
@@ -179,16 +170,14 @@ def test_an_epoch_of_so_many_clips_a_video_shows_each_video_so_often(uneven, mos
     for epoch in epochs:
         assert len(set(epoch)) == len(epoch)
         assert {video: len(clips) for video, clips in clips_by_video(epoch).items()} == wanted
-    # drawn anew each epoch: in a dozen every stored clip has come, and the videos in other orders
+    # drawn again in each epoch: after a dozen every stored clip was shown, with the videos in other orders
     assert set().union(*epochs) == {(row.video, row.clip_index) for row in uneven.clips}
     assert len({tuple(video for video, _ in epoch) for epoch in epochs}) > 6
 
 
-def test_the_clips_of_an_epoch_hang_on_seed_and_epoch_alone(uneven):
+def test_the_clips_of_an_epoch_depend_on_seed_and_epoch_only(uneven):
     whole = seen(make(uneven, batch_size=1, epoch_clips=1))
     assert whole != seen(make(uneven, batch_size=1, epoch_clips=1, seed=2))
-    helped = make(uneven, batch_size=2, epoch_clips=1, num_workers=2)
-    assert seen(helped) == whole[: 2 * len(helped)]
     ranks = [make(uneven, batch_size=2, epoch_clips=1, rank=rank, world_size=2) for rank in range(2)]
     assert {len(loader) for loader in ranks} == {len(whole) // 4}
     parts = [seen(loader) for loader in ranks]
@@ -198,14 +187,14 @@ def test_the_clips_of_an_epoch_hang_on_seed_and_epoch_alone(uneven):
     assert seen(rest) == whole[3:]
 
 
-def test_a_clip_is_cut_alike_whatever_else_an_epoch_shows(uneven):
+def test_a_clip_is_cropped_the_same_in_every_selection(uneven):
     batches = {(batch.video_ids[0], int(batch.clip_indices)): batch for batch in make(uneven, batch_size=1)}
     for batch in make(uneven, batch_size=1, epoch_clips=1):
         assert torch.equal(batch.keys, batches[batch.video_ids[0], int(batch.clip_indices)].keys)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "some", 1.5])
-def test_a_number_of_clips_a_video_that_cannot_be_is_named(shards, wrong):
+def test_an_invalid_epoch_clips_is_named(shards, wrong):
     with pytest.raises(SettingError, match=f"epoch_clips is {wrong!r}"):
         make(open_shards(shards, "train"), epoch_clips=wrong)
 
@@ -215,14 +204,14 @@ def test_an_evaluation_draws_no_clips(shards):
         make(open_shards(shards, "test"), training=False, epoch_clips=1)
 
 
-def test_a_step_larger_than_an_epoch_is_told(uneven):
+def test_a_step_larger_than_an_epoch_is_an_error(uneven):
     num_videos = len({row.video for row in uneven.clips})
     with pytest.raises(SettingError, match=f"{num_videos} clips to train on, one step takes {num_videos + 1}"):
         make(uneven, batch_size=num_videos + 1, epoch_clips=1)
 
 
-def test_crops_of_a_clip_come_from_one_reading_and_are_what_each_alone_would_be(shards, monkeypatch):
-    """Against the definition: each square of each clip, read anew and cut on its own."""
+def test_crops_come_from_one_read_and_equal_single_crops(shards, monkeypatch):
+    """Compare with the definition: each square of each clip, read again and cropped by itself."""
     dataset = open_shards(shards, "test")
     loader = make(dataset, training=False, batch_size=4, image_size=24, num_crops=3)
     read = []
@@ -242,7 +231,7 @@ def test_crops_of_a_clip_come_from_one_reading_and_are_what_each_alone_would_be(
     assert not torch.equal(batches[0].keys, batches[2].keys)
 
 
-def test_a_pass_of_several_crops_stopped_between_two_goes_on_at_the_next(shards):
+def test_a_pass_with_crops_resumes_between_two_crops(shards):
     dataset = open_shards(shards, "test")
     settings = {"training": False, "batch_size": 2, "num_crops": 3}
     whole = list(make(dataset, **settings))
@@ -258,7 +247,7 @@ def test_a_pass_of_several_crops_stopped_between_two_goes_on_at_the_next(shards)
 
 
 def test_multi_scale_crops_cut_keys_and_residuals_alike(shards):
-    """Against the definition: each clip cut by the view that its seed, epoch and number draw."""
+    """Compare with the definition: each clip cropped by the view that its seed, epoch and number draw."""
     dataset = open_shards(shards, "train")
     numbers = {(row.video, row.clip_index): number for number, row in enumerate(dataset.clips)}
     keys, residuals = np.empty((4, 3, 32, 32), np.uint8), np.empty((4, 3, 3, 32, 32), np.int16)
@@ -286,72 +275,83 @@ def test_without_augmentation_a_clip_comes_as_it_was_stored(shards):
     np.testing.assert_array_equal(batch.residuals[0, :, :, 0].numpy(), luma)
 
 
-def test_validation_is_held_out_by_source_and_never_by_clip(shards):
-    train, held = open_shards(shards, "train").hold_out(0.3, seed=0)
-    groups = [{row.group for row in part.clips} for part in (train, held)]
-    assert groups[1]
-    assert groups[0].isdisjoint(groups[1])
-    assert len(train) + len(held) == len(open_shards(shards, "train"))
-    assert {row.label for row in held.clips} == {0, 1}
-
-
-def test_no_share_holds_out_nothing(shards):
-    dataset = open_shards(shards, "train")
-    train, held = dataset.hold_out(0)
-    assert (len(train), len(held)) == (len(dataset), 0)
-
-
-def test_too_few_clips_for_a_step_are_told(shards):
+def test_too_few_clips_for_a_step_are_an_error(shards):
     with pytest.raises(SettingError, match="one step takes 64"):
         make(open_shards(shards, "train"), batch_size=64)
 
 
-def test_an_unknown_subset_lists_the_subsets(shards):
-    with pytest.raises(RespikeError, match="test, train"):
-        open_shards(shards, "val")
+def fake_dataset(**num_clips: int) -> ShardDataset:
+    rows = [
+        ClipRow(video=video, label=0, group=None, subset="test", clip_index=clip, shard=0, position=clip)
+        for video, count in num_clips.items()
+        for clip in range(count)
+    ]
+    return ShardDataset(SimpleNamespace(), rows)
 
 
-def test_a_folder_without_an_index_is_no_data_set(tmp_path):
-    with pytest.raises(ShardError, match=r"no dataset\.json"):
-        open_shards(tmp_path)
+def chosen_clips(num_stored: int, num_clips: int | None) -> list[int]:
+    return [row.clip_index for row in spread_clips(fake_dataset(a=num_stored), num_clips).clips]
 
 
-def test_a_sample_that_contradicts_the_index_is_named(shards):
-    dataset = open_shards(shards, "train")
-    dataset.clips[0] = dataclasses.replace(dataset.clips[0], label=1 - dataset.clips[0].label)
-    with pytest.raises(ShardError, match="the index says"):
-        dataset[0]
+@pytest.mark.parametrize(
+    ("text", "views"),
+    [
+        ("1", Views(clips=1)),
+        ("3", Views(clips=3)),
+        ("10x3", Views(clips=10, crops=3)),
+        ("10×3", Views(clips=10, crops=3)),
+        ("all", Views()),
+        ("allx3", Views(crops=3)),
+    ],
+)
+def test_views_are_clips_times_crops(text: str, views: Views) -> None:
+    assert parse_views(text) == views
+    assert parse_views(str(views)) == views
 
 
-def test_a_remote_set_reads_as_a_local_one(shards):
-    import fsspec
-
-    memory = fsspec.filesystem("memory")
-    for path in shards.iterdir():
-        if path.is_file():
-            memory.pipe(f"/sets/one/{path.name}", path.read_bytes())
-    remote, local = open_shards("memory://sets/one", "test"), open_shards(shards, "test")
-    assert remote.spec == local.spec
-    np.testing.assert_array_equal(remote[0].keys, local[0].keys)
+@pytest.mark.parametrize("text", ["", "x3", "10x", "3x3x3", "many", "-1", "0", "1x2", "1x0"])
+def test_other_views_are_refused(text: str) -> None:
+    with pytest.raises(SettingError):
+        parse_views(text)
 
 
-def test_plain_webdataset_reads_the_shards(shards):
-    import webdataset
-
-    index = open_shards(shards, "train").index
-    urls = [str(shards / shard.name) for shard in index.shards if shard.subset == "train"]
-    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
-    assert len(samples) == sum(shard.num_samples for shard in index.shards if shard.subset == "train")
-    assert samples[0]["key00.jpg"].shape == (48, 64, 3)
-    assert samples[0]["json"]["class_name"] in ("jump", "wave")
-    assert samples[0]["events"][:4] == b"RSPK"
+def test_spread_clips_are_the_middles_of_equal_parts() -> None:
+    assert chosen_clips(9, 1) == [4]
+    assert chosen_clips(9, 3) == [1, 4, 7]
+    assert chosen_clips(40, 10) == [2, 6, 10, 14, 18, 22, 26, 30, 34, 38]
 
 
-def test_the_datasets_library_reads_the_shards(shards, tmp_path):
-    datasets = pytest.importorskip("datasets")
-    loaded = datasets.load_dataset(
-        "webdataset", data_files={"test": str(shards / "test-*.tar")}, split="test", cache_dir=str(tmp_path)
-    )
-    assert len(loaded) == len(open_shards(shards, "test"))
-    assert loaded[0]["key00.jpg"].size == (64, 48)
-    assert loaded[0]["json"]["subset"] == "test"
+@pytest.mark.parametrize(("num_stored", "num_clips"), [(1, 10), (7, 10), (10, 10), (7, None)])
+def test_a_video_with_fewer_clips_gives_each_once(num_stored: int, num_clips: int | None) -> None:
+    assert chosen_clips(num_stored, num_clips) == list(range(num_stored))
+
+
+def test_spread_clips_never_repeat() -> None:
+    for num_stored in range(1, 30):
+        for num_clips in range(1, 31):
+            chosen = chosen_clips(num_stored, num_clips)
+            assert len(set(chosen)) == min(num_stored, num_clips)
+
+
+def test_each_video_is_spread_separately() -> None:
+    rows = spread_clips(fake_dataset(a=5, b=1, c=3), 1).clips
+    assert [(row.video, row.clip_index) for row in rows] == [("a", 2), ("b", 0), ("c", 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"crop": "centre"}, "crop is 'centre'"),
+        ({"crop_sides": ()}, "crop_sides is"),
+        ({"crop_sides": (1.1,)}, "crop_sides is"),
+        ({"crop_sides": (0.66, 1.0, 0.75)}, "crop_sides is"),
+        ({"eval_crop": 0.0}, "eval_crop is 0"),
+        ({"eval_crop": 1.1}, "eval_crop is 1.1"),
+        ({"num_crops": 0}, "num_crops is 0"),
+        ({"num_crops": 3}, "num_crops is 3 in training"),
+        ({"rank": 2}, "rank is 2 of 1"),
+    ],
+)
+def test_invalid_loader_settings_are_named(change, said):
+    with pytest.raises(SettingError, match=said):
+        make(fake_dataset(a=9), **change)

@@ -1,4 +1,4 @@
-"""Name promises: a video's name, whatever it holds, comes back as it was, under a key that is unique and harmless."""
+"""Names of videos: any name comes back unchanged, under a key that is unique and safe."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import tarfile
 import pytest
 from respike.data import open_shards
 from respike.data.datasets import DATASETS, ListingRequest
+from respike.data.executors.base import run_serially
 from respike.data.preparation import PrepareConfig, prepare
 from respike.data.verification import verify
 from respike.data.video_check import check
@@ -50,7 +51,7 @@ NO_UTF_8 = b"caf\xe9 no utf-8"
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """(root, out) of one short video under every name, in a class folder of an odd name."""
+    """(root, out) of one short video under every name, in a class folder with an odd name."""
     root = tmp_path_factory.mktemp("root")
     folder = root / "a class [x] {} %s\n'é'"
     folder.mkdir()
@@ -59,9 +60,9 @@ def prepared(tmp_path_factory):
     for name in NAMES:
         os.link(source, folder / f"{name.lstrip('.')}.mp4")
     os.link(os.fsencode(source), os.fsencode(folder) + b"/" + NO_UTF_8 + b".mp4")
-    listing = DATASETS.get("folder").list_videos(ListingRequest(root=root))
+    listing = DATASETS["folder"].list_videos(ListingRequest(root=root))
     out = root / ".out"
-    prepare(listing, out, PrepareConfig(videos_per_shard=10), num_workers=1)
+    prepare(listing, out, PrepareConfig(videos_per_shard=10), executor=run_serially)
     return root, out
 
 
@@ -70,7 +71,7 @@ def expected_ids():
     return {f"a class [x] {{}} %s\n'é'/{name}.mp4" for name in names}
 
 
-def test_every_name_is_prepared_and_comes_back_as_it_was(prepared):
+def test_every_name_comes_back_unchanged(prepared):
     _, out = prepared
     dataset = open_shards(out)
     assert {row.video for row in dataset.clips} == expected_ids()
@@ -80,7 +81,7 @@ def test_every_name_is_prepared_and_comes_back_as_it_was(prepared):
     assert not verify(out).faults
 
 
-def test_keys_are_unique_and_hold_nothing_that_a_tar_or_a_shell_could_take_amiss(prepared):
+def test_keys_are_unique_and_safe_for_tar_and_shell(prepared):
     _, out = prepared
     names = []
     for path in out.glob("*.tar"):
@@ -92,7 +93,7 @@ def test_keys_are_unique_and_hold_nothing_that_a_tar_or_a_shell_could_take_amiss
     assert len(set(names)) == len(names)
 
 
-def test_lists_beside_the_shards_are_json_lines_to_any_reader(prepared):
+def test_the_index_lists_are_valid_json_lines(prepared):
     _, out = prepared
     with (out / "videos.jsonl").open(newline="\n", encoding="utf-8") as file:
         assert {json.loads(line)["video"] for line in file} == expected_ids()
@@ -103,10 +104,10 @@ def test_no_name_is_run_or_written(prepared):
     assert not [path for path in (*root.rglob("pwned*"), *os.scandir()) if "pwned" in str(path)]
 
 
-def test_a_list_may_name_them_all(prepared, tmp_path):
+def test_a_list_file_may_hold_every_name(prepared, tmp_path):
     root, _ = prepared
     path = tmp_path / "list.jsonl"
     path.write_text("".join(json.dumps({"path": name, "label": "x"}) + "\n" for name in sorted(expected_ids())))
-    listing = DATASETS.get("folder").list_videos(ListingRequest(root=root, list_path=path))
+    listing = DATASETS["folder"].list_videos(ListingRequest(root=root, list_path=path))
     assert {video.video_id for video in listing.videos} == expected_ids()
     assert not check(listing).faults

@@ -1,4 +1,4 @@
-"""Sampling promises: which frames make a clip."""
+"""Sampling: which frames make a clip."""
 
 import pytest
 from respike.common.errors import SettingError
@@ -9,7 +9,7 @@ def plan(num_frames, training=False, seed=0, video_id="v", **settings):
     return plan_clips(num_frames, SamplingSettings(**settings), training=training, video_id=video_id, seed=seed)
 
 
-def test_dense_takes_consecutive_frames_and_drops_the_incomplete_tail():
+def test_dense_takes_consecutive_frames_and_drops_the_rest():
     clips = plan(40)
     assert [clip.frame_indices for clip in clips] == [tuple(range(16)), tuple(range(16, 32))]
     assert [clip.index for clip in clips] == [0, 1]
@@ -26,7 +26,7 @@ def test_frame_stride_thins_before_clips_are_cut():
 
 @pytest.mark.parametrize("sampling", ["dense", "uniform"])
 @pytest.mark.parametrize("training", [True, False])
-def test_a_short_video_repeats_its_last_frame_and_says_so(sampling, training):
+def test_a_short_video_repeats_its_last_frame(sampling, training):
     (clip,) = plan(5, sampling=sampling, training=training)
     assert clip.frame_indices == (0, 1, 2, 3, 4, *[4] * 11)
     assert clip.num_padded == 11
@@ -60,13 +60,13 @@ def test_uniform_views_take_the_point_i_plus_a_half_over_n():
 
 
 @pytest.mark.parametrize(("num_frames", "num_clips"), [(5, 1), (16, 1), (32, 2), (48, 3), (170, 10)])
-def test_views_of_a_short_video_that_are_the_same_frames_are_one_clip(num_frames, num_clips):
+def test_equal_views_of_a_short_video_are_one_clip(num_frames, num_clips):
     clips = plan(num_frames, sampling="uniform", eval_clips=10)
     assert len({clip.frame_indices for clip in clips}) == len(clips) == num_clips
 
 
 @pytest.mark.parametrize("num_frames", [*range(14, 34), 300])
-def test_draws_of_a_short_video_that_are_the_same_frames_are_one_clip(num_frames):
+def test_equal_draws_of_a_short_video_are_one_clip(num_frames):
     settings = {"sampling": "uniform", "training": True, "clips_per_video": 12}
     clips = plan(num_frames, **settings)
     assert len({clip.frame_indices for clip in clips}) == len(clips)
@@ -77,11 +77,11 @@ def test_draws_of_a_short_video_that_are_the_same_frames_are_one_clip(num_frames
     assert plan(num_frames, **(settings | {"clips_per_video": 1})) == clips[:1]
 
 
-def test_a_video_of_one_clip_is_drawn_once_and_a_long_one_as_often_as_was_asked_for():
+def test_long_videos_give_clips_per_video_draws():
     assert [len(plan(frames, sampling="uniform", training=True)) for frames in (16, 300)] == [1, 4]
 
 
-def test_views_to_evaluate_are_none_to_train():
+def test_eval_clips_do_not_change_training():
     assert plan(300, sampling="uniform", training=True, eval_clips=10) == plan(300, sampling="uniform", training=True)
 
 
@@ -98,7 +98,7 @@ def test_uniform_training_draws_one_frame_from_each_segment():
             assert segment * 165 // 16 <= index < (segment + 1) * 165 // 16
 
 
-def test_uniform_training_depends_on_seed_and_video_and_nothing_else():
+def test_uniform_draws_depend_on_seed_and_video_only():
     same = [plan(200, sampling="uniform", training=True) for _ in range(2)]
     assert same[0] == same[1]
     assert plan(200, sampling="uniform", training=True, seed=1) != same[0]

@@ -1,4 +1,4 @@
-"""Batch memory promises: a batch stays as it came for as long as anything looks at it, and its memory serves again."""
+"""Shared batches: a batch stays unchanged while anything refers to it, and its memory is used again."""
 
 import os
 from multiprocessing.reduction import ForkingPickler
@@ -8,35 +8,32 @@ import numpy as np
 import pytest
 import torch
 from respike.data import make_loader, open_shards, shared_batches
-from respike.data.preparation import PrepareConfig, prepare
 from respike.data.shared_batches import BatchMemory
 
-from tests.conftest import listing_of
-
-NUM_PLACES = 2
+NUM_SLOTS = 2
 
 
 @pytest.fixture
 def memories(monkeypatch):
-    """The reader's and its one worker's, both in this process."""
-    reader = BatchMemory(1, NUM_PLACES)
+    """Return the memory of the main process and that of its one worker, both in this process."""
+    reader = BatchMemory(1, NUM_SLOTS)
     monkeypatch.setattr(shared_batches, "get_worker_info", lambda: SimpleNamespace(id=0))
     return reader, ForkingPickler.loads(ForkingPickler.dumps(reader))
 
 
-def as_it_is(content):
+def unchanged(content):
     return content
 
 
 def send(worker, value, num_bytes=64):
-    """One batch that is `value` throughout, as it arrives."""
-    [made] = worker.make(num_bytes, 1)
+    """Return a batch filled with `value`, as it arrives in the main process."""
+    [made] = worker.allocate(num_bytes, 1)
     made.content.fill_(value)
-    made.finish(as_it_is)
+    made.finish(unchanged)
     return ForkingPickler.loads(ForkingPickler.dumps(made))
 
 
-def test_memory_serves_again_once_a_batch_is_dropped(memories):
+def test_memory_is_reused_once_a_batch_is_dropped(memories):
     _, worker = memories
     places = set()
     for value in range(5):
@@ -57,7 +54,7 @@ def test_memory_serves_again_once_a_batch_is_dropped(memories):
         lambda batch: np.from_dlpack(batch),
     ],
 )
-def test_a_batch_stays_while_anything_looks_at_it(memories, look):
+def test_a_batch_stays_while_anything_refers_to_it(memories, look):
     _, worker = memories
     kept = look(send(worker, 7))
     before = np.array(kept)
@@ -68,28 +65,30 @@ def test_a_batch_stays_while_anything_looks_at_it(memories, look):
     assert [int(other[0]) for other in others] == [0, 1, 2]
 
 
-def test_batches_that_are_made_together_lie_apart(memories):
+def test_batches_made_together_do_not_overlap(memories):
     _, worker = memories
-    made = worker.make(16, 5)
+    made = worker.allocate(16, 5)
     assert len({one.content.data_ptr() for one in made}) == 5
     for value, one in enumerate(made):
         one.content.fill_(value)
-        one.finish(as_it_is)
+        one.finish(unchanged)
     arrived = [ForkingPickler.loads(ForkingPickler.dumps(one)) for one in made]
     assert [batch.tolist() for batch in arrived] == [[value] * 16 for value in range(5)]
 
 
-def test_a_batch_that_was_given_up_costs_no_place(memories):
+def test_an_abandoned_batch_costs_no_slot(memories):
     _, worker = memories
     for _ in range(3):
-        # such as when a sample is damaged
-        worker.make(64, NUM_PLACES)
-    batches = [send(worker, value) for value in range(NUM_PLACES)]
-    assert [int(batch[0]) for batch in batches] == list(range(NUM_PLACES))
-    assert worker._in_use.tolist() == [[1] * NUM_PLACES]
+        # as when a sample is damaged
+        worker.allocate(64, NUM_SLOTS)
+    batches = [send(worker, value) for value in range(NUM_SLOTS)]
+    assert [int(batch[0]) for batch in batches] == list(range(NUM_SLOTS))
+    addresses = {batch.data_ptr() for batch in batches}
+    del batches
+    assert {send(worker, 1).data_ptr(), send(worker, 2).data_ptr()} <= addresses
 
 
-def test_batches_of_another_size_get_memory_of_theirs(memories):
+def test_batches_of_another_size_get_new_memory(memories):
     _, worker = memories
     for num_bytes in (64, 64, 128, 32):
         assert send(worker, 9, num_bytes).tolist() == [9] * num_bytes
@@ -97,15 +96,15 @@ def test_batches_of_another_size_get_memory_of_theirs(memories):
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_process_frees_nothing(memories):
-    reader, worker = memories
+    _, worker = memories
     batch = send(worker, 5)
     if (child := os.fork()) == 0:
         del batch
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    assert reader._in_use.tolist() == [[1, 0]]
-    del batch
-    assert reader._in_use.tolist() == [[0, 0]]
+    others = [send(worker, value) for value in range(NUM_SLOTS)]
+    assert batch.tolist() == [5] * 64
+    assert [int(other[0]) for other in others] == list(range(NUM_SLOTS))
 
 
 def test_a_batch_outlives_the_memory_of_its_loader(memories):
@@ -115,32 +114,26 @@ def test_a_batch_outlives_the_memory_of_its_loader(memories):
     assert batch.tolist() == [5] * 64
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory, video_folder):
-    out = tmp_path_factory.mktemp("shards")
-    prepare(listing_of(video_folder), out, PrepareConfig(videos_per_shard=4), num_workers=1)
-    return open_shards(out)
-
-
 @pytest.mark.parametrize("num_crops", [1, 3])
-def test_workers_use_few_places_and_give_what_one_process_gives(dataset, num_crops):
+def test_workers_use_few_slots_and_give_equal_batches(shards, num_crops):
+    dataset, num_workers = open_shards(shards), 2 if num_crops == 1 else 1
     settings = {"batch_size": 2, "training": False, "image_size": 16, "num_crops": num_crops}
     alone = list(make_loader(dataset, **settings))
-    helped = make_loader(dataset, **settings, num_workers=2)
+    with_workers = make_loader(dataset, **settings, num_workers=num_workers)
     addresses = set()
-    for number, batch in enumerate(helped):
+    for number, batch in enumerate(with_workers):
         assert torch.equal(batch.keys, alone[number].keys)
         assert torch.equal(batch.residuals, alone[number].residuals)
         addresses.add(batch.residuals.data_ptr())
     num_ahead = 2 if num_crops == 1 else 1
-    assert len(addresses) <= 2 * (num_ahead + 2) * num_crops < len(alone)
-    # more than there are places, and looked at when all have come
-    kept = [batch.residuals[1] for batch in helped]
+    assert len(addresses) <= num_workers * (num_ahead + 2) * num_crops < len(alone)
+    # more batches than slots, compared after all have arrived
+    kept = [batch.residuals[1] for batch in with_workers]
     assert all(torch.equal(one, batch.residuals[1]) for one, batch in zip(kept, alone, strict=True))
 
 
-def test_a_pass_that_is_left_holds_no_memory(dataset):
-    loader = make_loader(dataset, batch_size=2, training=True, image_size=16, num_workers=1, seed=3)
+def test_an_unfinished_pass_holds_no_memory(shards):
+    loader = make_loader(open_shards(shards), batch_size=2, training=True, image_size=16, num_workers=1, seed=3)
     for _ in range(4):
         next(iter(loader))
     addresses = {batch.residuals.data_ptr() for batch in loader}

@@ -1,10 +1,12 @@
-"""Augmentation promises: key frames and events go through the same crop, flip and resize."""
+"""Transforms: key frames and events get the same crop, flip and resize; crops have the published sizes."""
+
+from collections import Counter
 
 import cv2
 import numpy as np
 import pytest
-from respike.data.event_codec import make_planes, residual_events
-from respike.data.transforms import View, multi_scale_view, write_view
+from respike.data.event_codec import allocate_planes, residual_events
+from respike.data.transforms import View, centre_view, multi_scale_view, random_view, square_view, write_view
 from respike.types import ClipInfo, EventClip, ycc_difference_to_rgb
 
 INFO = ClipInfo(
@@ -19,6 +21,9 @@ INFO = ClipInfo(
     width=80,
     height=60,
 )
+DRAWS = [random_view, multi_scale_view]
+# the shares of 256 pixels, and those of 240, each rounded down to even pixels
+SIDES = {256: (256, 224, 192, 168), 240: (240, 210, 180, 158)}
 
 
 def smooth_frames(height=60, width=80):
@@ -33,7 +38,7 @@ def smooth_frames(height=60, width=80):
 
 def clip_of(frames, threshold):
     key = frames[0]
-    planes = make_planes(1, len(frames) - 1, *key.shape[1:], "rgb", threshold)
+    planes = allocate_planes(1, len(frames) - 1, *key.shape[1:], "rgb", threshold)
     for channel, plane in enumerate(planes):
         for frame, events in zip(frames[1:], plane[0], strict=True):
             residual_events(frame[channel], key[channel], threshold, events)
@@ -59,7 +64,7 @@ VIEWS = [
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("threshold", [1, 8])
-def test_augmenting_then_reconstructing_equals_reconstructing_then_augmenting(view, threshold):
+def test_augmentation_commutes_with_reconstruction(view, threshold):
     frames = smooth_frames()
     clip = clip_of(frames, threshold)
     keys, residuals = cut(clip, view, 48)
@@ -80,7 +85,7 @@ def test_augmenting_then_reconstructing_equals_reconstructing_then_augmenting(vi
 
 
 def cut_plane_by_plane(clip, view, size):
-    """The definition: each plane of each picture cut, scaled, resized and mirrored by itself."""
+    """Return the definition: each plane of each picture cropped, scaled, resized and mirrored by itself."""
 
     def look(plane, factor):
         top, left = view.top // factor, view.left // factor
@@ -108,16 +113,16 @@ def cut_plane_by_plane(clip, view, size):
 @pytest.mark.parametrize("size", [16, 40, 48, 224])
 @pytest.mark.parametrize("view", [*VIEWS, View(top=2, left=4, height=40, width=40, flip=True)])
 @pytest.mark.parametrize(("color", "threshold", "num_groups"), [("ycc", 8, 4), ("ycc", 3, 1), ("rgb", 1, 2)])
-def test_planes_resized_together_are_what_each_is_by_itself(size, view, color, threshold, num_groups):
+def test_planes_resized_together_equal_single_planes(size, view, color, threshold, num_groups):
     generator = np.random.default_rng(3)
     most = 255 // threshold
     halved = (30, 40) if color == "ycc" else (60, 80)
     planes = []
     for sides in ((60, 80), halved, halved):
-        # rows that do not follow on each other, as they may lie in memory
+        # rows that are not contiguous in memory
         plane = generator.integers(-most, most + 1, (num_groups, 3, sides[0], sides[1] + 5), np.int16)
         planes.append(plane.astype(np.int8 if threshold > 1 else np.int16)[..., : sides[1]])
-    # planes without an event, at the beginning, in the midst and at the end
+    # planes without an event, first, in the middle and last
     planes[0][0, 1] = planes[1][0, 0] = planes[2][-1, -1] = 0
     keys = generator.integers(0, 256, (num_groups, 60, 80, 3), np.uint8).transpose(0, 3, 1, 2)
     clip = EventClip(key="k", keys=keys, planes=tuple(planes), threshold=threshold, color=color, info=INFO)
@@ -125,7 +130,7 @@ def test_planes_resized_together_are_what_each_is_by_itself(size, view, color, t
         np.testing.assert_array_equal(got, expected)
 
 
-def test_a_plane_without_events_is_written_over_what_stood_there():
+def test_a_plane_without_events_is_written_as_zeros():
     clip = clip_of(np.repeat(smooth_frames()[:1], 4, axis=0), 8)
     residuals = np.full((1, 3, 3, 48, 48), 77, np.int16)
     write_view(clip, VIEWS[1], np.empty((1, 3, 48, 48), np.uint8), residuals)
@@ -140,7 +145,7 @@ def test_a_flip_mirrors_keys_and_residuals_alike():
         np.testing.assert_array_equal(one[..., ::-1], other)
 
 
-def test_halved_chroma_stays_in_register_with_luma():
+def test_halved_chroma_stays_aligned_with_luma():
     generator = np.random.default_rng(0)
     blocks = generator.integers(-20, 20, (1, 1, 15, 20)).astype(np.int8)
     half = blocks.repeat(2, 2).repeat(2, 3)
@@ -163,3 +168,81 @@ def test_the_map_from_ycc_is_the_one_of_jpeg():
     difference = np.array([10.0, 20.0, -30.0]).reshape(3, 1, 1)
     red, green, blue = ycc_difference_to_rgb(difference).ravel()
     assert (red, green, blue) == pytest.approx((10 - 42.06, 10 - 0.344136 * 20 + 0.714136 * 30, 10 + 35.44), abs=1e-3)
+
+
+def draws(height: int, width: int, number: int, **settings: object) -> list[View]:
+    flipped = {"flip": True} | settings
+    return [multi_scale_view(height, width, np.random.default_rng(seed), **flipped) for seed in range(number)]
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize(("height", "width"), [(61, 83), (83, 61), (16, 16), (17, 90)])
+def test_drawn_crops_are_inside_even_and_repeatable(draw, height, width):
+    for seed in range(200):
+        view = draw(height, width, np.random.default_rng(seed), flip=True)
+        assert view == draw(height, width, np.random.default_rng(seed), flip=True)
+        assert view.top % 2 == view.left % 2 == 0
+        assert 0 < view.height <= height - view.top
+        assert 0 < view.width <= width - view.left
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_without_flip_nothing_is_mirrored(draw):
+    assert not any(draw(60, 80, np.random.default_rng(seed), flip=False).flip for seed in range(50))
+    assert any(draw(60, 80, np.random.default_rng(seed), flip=True).flip for seed in range(50))
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 340), (340, 256), (240, 320)])
+def test_multi_scale_crops_have_the_published_sizes(height, width):
+    sides = SIDES[min(height, width)]
+    sizes = Counter((view.height, view.width) for view in draws(height, width, 3000))
+    pairs = {(sides[tall], sides[wide]) for tall in range(4) for wide in range(4) if abs(tall - wide) <= 1}
+    assert set(sizes) == pairs
+    # of 3,000 draws over ten pairs 300 each, with a deviation of 16
+    assert all(abs(count - 300) < 90 for count in sizes.values())
+
+
+def test_multi_scale_crops_have_thirteen_places():
+    views = [view for view in draws(256, 340, 3000) if (view.height, view.width) == (224, 224)]
+    # 32 rows and 116 columns are left over: quarters of 8 and of 29, the latter on even pixels
+    places = {(8 * down, column) for down in range(5) for right, column in enumerate((0, 28, 58, 86, 116))
+              if down % 2 == right % 2}  # fmt: skip
+    assert {(view.top, view.left) for view in views} == places
+    assert len(places) == 13
+
+
+def test_a_single_side_of_one_gives_the_full_short_side():
+    assert {(view.height, view.width) for view in draws(60, 80, 50, sides=(1.0,))} == {(60, 60)}
+
+
+def test_the_centre_view_is_the_largest_centred_square():
+    assert centre_view(240, 320) == View(top=0, left=40, height=240, width=240)
+    assert centre_view(64, 64) == View(top=0, left=0, height=64, width=64)
+
+
+def test_smaller_squares_reach_both_ends_of_the_long_side():
+    # what resizing to 256 and taking the centre 224 shows
+    assert centre_view(256, 340, 0.875) == View(top=16, left=58, height=224, width=224)
+    views = [square_view(256, 340, place, 3, 0.875) for place in range(3)]
+    assert [(view.top, view.left, view.left + view.width) for view in views] == [
+        (16, 0, 224),
+        (16, 58, 282),
+        (16, 116, 340),
+    ]
+    assert square_view(64, 64, 2, 3, 0.5) == centre_view(64, 64, 0.5) == View(top=16, left=16, height=32, width=32)
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (320, 240), (61, 95), (64, 64), (65, 65)])
+def test_three_squares_cover_the_long_side(height: int, width: int) -> None:
+    views = [square_view(height, width, place, 3) for place in range(3)]
+    assert views[1] == centre_view(height, width)
+    assert (views[0].top, views[0].left) == (0, 0)
+    last = views[2]
+    # luma that a whole chroma sample does not cover stays out
+    assert height - (last.top + last.height) < 2
+    assert width - (last.left + last.width) < 2
+    assert all(view.top % 2 == view.left % 2 == 0 for view in views)
+
+
+def test_the_squares_of_a_wide_frame_are_left_centre_right() -> None:
+    assert [square_view(240, 320, place, 3).left for place in range(3)] == [0, 40, 80]

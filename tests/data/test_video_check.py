@@ -1,12 +1,15 @@
-"""Check promises: every video counted once, what prepare would skip is named, and nothing is written."""
+"""Video check: every video is counted once, those that prepare would skip are named, and nothing is written."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
 import subprocess
 
 import pytest
+from respike.data import video_check, video_reader
+from respike.data.executors.base import run_serially
 from respike.data.preparation import PrepareConfig, prepare
 from respike.data.video_check import check, write_report
 from respike.data.video_writer import ffmpeg_path, write_video
@@ -42,7 +45,7 @@ def listing(root):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_headers_tell_what_is_missing_and_what_is_no_video(listing, num_workers):
+def test_missing_and_invalid_videos_are_named(listing, num_workers):
     report = check(listing, num_workers=num_workers)
     assert (report.listed, report.present, report.missing, report.unreadable) == (17, 15, 2, 4)
     assert [(fault.video, fault.stage) for fault in report.faults] == [
@@ -59,17 +62,17 @@ def test_headers_tell_what_is_missing_and_what_is_no_video(listing, num_workers)
     ]
 
 
-def test_a_full_check_names_just_what_prepare_would_skip(listing, tmp_path):
+def test_a_full_check_names_what_prepare_would_skip(listing, tmp_path):
     report = check(listing, full=True)
     assert ("jump/z-changed.mp4", "decode") in {(fault.video, fault.stage) for fault in report.faults}
-    prepare(listing, tmp_path / "out", PrepareConfig(), num_workers=1)
+    prepare(listing, tmp_path / "out", PrepareConfig(), executor=run_serially)
     skipped = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
     assert sorted((fault.video, fault.stage) for fault in report.faults) == [
         (row["video"], row["stage"]) for row in skipped
     ]
 
 
-def test_a_video_of_no_frame_has_a_header_and_is_found_by_decoding(listing, root):
+def test_a_video_without_frames_is_found_by_decoding(listing, root):
     path = root / "jump" / "none.avi"
     command = [ffmpeg_path(), "-v", "error", "-f", "lavfi", "-i", "color=s=32x32", "-frames:v", "0", str(path)]
     subprocess.run(command, check=True)
@@ -79,16 +82,14 @@ def test_a_video_of_no_frame_has_a_header_and_is_found_by_decoding(listing, root
 
 
 @pytest.mark.parametrize(("action", "stage"), [("kill", "crash"), ("hang", "timeout")])
-def test_a_video_that_ends_or_stops_its_worker_is_named_and_the_others_are_looked_at(
-    listing, monkeypatch, action, stage
-):
+def test_a_video_that_crashes_or_hangs_its_worker_is_named(listing, monkeypatch, action, stage):
     monkeypatch.setenv("RESPIKE_FAULTS", f"decode:wave/v02={action}")
-    report = check(listing, video_timeout_seconds=3)
+    report = check(listing, video_timeout_seconds=2)
     assert [fault.stage for fault in report.faults if fault.video == "wave/v02.mp4"] == [stage]
     assert report.unreadable == 5
 
 
-def test_nothing_is_written_but_the_report_that_was_asked_for(listing, root, tmp_path):
+def test_only_the_report_is_written(listing, root, tmp_path):
     before = sorted(path for path in tmp_path.rglob("*"))
     report = check(listing)
     assert sorted(path for path in tmp_path.rglob("*")) == before
@@ -96,3 +97,12 @@ def test_nothing_is_written_but_the_report_that_was_asked_for(listing, root, tmp
     rows = [json.loads(line) for line in (tmp_path / "faults.jsonl").read_text().splitlines()]
     assert [row["video"] for row in rows] == [fault.video for fault in report.faults]
     assert all(set(row) == {"video", "subset", "stage", "reason"} for row in rows)
+
+
+def test_a_video_with_a_read_error_is_named(tmp_path, listing, monkeypatch):
+    def find_cut(path, format_name):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(video_reader, "find_cut", find_cut)
+    found = video_check.check_videos(video_check.CheckTask(videos=listing.videos[2:3], full=False), lambda event: None)
+    assert [(fault.stage, fault.reason) for fault in found] == [("open", "Input/output error")]

@@ -1,4 +1,4 @@
-"""Decoding promises: true colours, sizes and times, and no half file taken for a whole one."""
+"""Video reader: right colours, sizes and times, and cut files are refused."""
 
 import os
 import subprocess
@@ -37,8 +37,8 @@ def test_times_are_those_of_the_container(lossless):
 
 
 @pytest.mark.parametrize("wanted", [None, {3, 7}])
-def test_times_count_from_the_first_frame_wherever_the_container_begins(tmp_path, wanted):
-    """MPEG-TS gives its first frame more than a second."""
+def test_times_count_from_the_first_frame_of_mpeg_ts(tmp_path, wanted):
+    """In MPEG-TS the first frame is later than one second."""
     path = tmp_path / "late.ts"
     write_video(path, iter(moving_square(12)), frames_per_second=10)
     with av.open(str(path)) as container:
@@ -67,7 +67,7 @@ def test_times_count_from_the_first_frame_before_zero_too(tmp_path, offset):
     assert [frame.time_seconds for frame in decode_all(path)] == pytest.approx(np.arange(6) / 10)
 
 
-def test_only_wanted_frames_come_but_all_are_counted(lossless):
+def test_only_wanted_frames_are_yielded_but_all_are_counted(lossless):
     path, _ = lossless
     decoding = Decoding(path, color="ycc", short_side=256)
     assert [frame.index for frame in decoding.frames({3, 7})] == [3, 7]
@@ -132,7 +132,7 @@ def test_variable_frame_rate_is_noticed(tmp_path):
     assert [frame.time_seconds for frame in decode_all(path)] == [0.0, 0.04, 0.08, 0.3, 0.34, 0.38]
 
 
-def test_a_constant_frame_rate_is_not_called_variable(video_folder):
+def test_a_constant_frame_rate_is_not_variable(video_folder):
     assert not probe(video_folder / "wave" / "v00.mp4").variable_frame_rate
 
 
@@ -143,7 +143,7 @@ def bad_files(folder, good):
     yield "without its index", content[: len(content) // 3]
 
 
-def test_what_is_no_video_is_unreadable_with_a_reason(tmp_path, video_folder):
+def test_files_that_are_not_videos_are_unreadable(tmp_path, video_folder):
     for name, content in bad_files(tmp_path, video_folder / "wave" / "v00.mp4"):
         path = tmp_path / f"{name}.mp4"
         path.write_bytes(content)
@@ -171,7 +171,7 @@ def test_audio_alone_is_refused(tmp_path):
         probe(path)
 
 
-def test_half_a_fast_start_file_is_not_taken_for_a_whole_one(tmp_path):
+def test_half_a_fast_start_file_is_unreadable(tmp_path):
     path = tmp_path / "fast.mp4"
     write_video(path, iter(moving_square(60)), options={"movflags": "faststart", "crf": 10})
     content = path.read_bytes()
@@ -183,12 +183,12 @@ def test_half_a_fast_start_file_is_not_taken_for_a_whole_one(tmp_path):
 
 def test_the_real_clips_decode_whole():
     if not REAL_CLIPS.is_dir():
-        pytest.skip("the real clips are not at hand")
+        pytest.skip("the real clips are missing")
     counts = {path.name: len(decode_all(path, color="ycc")) for path in sorted(REAL_CLIPS.iterdir())}
     assert counts == {"apply_eye_makeup.avi": 164, "arm_wrestling.mp4": 280, "flipping_pancake.mkv": 310}
 
 
-def test_times_of_an_avi_with_b_frames_run_forwards(tmp_path):
+def test_times_of_an_avi_with_b_frames_are_ordered(tmp_path):
     path = tmp_path / "b.avi"
     write_video(path, iter(moving_square(20)), codec="mpeg4", frames_per_second=25, options={"bf": 2})
     assert [frame.time_seconds for frame in decode_all(path)] == pytest.approx(np.arange(20) / 25)

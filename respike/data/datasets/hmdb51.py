@@ -5,22 +5,21 @@ from pathlib import Path
 
 from respike.common.errors import LayoutError
 from respike.data.datasets.common import (
-    DATASETS,
     Dataset,
     ListingRequest,
-    fold,
+    class_folder_warnings,
+    index_names,
     make_listing,
+    normalize_name,
     read_lines,
     require_folder,
-    scan,
-    tell_misnamed,
 )
 from respike.types import VideoListing, VideoRef
 
 _PAGE = "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/"
 _GET = (
-    "add --download to have it fetched; or download hmdb51_org.rar and test_train_splits.rar from "
-    f"{_PAGE} and extract both there, and the RARs within"
+    "`respike prepare hmdb51 --download` fetches it; or download hmdb51_org.rar and test_train_splits.rar from "
+    f"{_PAGE} and extract both there, and the RARs inside"
 )
 _SPLITS = (1, 2, 3)
 _NUM_CLASSES = 51
@@ -31,11 +30,11 @@ _SUBSETS = {"1": "train", "2": "test", "0": None}
 
 
 def list_hmdb51(request: ListingRequest) -> VideoListing:
-    """List one of the three splits: code 1 trains, 2 tests, 0 is left out.
+    """List one of the three splits: code 1 is train, code 2 is test, code 0 is not listed.
 
-    The lists lie in `testTrainMulti_7030_splits/` under the root or beside it, or in `annotations/`; the class folders
+    The lists are in `testTrainMulti_7030_splits/` under the root or beside it, or in `annotations/`; the class folders
     in `hmdb51/`, `hmdb51_org/`, `videos/` or the root. There is no official order of classes: they are sorted by name.
-    A group is a source film of one class, as `climb/BATMAN_BEGINS`: what the official splits keep on one side.
+    A group is a source film of one class, such as `climb/BATMAN_BEGINS`: the official splits never divide it.
     Raises LayoutError where the root or a list is missing or not of the official form, and where no video is there.
     """
     root = require_folder(request.root, "HMDB51", _GET)
@@ -43,10 +42,10 @@ def list_hmdb51(request: ListingRequest) -> VideoListing:
     paths = _find_lists(root, split)
     classes = tuple(sorted(paths))
     videos_root = next(root / name for name in _VIDEOS if (root / name).is_dir())
-    folders = scan(videos_root)
+    folders = index_names(videos_root)
     videos: list[VideoRef] = []
     for label, name in enumerate(classes):
-        videos.extend(_list_class(paths[name], name, label, videos_root / folders.get(fold(name), name)))
+        videos.extend(_list_class(paths[name], name, label, videos_root / folders.get(normalize_name(name), name)))
     return make_listing(
         "hmdb51",
         videos_root,
@@ -54,42 +53,42 @@ def list_hmdb51(request: ListingRequest) -> VideoListing:
         sorted(videos, key=lambda video: (video.subset != "train", video.video_id)),
         hint=_GET,
         split=split,
-        misnamed=tell_misnamed("hmdb51", videos_root, classes),
+        folder_warnings=class_folder_warnings("hmdb51", videos_root, classes),
         num_official_classes=_NUM_CLASSES,
-        fence=request.fence,
+        link_boundary=request.link_boundary,
     )
 
 
+HMDB51 = Dataset(name="hmdb51", list_videos=list_hmdb51, default_sampling="dense", splits=_SPLITS)
+
+
 def _find_lists(root: Path, split: int) -> dict[str, Path]:
-    """The lists of one split by class. A class with a list of another split only is an error: labels would shift."""
+    """Return the lists of one split by class. Raises LayoutError where a class has no list: labels would shift."""
     places = (root, root / "test_train_splits", root.parent)
-    looked = [*(place / _LIST_FOLDER for place in places), root / "annotations"]
-    for folder in looked:
-        found = {path: match for path in _files(folder) if (match := _LIST_NAME.fullmatch(path.name))}
+    folders = [*(place / _LIST_FOLDER for place in places), root / "annotations"]
+    for folder in folders:
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        found = {path: match for path in paths if (match := _LIST_NAME.fullmatch(path.name))}
         if not found:
             continue
-        paths = {match["name"]: path for path, match in found.items() if int(match["split"]) == split}
-        for name in sorted({match["name"] for match in found.values()} - set(paths)):
+        by_class = {match["name"]: path for path, match in found.items() if int(match["split"]) == split}
+        for name in sorted({match["name"] for match in found.values()} - set(by_class)):
             raise LayoutError(f"the official lists of HMDB51: no {folder / name}_test_split{split}.txt", _GET)
-        return paths
-    raise LayoutError(f"the official lists of HMDB51: there is no {looked[0]} with *_test_split{split}.txt", _GET)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+        return by_class
+    raise LayoutError(f"the official lists of HMDB51: there is no {folders[0]} with *_test_split{split}.txt", _GET)
 
 
 def _list_class(path: Path, name: str, label: int, folder: Path) -> list[VideoRef]:
-    files = scan(folder)
+    files = index_names(folder)
     videos = []
     for line in read_lines(path):
-        # names may hold spaces, so the code is what follows the last one
+        # names may hold spaces: the code comes after the last one
         file, *code = line.rsplit(maxsplit=1)
         if not code or code[0] not in _SUBSETS:
             raise LayoutError(f"{path} holds {line!r}, not a file name and 0, 1 or 2", _GET)
         subset = _SUBSETS[code[0]]
         if subset is not None:
-            found = files.get(fold(file))
+            found = files.get(normalize_name(file))
             videos.append(
                 VideoRef(
                     video_id=f"{name}/{file}",
@@ -104,10 +103,7 @@ def _list_class(path: Path, name: str, label: int, folder: Path) -> list[VideoRe
 
 
 def _find_group(file: str, class_name: str) -> str | None:
-    """The source of `<source>_<class>_<tags>_<n>.avi`, within its class; None for a name of another build."""
-    # the last one: titles of films may hold the class as well
+    """Return the source film of `<source>_<class>_<tags>_<n>.avi`; None for a name of another form."""
+    # the last occurrence: the title of a film may hold the class as well
     source, _, _ = file.rpartition(f"_{class_name}_")
     return f"{class_name}/{source}" if source else None
-
-
-DATASETS.add("hmdb51", Dataset(name="hmdb51", list_videos=list_hmdb51, default_sampling="dense", splits=_SPLITS))

@@ -8,31 +8,30 @@ from typing import TypeAlias
 
 from respike.common.errors import LayoutError
 from respike.data.datasets.common import (
-    DATASETS,
     Dataset,
     ListingRequest,
-    Tree,
-    check_alike,
+    VideoTree,
+    check_distinct,
     find_videos,
-    fold,
     make_listing,
+    normalize_name,
     read_lines,
     read_rows,
-    readable,
     require_folder,
+    to_text,
 )
 from respike.types import SUBSETS, VideoListing, VideoRef
 
 _GET = (
-    "add --download to have kinetics400 fetched; "
-    "https://github.com/cvdfoundation/kinetics-dataset has the lists and the videos; put train.csv and val.csv there, "
-    "also under annotations/, and the folders train/, val/ and replacement/ beside them"
+    "`respike prepare kinetics400 --download` fetches it; or get lists and videos from "
+    "https://github.com/cvdfoundation/kinetics-dataset; put train.csv and val.csv there, or into annotations/, "
+    "and the folders train/, val/ and replacement/ beside them"
 )
-_AS_PUBLISHED = "use the lists as published"
+_LIST_HINT = "use the lists as published"
 _NUM_CLASSES = {"kinetics400": 400, "kinetics600": 600, "kinetics700": 700}
 _LIST_WORDS = {"train": ("train",), "val": ("val", "validate"), "test": ("test",)}
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end")
-# train, videos_train, val_256, k400_val, validate: not a class such as `training_dog`
+# matches train, videos_train, val_256, k400_val, validate; not a class such as `training_dog`
 _SUBSET_FOLDER = re.compile(r"(?:.*_)?(train|val|test)(?:idate|idation)?(?:_.*)?", re.IGNORECASE)
 # subset, file, label
 _Listed: TypeAlias = tuple[str, str, int]
@@ -40,22 +39,22 @@ _CLIP_NAME = re.compile(r".+_[0-9]{6}_[0-9]{6}")
 
 
 def list_kinetics(name: str, request: ListingRequest) -> VideoListing:
-    """List the subsets whose lists are there. Labels index the sorted class names; scores are made on `val`.
+    """List the subsets whose lists are there. Labels index the sorted class names; the evaluation subset is `val`.
 
-    `<root>/{train,val,test}.csv`, also under `annotations/`, with the data set's name before it, or `validate` for
-    `val`; or, where there is no CSV, `<root>/kinetics400_{train,val}_list_videos.txt` or `{train,val}_list.txt` of path
-    and number. A file is known by its name, in whatever folder it lies; one under `replacement*/` wins over all others
-    of its name. A test list without labels is left out. Raises LayoutError where no list or no video is there, a row
-    is malformed, or a clip is listed or lies there twice.
+    The lists are `{train,val,test}.csv` in the root or in `annotations/`, also with the dataset's name in front, or
+    with `validate` for `val`. Where there is no CSV they are `kinetics400_{train,val}_list_videos.txt` or
+    `{train,val}_list.txt`, with a path and a number in each line. Files are found by name, in any folder; a file under
+    `replacement*/` replaces all others of its name. A test list without labels is skipped. Raises LayoutError where no
+    list or no video is there, a row is malformed, or a clip is listed twice or found twice.
     """
     root = require_folder(request.root, name, _GET)
     request.official_split(name, ())
     subsets, listed, classes = _read_lists(root, name)
     # `air drumming` and `air_drumming` would be two classes
-    check_alike(classes, "classes", key=lambda label: fold(label).replace("_", " "))
+    check_distinct(classes, "classes", key=lambda label: normalize_name(label).replace("_", " "))
     _check_subsets(listed)
     tree = find_videos(root)
-    files = _Files(tree)
+    files = _FileFinder(tree)
     videos = [
         VideoRef(
             video_id=f"{subset}/{file}",
@@ -78,12 +77,17 @@ def list_kinetics(name: str, request: ListingRequest) -> VideoListing:
             *tree.warnings(),
         ),
         num_official_classes=_NUM_CLASSES[name],
-        fence=request.fence,
+        link_boundary=request.link_boundary,
     )
 
 
+KINETICS400, KINETICS600, KINETICS700 = (
+    Dataset(name=name, list_videos=partial(list_kinetics, name), default_sampling="uniform") for name in _NUM_CLASSES
+)
+
+
 def _read_lists(root: Path, name: str) -> tuple[set[str], list[_Listed], list[str]]:
-    """The subsets that have a list, what the lists name, and the classes in label order. CSV goes before others."""
+    """Return the subsets with a list, the listed clips, and the classes in label order. CSV lists come first."""
     if lists := _find_lists(root, name, ("{}.csv", f"{name}_{{}}.csv")):
         rows = [(subset, label, file) for subset, path in lists.items() for label, file in _read_csv(path, subset)]
         classes = sorted({label for _, label, _ in rows})
@@ -92,11 +96,11 @@ def _read_lists(root: Path, name: str) -> tuple[set[str], list[_Listed], list[st
     if lists := _find_lists(root, name, ("{}_list.txt", f"{name}_{{}}_list_videos.txt")):
         listed = [(subset, *row) for subset, path in lists.items() for row in _read_numbered(path, _NUM_CLASSES[name])]
         return set(lists), listed, _class_names(listed)
-    raise LayoutError(f"{name}: neither train.csv, val.csv nor *_list_videos.txt under {root}", _GET)
+    raise LayoutError(f"{name}: there is no train.csv, val.csv or *_list_videos.txt under {root}", _GET)
 
 
 def _find_lists(root: Path, name: str, forms: tuple[str, ...]) -> dict[str, Path]:
-    """The list of each subset that has one, the first of its forms, in the root or in `annotations/`."""
+    """Return the list of each subset that has one, in the root or in `annotations/`; the first form wins."""
     places = [place for place in (root, root / "annotations") if place.is_dir()]
     found = {}
     for subset, words in _LIST_WORDS.items():
@@ -107,21 +111,21 @@ def _find_lists(root: Path, name: str, forms: tuple[str, ...]) -> dict[str, Path
 
 
 def _read_csv(path: Path, subset: str) -> Iterator[tuple[str, str]]:
-    """Yield (label, file name) of each row; nothing of a test list without labels."""
+    """Yield (label, file name) of each row; nothing for a test list without labels."""
     rows: Iterable[tuple[int, list[str]]] = read_rows(path)
     header = [cell.strip().lower() for cell in next(iter(rows), (0, []))[1]]
     if subset == "test" and not _has_labels(rows := list(rows), header):
         return
     if missing := [column for column in _COLUMNS if column not in header]:
-        raise LayoutError(f"{path} has no column {', '.join(missing)}", _AS_PUBLISHED)
+        raise LayoutError(f"{path} has no column {', '.join(missing)}", _LIST_HINT)
     label, video, start, end = (header.index(column) for column in _COLUMNS)
     for number, row in rows:
         if not (class_name := _cell(row, label)) or not (youtube_id := _cell(row, video)):
-            raise LayoutError(f"{path} line {number} lacks a label or a youtube_id", _AS_PUBLISHED)
+            raise LayoutError(f"{path} line {number} lacks a label or a youtube_id", _LIST_HINT)
         try:
             times = [int(float(_cell(row, place))) for place in (start, end)]
         except (ValueError, OverflowError):
-            raise LayoutError(f"{path} line {number}: no times in it", _AS_PUBLISHED) from None
+            raise LayoutError(f"{path} line {number} has no valid times", _LIST_HINT) from None
         yield class_name, f"{youtube_id}_{times[0]:06d}_{times[1]:06d}.mp4"
 
 
@@ -139,7 +143,8 @@ def _read_numbered(path: Path, num_classes: int) -> Iterator[tuple[str, int]]:
         file, *label = line.rsplit(maxsplit=1)
         if not label or not re.fullmatch(r"[0-9]{1,4}", label[0]) or int(label[0]) >= num_classes:
             raise LayoutError(
-                f"{path} holds {line!r}, not a path and a number under {num_classes}", "one video a line: path label"
+                f"{path} holds {line!r}, not a path and a number under {num_classes}",
+                "write one video a line: path label",
             )
         if file.startswith("/") or ".." in file.split("/"):
             raise LayoutError(f"{path} holds {file!r}, which leads out of the root", "give paths relative to it")
@@ -147,7 +152,7 @@ def _read_numbered(path: Path, num_classes: int) -> Iterator[tuple[str, int]]:
 
 
 def _class_names(listed: list[_Listed]) -> list[str]:
-    """The classes of numbered lists: their folders' names where each has its own, else their numbers."""
+    """Return the classes of numbered lists: the folder names where each class has one folder, else the numbers."""
     folders: dict[int, set[str]] = {}
     for _, file, label in listed:
         folders.setdefault(label, set()).add(file.rpartition("/")[0].rpartition("/")[2])
@@ -158,18 +163,18 @@ def _class_names(listed: list[_Listed]) -> list[str]:
 
 
 def _check_subsets(listed: list[_Listed]) -> None:
-    """Raise LayoutError where a clip is listed in two subsets: their ids differ, yet it must not be trained on."""
+    """Raise LayoutError where a clip is listed in two subsets: its ids differ, but training on it would be wrong."""
     known: dict[str, str] = {}
     for subset, file, _ in listed:
-        other = known.setdefault(fold(file), subset)
+        other = known.setdefault(normalize_name(file), subset)
         if other != subset:
-            raise LayoutError(f"{file} is listed in {other} and in {subset}", "take it out of one of the lists")
+            raise LayoutError(f"{file} is listed in {other} and in {subset}", "remove it from one of the lists")
 
 
-class _Files:
-    """Every video under the root by its name without suffix, and by the subset in whose folder it lies."""
+class _FileFinder:
+    """Finds videos under the root by name without suffix, and by the subset in whose folder they are."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: VideoTree) -> None:
         self._root = tree.folders[0].path
         self._replacements: dict[str, tuple[str, ...]] = {}
         self._by_subset: dict[str, dict[str, tuple[str, ...]]] = {subset: {} for subset in (*SUBSETS, "")}
@@ -180,18 +185,18 @@ class _Files:
             found = self._replacements if replaces else self._by_subset[subset]
             place = "".join(f"{part}/" for part in folder.parts)
             for name in folder.videos:
-                if name not in folder.dangling:
+                if name not in folder.broken_links:
                     stem = name.rpartition(".")[0]
                     found[stem] = (*found.get(stem, ()), f"{place}{name}")
 
     def find(self, subset: str, listed: str) -> Path | None:
-        """The file of a listed clip: its replacement, else its subset's, else one that lies anywhere."""
+        """Return the file of a listed clip: its replacement, else one of its subset, else one in any folder."""
         name = listed.rpartition("/")[2]
         stem = name.rpartition(".")[0] or name
         is_clip = _CLIP_NAME.fullmatch(stem) is not None
         for files in (self._replacements, self._by_subset[subset], *self._by_subset.values()):
             paths = files.get(stem, ())
-            # a name such as 0001.mp4 says nothing without its folder
+            # a name such as 0001.mp4 means nothing without its folder
             if not is_clip and files is not self._replacements:
                 paths = tuple(path for path in paths if f"/{path}".endswith(f"/{listed}"))
             if paths:
@@ -199,13 +204,9 @@ class _Files:
         return None
 
     def _choose(self, paths: tuple[str, ...], listed: str) -> str:
-        """The one of several files of one name that the list means by the folders it gives."""
-        meant = [path for path in paths if f"/{path}".endswith(f"/{listed}")]
-        if "/" not in listed or len(meant) != 1:
-            both = " and ".join(repr(readable(path)) for path in paths[:2])
-            raise LayoutError(f"{self._root} holds {both}, which are one clip", "remove one of them")
-        return meant[0]
-
-
-for _name in _NUM_CLASSES:
-    DATASETS.add(_name, Dataset(name=_name, list_videos=partial(list_kinetics, _name), default_sampling="uniform"))
+        """Return the one of several files with the same name whose folders are those in the list."""
+        matching = [path for path in paths if f"/{path}".endswith(f"/{listed}")]
+        if "/" not in listed or len(matching) != 1:
+            both = " and ".join(repr(to_text(path)) for path in paths[:2])
+            raise LayoutError(f"{self._root} holds {both}, which are the same clip", "remove one of them")
+        return matching[0]

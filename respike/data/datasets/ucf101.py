@@ -4,25 +4,23 @@ import re
 from pathlib import Path
 
 from respike.common.errors import LayoutError
-from respike.common.text import agree, counted
 from respike.data.datasets.common import (
-    DATASETS,
     Dataset,
     ListingRequest,
-    check_alike,
-    fold,
+    check_distinct,
+    class_folder_warnings,
+    index_names,
     make_listing,
+    normalize_name,
     read_lines,
     require_folder,
-    scan,
-    tell_misnamed,
 )
 from respike.types import VideoListing, VideoRef
 
 _PAGE = "https://www.crcv.ucf.edu/research/data-sets/ucf101/"
 _GET = (
-    "add --download to have it fetched; or download UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from "
-    f"{_PAGE} and extract both there"
+    "`respike prepare ucf101 --download` fetches it; or download UCF101.rar and "
+    f"UCF101TrainTestSplits-RecognitionTask.zip from {_PAGE} and extract both there"
 )
 _SPLITS = (1, 2, 3)
 _NUM_CLASSES = 101
@@ -34,17 +32,17 @@ _GROUP = re.compile(r"_(g\d+)_c\d+", re.IGNORECASE)
 def list_ucf101(request: ListingRequest) -> VideoListing:
     """List one of the three splits.
 
-    The lists lie in `ucfTrainTestlist/` under the root or beside it, or in `annotations/`; the class folders in
-    `UCF-101/`, `UCF101/`, `videos/` or the root. Labels come from classInd.txt, a video's class from its folder in the
-    list; names match without case. A group is a source video of one class, as `Archery/g07`.
+    The lists are in `ucfTrainTestlist/` under the root or beside it, or in `annotations/`; the class folders in
+    `UCF-101/`, `UCF101/`, `videos/` or the root. Labels come from classInd.txt, the class of a video from its folder
+    in the list; case is ignored. A group is a source video of one class, such as `Archery/g07`.
     Raises LayoutError where the root, a list or a class of the list is missing, and where no video is there.
     """
     root = require_folder(request.root, "UCF101", _GET)
     split = request.official_split("ucf101", _SPLITS) or 1
-    lists = _lists_folder(root)
+    lists = _find_lists_folder(root)
     classes = _read_classes(lists / "classInd.txt")
     videos_root = next(root / name for name in _VIDEOS if (root / name).is_dir())
-    finder = _Finder(videos_root, classes)
+    finder = _VideoFinder(videos_root, classes)
     videos = []
     for subset in ("train", "test"):
         path = _require_list(lists / f"{subset}list{split:02d}.txt")
@@ -60,19 +58,22 @@ def list_ucf101(request: ListingRequest) -> VideoListing:
         hint=_GET,
         split=split,
         warnings=finder.warnings(),
-        misnamed=tell_misnamed("ucf101", videos_root, classes),
+        folder_warnings=class_folder_warnings("ucf101", videos_root, classes),
         num_official_classes=_NUM_CLASSES,
-        fence=request.fence,
+        link_boundary=request.link_boundary,
     )
 
 
-def _lists_folder(root: Path) -> Path:
-    looked = [root / "ucfTrainTestlist", root.parent / "ucfTrainTestlist", root / "annotations"]
-    for folder in looked:
+UCF101 = Dataset(name="ucf101", list_videos=list_ucf101, default_sampling="dense", splits=_SPLITS)
+
+
+def _find_lists_folder(root: Path) -> Path:
+    folders = [root / "ucfTrainTestlist", root.parent / "ucfTrainTestlist", root / "annotations"]
+    for folder in folders:
         if (folder / "classInd.txt").is_file():
             return folder
-    # the first folder there is, so that the error names the one list that it lacks
-    folder = next((folder for folder in looked if folder.is_dir()), looked[0])
+    # the first folder that exists, so that the error names the one list that is missing
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     raise LayoutError(f"the official lists of UCF101: there is no {folder / 'classInd.txt'}", _GET)
 
 
@@ -83,42 +84,42 @@ def _require_list(path: Path) -> Path:
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
-    """Class names in label order; the numbers of the file begin with 1."""
+    """Return the class names in label order; the numbers in the file begin with 1."""
     rows = [line.split(maxsplit=1) for line in read_lines(path)]
     if bad := [row for row in rows if len(row) != 2 or not re.fullmatch(r"[0-9]+", row[0])]:
         raise LayoutError(f"{path} holds {' '.join(bad[0])!r}, not a number and a class", _GET)
     numbered = sorted((int(number), name) for number, name in rows)
     if not numbered or [number for number, _ in numbered] != list(range(1, len(numbered) + 1)):
-        raise LayoutError(f"the numbers in {path} do not run from 1, each once, without a gap", _GET)
+        raise LayoutError(f"the numbers in {path} must run from 1, each once, without a gap", _GET)
     classes = tuple(name for _, name in numbered)
-    check_alike(classes, "classes")
+    check_distinct(classes, "classes")
     return classes
 
 
-class _Finder:
-    """Matches listed names with files, reading each class folder once."""
+class _VideoFinder:
+    """Finds the files of listed names; reads each class folder once."""
 
     def __init__(self, root: Path, classes: tuple[str, ...]) -> None:
         self._root, self._classes = root, classes
-        self._labels = {fold(name): label for label, name in enumerate(classes)}
-        self._folders = scan(root)
+        self._labels = {normalize_name(name): label for label, name in enumerate(classes)}
+        self._folders = index_names(root)
         self._files: dict[str, dict[str, str]] = {}
-        self._num_other_numbers = 0
+        self._num_wrong_labels = 0
 
     def find(self, list_path: Path, line: str, subset: str) -> VideoRef:
         match = _LINE.fullmatch(line)
         if match is None:
             raise LayoutError(f"{list_path} holds {line!r}, not <Class>/<video>", _GET)
-        folder, name = fold(match["folder"]), match["file"]
+        folder, name = normalize_name(match["folder"]), match["file"]
         if folder not in self._labels:
             raise LayoutError(f"{list_path} holds {line!r}, but classInd.txt has no class {match['folder']!r}", _GET)
         label = self._labels[folder]
-        self._num_other_numbers += match["number"] is not None and int(match["number"]) != label + 1
+        self._num_wrong_labels += match["number"] is not None and int(match["number"]) != label + 1
         class_name = self._classes[label]
         group = _GROUP.search(name)
         return VideoRef(
             video_id=f"{class_name}/{name}",
-            path=self._path(folder, fold(name)),
+            path=self._path(folder, normalize_name(name)),
             label=label,
             class_name=class_name,
             subset=subset,
@@ -130,15 +131,11 @@ class _Finder:
         if actual is None:
             return None
         if folder not in self._files:
-            self._files[folder] = scan(self._root / actual)
+            self._files[folder] = index_names(self._root / actual)
         file = self._files[folder].get(name)
         return None if file is None else self._root / actual / file
 
     def warnings(self) -> tuple[str, ...]:
-        if not self._num_other_numbers:
+        if not self._num_wrong_labels:
             return ()
-        lines, carry = counted(self._num_other_numbers, "line"), agree(self._num_other_numbers, "carries", "carry")
-        return (f"{lines} {carry} another number than classInd.txt; the class name stands",)
-
-
-DATASETS.add("ucf101", Dataset(name="ucf101", list_videos=list_ucf101, default_sampling="dense", splits=_SPLITS))
+        return (f"lines whose number is not that of classInd.txt: {self._num_wrong_labels:,}; the class name decides",)

@@ -1,1 +1,1 @@
-"""Executors: run a picklable function over items. They know nothing of video."""
+"""Executors: run a picklable function over items, on processes or a cluster. They know nothing of video."""

@@ -1,4 +1,4 @@
-"""What every executor promises, and the executor of this process."""
+"""The executor interface: what a job is, what every executor promises, and the serial executor of this process."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ from respike.common.errors import RespikeError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Report = Callable[[object], None]
-Watch = Callable[[int, object], None]
-"""What the caller hears while the work goes on: the number of the worker, from 0, and its note."""
+"""Called by a job's function with an event, a picklable object that says how far the item is."""
+OnEvent = Callable[[int, object], None]
+"""Called in the process that started the job, with the number of the worker, from 0, and the event that it sent."""
 
 MAX_ATTEMPTS = 3
 
@@ -19,85 +20,85 @@ MAX_ATTEMPTS = 3
 class WorkerDeath:
     """How a worker ended at an item that it did not finish.
 
-    `note` is the last that it sent of the item (None: none), `exit_code` is negative where a signal ended it and None
-    where nobody knows; `hung` says that it was killed because no note came in time.
+    `last_event` is the last event that it sent about the item, None if there was none. `exit_code` is negative if a
+    signal ended the worker, None if unknown. `is_timeout` says that it was killed because no event came in time.
     """
 
-    note: object | None
+    last_event: object | None
     exit_code: int | None
-    hung: bool = False
+    is_timeout: bool = False
 
     @property
     def cause(self) -> str:
         """The end in a few words."""
-        if self.hung:
+        if self.is_timeout:
             return "it hung"
         if self.exit_code is None:
             return "it was lost"
         return f"killed by signal {-self.exit_code}" if self.exit_code < 0 else f"exit code {self.exit_code}"
 
 
-Recover = Callable[[Item, Sequence[WorkerDeath]], Item]
-"""What to try after a worker died at an item: given the item as it was first handed over and all deaths at it so far,
-return the item to try next, or raise RespikeError to end the run. A pure function that pickles."""
+Retry = Callable[[Item, Sequence[WorkerDeath]], Item]
+"""Decides what to try after a worker died: takes the original item and all deaths at it so far, and returns the item to
+try next. Raises RespikeError to end the run. A pure function that pickles."""
 
 
-def try_again(item: Item, deaths: Sequence[WorkerDeath]) -> Item:
-    """Try the same item again; raise RespikeError that names it after `MAX_ATTEMPTS` deaths."""
+def retry_same_item(item: Item, deaths: Sequence[WorkerDeath]) -> Item:
+    """Return the item unchanged. Raises RespikeError that names it after `MAX_ATTEMPTS` deaths."""
     if len(deaths) >= MAX_ATTEMPTS:
         raise RespikeError(
             f"a worker died {len(deaths)} times at {item!s:.80}: {deaths[-1].cause}",
-            "give each worker more memory, or run with fewer --workers",
+            "give each worker more memory, or use fewer workers",
         )
     return item
 
 
 @dataclass(frozen=True)
 class PendingResult(Generic[Result]):
-    """A result that is there but for waiting: `settle` does that and returns it.
+    """A result that only has to be waited for, such as a file that the disk is writing: `wait` returns it.
 
-    It sends no notes and may run in a thread of its own beside the function at the next item. Where the worker dies
-    before it has returned, the item is begun again; an exception from it ends the run.
+    `wait` reports no events. It may run in a second thread while the worker's function is at its next item. If the
+    worker dies before it has returned, the item is started again; an exception from it ends the run.
     """
 
-    settle: Callable[[], Result]
+    wait: Callable[[], Result]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Generic[Item, Result]):
-    """What is done with every item, and what becomes of those at which workers die. It pickles.
+    """What is done with every item, and what happens to items at which workers die. It pickles.
 
-    `function(item, report)` returns the result, or a Settling of it. A worker that sends no note for
-    `deadline_seconds` (None: for ever) is killed; `recover` says what is tried after a death.
+    `function(item, report)` returns the result or a PendingResult. A worker that reports no event for
+    `timeout_seconds` (None: no limit) is killed. `retry` decides what is tried after a death.
     """
 
     function: Callable[[Item, Report], Result | PendingResult[Result]]
-    recover: Recover[Item] = try_again
-    deadline_seconds: float | None = None
+    retry: Retry[Item] = retry_same_item
+    timeout_seconds: float | None = None
 
 
 class Executor(Protocol):
-    """A way to do a job on items: local processes, a cluster."""
+    """Runs a job over items: in this process, on local processes, on a cluster."""
 
     def __call__(
-        self, job: Job[Item, Result], items: Sequence[Item], num_workers: int | None, watch: Watch
+        self, job: Job[Item, Result], items: Sequence[Item], num_workers: int | None, on_event: OnEvent
     ) -> Iterator[tuple[int, Result]]:
-        """Do the job on every item and yield (its index, the result) as each is done.
+        """Run the job on every item and yield (index of the item, result) as each is done.
 
-        `num_workers` is the most that work at once; None leaves it to the engine. Items and results must pickle; an
-        item is a unit that may be begun again from its start. A worker that dies or is killed is replaced. An
-        exception from the job's function ends the run.
+        At most `num_workers` work at once; None leaves the number to the executor. Items and results must pickle. An
+        item may be started again from its beginning. A worker that dies or is killed is replaced. An exception from the
+        job's function ends the run.
         """
 
 
-def run(
-    job: Job[Item, Result], items: Sequence[Item], num_workers: int | None, watch: Watch
+def run_serially(
+    job: Job[Item, Result], items: Sequence[Item], num_workers: int | None, on_event: OnEvent
 ) -> Iterator[tuple[int, Result]]:
-    """Do the job on every item, in order, and yield (its index, the result).
+    """Run the job on every item in this process, in order, and yield (index of the item, result).
 
-    Of the promises of `base.Engine` it keeps those that one process can: nothing is watched from outside, so a death
-    is the caller's own and a deadline does not count.
+    Nothing watches this process: if an item kills it, the run is over, and `job.timeout_seconds` has no effect.
+    `num_workers` is ignored.
     """
     for index, item in enumerate(items):
-        result = job.function(item, lambda note: watch(0, note))
-        yield index, result.settle() if isinstance(result, PendingResult) else result
+        result = job.function(item, lambda event: on_event(0, event))
+        yield index, result.wait() if isinstance(result, PendingResult) else result

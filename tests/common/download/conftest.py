@@ -1,4 +1,4 @@
-"""What the tests of downloads share: a server, a file on it, and patience for loopback."""
+"""Fixtures of the download tests: a server, a file on it, and short timeouts."""
 
 import random
 from collections.abc import Iterator

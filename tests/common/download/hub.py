@@ -1,6 +1,6 @@
-"""An imitation on loopback of the Hugging Face hub: the hub, which knows tokens, and the CDN that holds large files.
+"""A Hugging Face hub on loopback for tests: the hub, which checks tokens, and the CDN, which holds large files.
 
-What it imitates, as its own client speaks it: `resolve` (redirects, ETag, X-Repo-Commit, X-Linked-Size, error codes),
+It serves what the official client requests: `resolve` (redirects, ETag, X-Repo-Commit, X-Linked-Size, error codes),
 creating a repository or a branch, preupload, the LFS batch with its upload and verification, the commit.
 """
 
@@ -22,7 +22,7 @@ _LARGE = (".safetensors", ".bin")
 
 @dataclass
 class Repository:
-    """Files by revision and path; `commits` are the messages with the names each changed."""
+    """Files by revision and path; `commits` are (revision, message, names of changed files)."""
 
     is_private: bool = False
     is_gated: bool = False
@@ -34,14 +34,14 @@ class Repository:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Notes a request, answers what the script says, else by the first route that fits."""
+    """Records a request and answers it by the script, else by the first matching route."""
 
     protocol_version = "HTTP/1.1"
     server: "Side"
 
     def route(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        # the hub's library asks for this beside the first request of a process: scripts are not meant for it
+        # the official client sends this with the first request of a process; scripts do not count it
         if self.path == "/api/agent-harnesses":
             return self.answer(404)
         with self.server.guard:
@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def send_file(self, content: bytes, **headers: object) -> None:
-        """Answer with a file or the range of it that is asked for; `cut` drops the connection after so many bytes."""
+        """Answer with a file or the requested range of it; `cut` closes the connection after so many bytes."""
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         start = int(wanted[1]) if wanted and self.headers.get("If-Range") in (None, headers["ETag"]) else 0
         rest, cut = content[start:], self.server.cut
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Side(ThreadingHTTPServer):
-    """The hub or its CDN: the `requests` that came, `script`ed answers that come before the true ones."""
+    """The server of the hub or of its CDN: the `requests` so far, and the `script` of answers that come first."""
 
     daemon_threads = True
 
@@ -107,7 +107,7 @@ class Side(ThreadingHTTPServer):
 
 
 class Hub:
-    """Both sides, and what they hold. The hub is `localhost`, the CDN `127.0.0.1`: a token of one is not of both."""
+    """Both servers and their content. They have different host names, so that a token for one is not for the other."""
 
     def __init__(self) -> None:
         self.hub, self.cdn = Side("localhost"), Side("127.0.0.1")
@@ -131,15 +131,15 @@ class Hub:
         return on.headers.get("Authorization", "").removeprefix("Bearer ")
 
     def _find(self, on: Handler, name: str, revision: str = "main") -> Repository | None:
-        """The repository, or None once the hub's own refusal has been sent."""
+        """The repository; None after an error was sent as the hub does."""
         found, token = self.repositories.get(name), self._token(on)
         if found is None or (found.is_private and token not in (TOKEN, READ_TOKEN)):
-            told = "Repository not found" if token else "Invalid username or password."
-            on.answer(404 if token else 401, X_Error_Code="RepoNotFound", X_Error_Message=told)
+            message = "Repository not found" if token else "Invalid username or password."
+            on.answer(404 if token else 401, X_Error_Code="RepoNotFound", X_Error_Message=message)
             return None
         if found.is_gated and token != TOKEN:
-            told = f"Access to model {name} is restricted and you are not in the authorized list."
-            on.answer(403 if token else 401, X_Error_Code="GatedRepo", X_Error_Message=told)
+            message = f"Access to model {name} is restricted and you are not in the authorized list."
+            on.answer(403 if token else 401, X_Error_Code="GatedRepo", X_Error_Message=message)
             return None
         if revision not in (*found.revisions, *map(found.sha, found.revisions)):
             on.answer(404, X_Error_Code="RevisionNotFound", X_Error_Message=f"Invalid rev id: {revision}")
@@ -150,11 +150,11 @@ class Hub:
         if self._token(on) == TOKEN and name.startswith(f"{OWNER}/"):
             return True
         if self._token(on) in (TOKEN, READ_TOKEN):
-            told = f'You don\'t have the rights to create a model under the namespace "{name.partition("/")[0]}"'
-            on.answer(403, {"error": told}, X_Error_Message=told)
+            message = f'You don\'t have the rights to create a model under the namespace "{name.partition("/")[0]}"'
+            on.answer(403, {"error": message}, X_Error_Message=message)
         else:
-            told = "Invalid username or password."
-            on.answer(401, {"error": told}, X_Error_Message=told)
+            message = "Invalid username or password."
+            on.answer(401, {"error": message}, X_Error_Message=message)
         return False
 
     def _resolve(self, on: Handler, name: str, revision: str, path: str) -> None:
@@ -262,14 +262,14 @@ def running_hub() -> Iterator[Hub]:
 
 
 def visit(hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str | None = None) -> None:
-    """Send the hub's own library there in this process, as HF_ENDPOINT does in a new one, logged in with `token`."""
+    """Let huggingface_hub in this process use the test hub, logged in with `token`."""
     constants = pytest.importorskip("huggingface_hub.constants")
     template = f"{hub.hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "ENDPOINT", hub.hub.url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     # older releases of the library keep a copy
     monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
-    # large files the plain way: hf_xet speaks to stores of its own
+    # large files by HTTP: hf_xet uses other servers
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nobody/is/logged/in")
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):

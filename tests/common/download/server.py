@@ -1,4 +1,4 @@
-"""A web server on loopback that does what it is told: serve, drop, stall, redirect, lie, limit."""
+"""A web server on loopback that follows a script: serve, drop, stall, redirect, limit, or send something wrong."""
 
 import re
 import threading
@@ -11,7 +11,7 @@ Act = Callable[["Handler"], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Notes each request and lets the next act of the script answer it, or the plain one when there is none left."""
+    """Records each request and answers it by the next act of the script, or normally after the last one."""
 
     protocol_version = "HTTP/1.1"
     server: "Server"
@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """`files` by path, the `script` of coming answers, the `requests` that came, the `etag` that is sent."""
+    """`files` by path, the `script` of the next answers, the `requests` so far, the `etag` to send."""
 
     daemon_threads = True
 
@@ -67,7 +67,7 @@ def running() -> Iterator[Server]:
 
 
 def serve(*, cut: int | None = None, stall: float = 0, ranges: bool = True, delay: float = 0) -> Act:
-    """Answer as a good server does; `cut` the body after so many bytes, or before dropping `stall` for so long."""
+    """Answer normally; `cut` the body after so many bytes, then `stall` for so many seconds before closing."""
 
     def act(handler: Handler) -> None:
         if handler.path not in handler.server.files:
@@ -109,12 +109,12 @@ def redirect(url: str) -> Act:
 
 
 def hang_up(handler: Handler) -> None:
-    """Close the connection without a word."""
+    """Close the connection without an answer."""
     handler.connection.close()
 
 
 def chunked(*, whole: bool = True) -> Act:
-    """Send in chunks, without a length; not `whole`: drop before the last chunk."""
+    """Send in chunks, without a length; if not `whole`, close before the last chunk."""
 
     def act(handler: Handler) -> None:
         handler.head(200, Transfer_Encoding="chunked", ETag=handler.server.etag)
@@ -129,13 +129,13 @@ def chunked(*, whole: bool = True) -> Act:
 
 
 def endless(handler: Handler) -> None:
-    """Send without a length and without chunks, as old servers do."""
+    """Send without a length and without chunks, as HTTP/1.0 servers do."""
     handler.head(200)
     handler.wfile.write(handler.body)
 
 
 def trickle(handler: Handler) -> None:
-    """Send a byte now and then for half a minute, unless the other side has had enough."""
+    """Send one byte every 50 ms for half a minute, or until the client disconnects."""
     handler.head(200, Content_Length=len(handler.body), ETag=handler.server.etag)
     for number in range(600):
         handler.wfile.write(handler.body[number : number + 1])

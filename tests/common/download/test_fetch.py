@@ -1,3 +1,5 @@
+"""fetch: the file is whole and checked or absent, interruptions are continued, errors say what to do."""
+
 import hashlib
 import io
 import subprocess
@@ -31,7 +33,7 @@ def get(server, tmp_path):
 
 
 def left(tmp_path: Path) -> set[str]:
-    """What a download left behind, the lock aside."""
+    """The names of the files that a download left, without the lock."""
     return {path.name for path in (tmp_path / "out").iterdir()} - {".file.bin.lock"}
 
 
@@ -39,7 +41,7 @@ WHOLE = {"file.bin", "file.bin.sha256"}
 
 
 class Notes:
-    """A progress that notes what it is told."""
+    """A progress that records its calls."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -71,7 +73,7 @@ def ranges(server) -> list[str | None]:
     return [headers.get("Range") for _, headers in server.requests]
 
 
-def test_a_file_comes_whole_with_its_hash_beside_it(get, tmp_path):
+def test_a_file_arrives_with_its_hash_beside_it(get, tmp_path):
     target = get(sha256=SHA256.upper(), num_bytes=len(CONTENT))
     assert target.read_bytes() == CONTENT
     assert left(tmp_path) == WHOLE
@@ -84,7 +86,7 @@ def test_a_file_comes_whole_with_its_hash_beside_it(get, tmp_path):
     ids=["dropped", "stalled", "hung up", "chunks dropped", "trickling"],
 )
 @pytest.mark.parametrize("sha256", [SHA256, None])
-def test_a_broken_connection_is_taken_up_where_it_broke(get, server, act, sha256):
+def test_a_broken_connection_is_continued(get, server, act, sha256):
     server.script = [act]
     started = time.monotonic()
     assert get(sha256=sha256).read_bytes() == CONTENT
@@ -96,13 +98,13 @@ def test_a_broken_connection_is_taken_up_where_it_broke(get, server, act, sha256
         assert 0 < int(again["Range"].removeprefix("bytes=").rstrip("-")) <= 20_000
 
 
-def test_every_connection_that_breaks_brings_a_part(get, server):
+def test_each_broken_connection_adds_its_part(get, server):
     server.script = [serve(cut=100)] * 3
     assert get().read_bytes() == CONTENT
     assert ranges(server) == [None, "bytes=100-", "bytes=200-", "bytes=300-"]
 
 
-def test_tries_are_bounded_and_the_part_is_kept_for_the_next_run(get, server, tmp_path):
+def test_after_the_last_retry_the_part_is_kept(get, server, tmp_path):
     server.script = [serve(cut=1000)] * 4
     with pytest.raises(DownloadError, match="4 times in a row") as caught:
         get()
@@ -117,7 +119,7 @@ def test_tries_are_bounded_and_the_part_is_kept_for_the_next_run(get, server, tm
     assert left(tmp_path) == WHOLE
 
 
-def test_a_connection_that_brought_much_earns_new_tries(server, tmp_path):
+def test_a_megabyte_received_renews_the_retries(server, tmp_path):
     server.files["/big"] = bytes(8_000_000)
     server.script = [serve(cut=1_100_000)] * 6
     target = fetch(server.url("/big"), tmp_path / "big", settings=QUICK)
@@ -125,7 +127,7 @@ def test_a_connection_that_brought_much_earns_new_tries(server, tmp_path):
     assert len(server.requests) == 7
 
 
-def test_a_download_that_was_killed_goes_on(server, tmp_path):
+def test_a_killed_download_is_continued(server, tmp_path):
     code = (
         "import sys; from pathlib import Path; from respike.common.download import fetch; "
         "fetch(sys.argv[1], Path(sys.argv[2]))"
@@ -144,12 +146,12 @@ def test_a_download_that_was_killed_goes_on(server, tmp_path):
     assert ranges(server)[-1] == f"bytes={received}-"
 
 
-def test_a_server_without_ranges_sends_it_all_again(get, server):
+def test_a_server_without_ranges_sends_everything_again(get, server):
     server.script = [serve(cut=20_000), serve(ranges=False)]
     assert get().read_bytes() == CONTENT
 
 
-def test_a_file_that_changed_meanwhile_is_begun_anew(get, server):
+def test_a_file_that_changed_meanwhile_starts_again(get, server):
     def change(handler):
         server.etag, server.files["/file.bin"] = '"two"', OTHER
         serve()(handler)
@@ -158,9 +160,9 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(get, server):
     assert get().read_bytes() == OTHER
 
 
-def test_a_server_that_continues_another_file_is_caught_by_the_etag(get, server):
+def test_the_etag_shows_that_a_server_continues_another_file(get, server):
     def splice(handler):
-        # ignores If-Range: sends the rest of the new file
+        # ignores If-Range and sends the rest of the new file
         server.etag, server.files["/file.bin"] = '"two"', OTHER
         start = int(handler.headers["Range"].removeprefix("bytes=").rstrip("-"))
         span = f"bytes {start}-{len(OTHER) - 1}/{len(OTHER)}"
@@ -170,7 +172,7 @@ def test_a_server_that_continues_another_file_is_caught_by_the_etag(get, server)
     assert get().read_bytes() == OTHER
 
 
-def test_parts_without_a_version_or_a_hash_are_never_put_together(get, server):
+def test_parts_without_version_or_hash_are_never_joined(get, server):
     server.etag = None
     server.script = [serve(cut=20_000)]
     assert get().read_bytes() == CONTENT
@@ -184,14 +186,14 @@ def test_a_weak_etag_is_no_version(get, server):
     assert ranges(server) == [None, None]
 
 
-def test_parts_without_a_version_are_put_together_where_the_hash_tells(get, server):
+def test_parts_without_a_version_are_joined_if_a_hash_is_known(get, server):
     server.etag = None
     server.script = [serve(cut=20_000)]
     assert get(sha256=SHA256).read_bytes() == CONTENT
     assert ranges(server) == [None, "bytes=20000-"]
 
 
-def test_wrong_parts_are_dropped_and_begun_anew_once(get, server):
+def test_wrong_parts_are_dropped_and_downloaded_again(get, server):
     server.etag = None
 
     def wrong_half(handler):
@@ -203,7 +205,7 @@ def test_wrong_parts_are_dropped_and_begun_anew_once(get, server):
     assert ranges(server) == [None, "bytes=20000-", None]
 
 
-def test_another_range_than_asked_for_is_not_taken(get, server):
+def test_an_unrequested_range_is_not_used(get, server):
     def shifted(handler):
         span = f"bytes 10-{len(CONTENT) - 1}/{len(CONTENT)}"
         answer(206, CONTENT[10:], Content_Range=span, ETag='"one"')(handler)
@@ -213,20 +215,20 @@ def test_another_range_than_asked_for_is_not_taken(get, server):
     assert ranges(server) == [None, "bytes=20000-", None]
 
 
-def test_416_begins_anew(get, server):
+def test_status_416_starts_again(get, server):
     server.script = [serve(cut=20_000), answer(416, Content_Range="bytes */5")]
     assert get().read_bytes() == CONTENT
     assert ranges(server) == [None, "bytes=20000-", None]
 
 
-def test_416_without_end_gives_up(get, server):
+def test_status_416_without_end_is_given_up(get, server):
     server.script = [serve(cut=20_000), answer(416)] * 20
     with pytest.raises(DownloadError, match="times"):
         get()
     assert len(server.requests) < 12
 
 
-def test_416_on_a_file_that_is_whole_ends_it(get, server):
+def test_status_416_on_a_complete_file_is_success(get, server):
     def all_but_the_end(handler):
         handler.head(200, Transfer_Encoding="chunked", ETag='"one"')
         handler.wfile.write(f"{len(CONTENT):x}\r\n".encode() + CONTENT + b"\r\n")
@@ -237,7 +239,7 @@ def test_416_on_a_file_that_is_whole_ends_it(get, server):
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_a_busy_server_is_asked_again(get, server, status):
+def test_a_busy_server_is_retried(get, server, status):
     server.script = [answer(status)] * 2
     assert get().read_bytes() == CONTENT
     assert len(server.requests) == 3
@@ -251,7 +253,7 @@ def test_a_server_that_stays_busy_is_given_up(get, server, tmp_path):
     assert left(tmp_path) == set()
 
 
-def test_retry_after_is_kept_to(get, server):
+def test_retry_after_is_respected(get, server):
     server.script = [answer(429, Retry_After=1)]
     started = time.monotonic()
     notes = Notes()
@@ -260,7 +262,7 @@ def test_retry_after_is_kept_to(get, server):
     assert notes.said == ["the server answers 429 Too Many Requests; trying again in 1 s"]
 
 
-def test_retry_after_is_not_kept_to_for_ever(get, server):
+def test_a_long_retry_after_is_an_error(get, server):
     server.script = [answer(429, Retry_After=3600)]
     started = time.monotonic()
     with pytest.raises(DownloadError, match="asks to wait 3,600 s"):
@@ -269,13 +271,13 @@ def test_retry_after_is_not_kept_to_for_ever(get, server):
 
 
 @pytest.mark.parametrize("value", ["soon", "", "-5", "nan", "Fri, 99 Foo 2020"])
-def test_a_retry_after_that_says_nothing_is_passed_by(get, server, value):
+def test_a_malformed_retry_after_is_ignored(get, server, value):
     server.script = [answer(503, Retry_After=value)]
     assert get().read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 304])
-def test_what_will_not_pass_is_told_at_once_with_the_way_by_hand(get, server, status, tmp_path):
+def test_a_final_status_is_reported_at_once(get, server, status, tmp_path):
     server.script = [answer(status)]
     with pytest.raises(DownloadError, match=str(status)) as caught:
         get()
@@ -286,7 +288,7 @@ def test_what_will_not_pass_is_told_at_once_with_the_way_by_hand(get, server, st
     assert left(tmp_path) == set()
 
 
-def test_wrong_bytes_of_the_right_size_are_refused_and_not_kept(get, server, tmp_path):
+def test_wrong_bytes_of_the_right_size_are_not_kept(get, server, tmp_path):
     server.files["/file.bin"] = OTHER
     with pytest.raises(DownloadError, match="SHA-256 is not"):
         get(sha256=SHA256, num_bytes=len(CONTENT))
@@ -295,25 +297,25 @@ def test_wrong_bytes_of_the_right_size_are_refused_and_not_kept(get, server, tmp
 
 
 @pytest.mark.parametrize("num_bytes", [len(CONTENT) - 1, len(CONTENT) + 1])
-def test_another_length_than_expected_is_refused_before_a_byte_is_taken(get, num_bytes, tmp_path):
+def test_an_unexpected_length_is_refused_before_the_body(get, num_bytes, tmp_path):
     with pytest.raises(DownloadError, match=f"has 50,000 bytes, not the {num_bytes:,}"):
         get(num_bytes=num_bytes)
     assert left(tmp_path) == set()
 
 
-def test_a_server_that_sends_more_than_it_said_is_stopped(get, server, tmp_path):
+def test_a_server_that_sends_too_much_is_stopped(get, server, tmp_path):
     server.script = [chunked()]
     with pytest.raises(DownloadError, match="sends more than the file's 10,000 bytes"):
         get(num_bytes=10_000)
     assert left(tmp_path) == set()
 
 
-def test_chunks_that_end_well_make_the_file(get, server):
+def test_a_chunked_body_makes_the_file(get, server):
     server.script = [chunked()]
     assert get().read_bytes() == CONTENT
 
 
-def test_a_body_whose_end_cannot_be_told_is_taken_only_where_its_size_or_hash_is_known(get, server, tmp_path):
+def test_a_body_without_length_needs_a_known_size_or_hash(get, server, tmp_path):
     server.script = [endless, endless, endless]
     with pytest.raises(DownloadError, match="does not say how long it is"):
         get()
@@ -338,7 +340,7 @@ def test_a_redirect_to_another_scheme_is_refused(get, server, goal, tmp_path):
     assert left(tmp_path) == set()
 
 
-def test_a_redirect_is_followed_and_its_end_continued(get, server):
+def test_a_redirected_download_is_continued(get, server):
     server.files["/other.bin"] = CONTENT
     server.script = [redirect("/other.bin"), serve(cut=20_000), redirect("/other.bin")]
     assert get().read_bytes() == CONTENT
@@ -346,7 +348,7 @@ def test_a_redirect_is_followed_and_its_end_continued(get, server):
     assert ranges(server)[-1] == "bytes=20000-"
 
 
-def test_redirects_in_a_ring_are_refused(get, server):
+def test_a_redirect_loop_is_refused(get, server):
     server.script = [redirect("/file.bin")] * 50
     with pytest.raises(DownloadError, match="without end"):
         get()
@@ -359,7 +361,7 @@ def test_a_hub_address_without_a_file_is_refused(get, address):
         get(address)
 
 
-def test_a_password_in_an_address_is_never_told(server, tmp_path):
+def test_a_password_in_an_address_is_never_shown(server, tmp_path):
     address = server.url("/none").replace("http://", "http://me:secret@")
     with pytest.raises(DownloadError) as caught:
         fetch(address, tmp_path / "file", settings=QUICK)
@@ -367,7 +369,7 @@ def test_a_password_in_an_address_is_never_told(server, tmp_path):
     assert "secret" not in str(caught.value)
 
 
-def test_a_step_from_https_down_to_http_is_refused(tmp_path, monkeypatch):
+def test_a_redirect_from_https_to_http_is_refused(tmp_path, monkeypatch):
     import requests
 
     def answer_after(hops):
@@ -386,7 +388,7 @@ def test_a_step_from_https_down_to_http_is_refused(tmp_path, monkeypatch):
         fetch("https://a/x", tmp_path / "file", settings=QUICK)
 
 
-def test_two_downloads_of_one_file_make_one_good_file(server, tmp_path):
+def test_two_downloads_of_one_file_send_one_request(server, tmp_path):
     server.script = [serve(delay=0.3)]
     notes = [Notes(), Notes()]
     results: list[Path] = []
@@ -408,7 +410,7 @@ def test_two_downloads_of_one_file_make_one_good_file(server, tmp_path):
     assert left(tmp_path) == WHOLE
 
 
-def test_what_is_there_needs_no_network(get, server):
+def test_an_existing_file_needs_no_network(get, server):
     get()
     server.shutdown()
     server.server_close()
@@ -417,7 +419,7 @@ def test_what_is_there_needs_no_network(get, server):
     assert len(server.requests) == 1
 
 
-def test_offline_and_not_there_is_one_error_with_the_way_by_hand(get, server, tmp_path):
+def test_a_missing_file_while_offline_is_one_error(get, server, tmp_path):
     with pytest.raises(DownloadError, match="offline") as caught:
         get(offline=True)
     assert server.requests == []
@@ -428,7 +430,7 @@ def test_offline_and_not_there_is_one_error_with_the_way_by_hand(get, server, tm
 @pytest.mark.parametrize(
     ("address", "num_tries"), [("http://127.0.0.1:1/file.bin", 4), ("http://nowhere.invalid/file.bin", 2)]
 )
-def test_without_a_network_there_is_one_error_soon(get, address, num_tries, tmp_path):
+def test_without_a_network_there_is_one_quick_error(get, address, num_tries, tmp_path):
     with pytest.raises(DownloadError, match=f"cannot download {address}: .*{num_tries} times") as caught:
         get(address)
     assert "0x" not in caught.value.problem
@@ -436,10 +438,10 @@ def test_without_a_network_there_is_one_error_soon(get, address, num_tries, tmp_
     assert left(tmp_path) == set()
 
 
-def test_a_change_after_the_download_is_seen(get, server):
+def test_a_change_after_the_download_is_noticed(get, server):
     target = get()
     target.write_bytes(OTHER)
-    with pytest.raises(DownloadError, match="there when it was downloaded") as caught:
+    with pytest.raises(DownloadError, match="it has changed since") as caught:
         get()
     assert "remove it" in caught.value.hint
     assert target.read_bytes() == OTHER
@@ -458,12 +460,12 @@ def test_a_file_put_there_by_hand_is_checked_and_used(get, server, tmp_path):
     assert server.requests == []
 
 
-def test_a_mirror_helps_out(get, server):
+def test_a_mirror_is_used_after_a_failure(get, server):
     assert get(server.url("/none"), mirrors=[server.url("/file.bin")]).read_bytes() == CONTENT
     assert [path for path, _ in server.requests] == ["/none", "/file.bin"]
 
 
-def test_a_mirror_continues_what_another_began_where_the_hash_tells(get, server):
+def test_a_mirror_continues_the_part_if_a_hash_is_known(get, server):
     server.files["/mirror"] = CONTENT
     server.script = [serve(cut=20_000), answer(404), serve(cut=5_000)]
     assert get(mirrors=[server.url("/mirror")], sha256=SHA256).read_bytes() == CONTENT
@@ -471,13 +473,13 @@ def test_a_mirror_continues_what_another_began_where_the_hash_tells(get, server)
     assert "If-Range" not in server.requests[2][1]
 
 
-def test_a_mirror_begins_anew_where_nothing_would_tell(get, server):
+def test_a_mirror_starts_again_without_a_hash(get, server):
     server.files["/mirror"] = OTHER
     server.script = [serve(cut=20_000), answer(404)]
     assert get(mirrors=[server.url("/mirror")]).read_bytes() == OTHER
 
 
-def test_when_no_address_helps_all_are_named(get, server):
+def test_the_error_names_all_failed_addresses(get, server):
     with pytest.raises(DownloadError, match=r"no address gives file.bin: .*/a.*/b"):
         get(server.url("/a"), mirrors=[server.url("/b")])
 
@@ -488,7 +490,7 @@ def test_a_path_is_an_address(get, tmp_path, form):
     assert get(form.format(tmp_path / "source"), sha256=SHA256).read_bytes() == CONTENT
 
 
-def test_a_store_that_breaks_is_taken_up_where_it_broke(get, monkeypatch):
+def test_a_broken_store_transfer_is_continued(get, monkeypatch):
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/store/file.bin", CONTENT)
     opened = []
@@ -532,31 +534,31 @@ def test_a_store_that_breaks_is_taken_up_where_it_broke(get, monkeypatch):
         ("/", "is a folder"),
     ],
 )
-def test_a_store_without_the_file_is_told_at_once(get, address, said):
+def test_a_missing_file_in_a_store_is_reported_at_once(get, address, said):
     with pytest.raises(DownloadError, match=said):
         get(address)
 
 
-def test_progress_tells_bytes_of_the_whole(get):
+def test_progress_counts_the_bytes(get):
     notes = Notes()
     get(progress=notes)
     assert notes.tasks == [{"name": "download file.bin", "total": 50_000, "unit": "bytes", "done": 50_000}]
 
 
-def test_a_disk_that_is_too_small_is_told_before(get, monkeypatch, tmp_path):
+def test_a_disk_that_is_too_small_is_reported_first(get, monkeypatch, tmp_path):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(DownloadError, match=r"needs 50,000 bytes more, and .* has 10 free"):
         get()
     assert left(tmp_path) == set()
 
 
-def test_a_folder_that_cannot_be_written_is_told(get, tmp_path):
+def test_an_unwritable_folder_is_one_error(get, tmp_path):
     (tmp_path / "out").write_text("a file where a folder should be")
     with pytest.raises(RespikeError, match="cannot write"):
         get()
 
 
-def test_a_part_with_facts_that_are_no_json_is_dropped(get, server, tmp_path):
+def test_a_part_with_unreadable_facts_is_dropped(get, server, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".file.bin.part").write_bytes(OTHER[:100])
     (tmp_path / "out" / ".file.bin.part.json").write_text("{")
@@ -565,12 +567,12 @@ def test_a_part_with_facts_that_are_no_json_is_dropped(get, server, tmp_path):
 
 
 @pytest.mark.parametrize("sha256", ["abc", "z" * 64, "0" * 63])
-def test_a_hash_that_is_none_is_refused(get, sha256):
+def test_a_malformed_hash_is_refused(get, sha256):
     with pytest.raises(SettingError, match="is no SHA-256"):
         get(sha256=sha256)
 
 
 @pytest.mark.parametrize("options", [{"stall_seconds": 0}, {"num_retries": -1}])
-def test_patience_has_sensible_values(options):
+def test_settings_out_of_range_are_refused(options):
     with pytest.raises(SettingError, match=next(iter(options))):
         FetchSettings(**options)

@@ -1,4 +1,4 @@
-"""Downloads from the hub promise: the token goes to the hub alone, refusals say what is wrong, parts are continued."""
+"""Downloads from the hub: only the hub gets the token, errors say what is wrong, parts are continued."""
 
 import hashlib
 from pathlib import Path
@@ -28,7 +28,7 @@ def get(tmp_path):
     return lambda address=ADDRESS, **known: fetch(address, tmp_path / "out" / "file", settings=QUICK, **known)
 
 
-def test_the_imitation_satisfies_the_hubs_own_client(hub, tmp_path):
+def test_the_test_hub_works_with_the_hubs_own_client(hub, tmp_path):
     from huggingface_hub import hf_hub_download
 
     path = Path(hf_hub_download("owner/repo", "model.safetensors", cache_dir=tmp_path))
@@ -47,7 +47,7 @@ def test_the_imitation_satisfies_the_hubs_own_client(hub, tmp_path):
         ("hf://datasets/owner/repo/list.txt", b"of a data set"),
     ],
 )
-def test_a_file_comes_from_the_hub_or_from_where_the_hub_sends(hub, get, address, content):
+def test_a_file_comes_from_the_hub_or_its_cdn(hub, get, address, content):
     hub.repositories["datasets/owner/repo"] = Repository(revisions={"main": {"list.txt": b"of a data set"}})
     assert get(address).read_bytes() == content
     is_large = address.endswith(("safetensors", "bin"))
@@ -59,7 +59,7 @@ def test_a_commit_is_a_revision(hub, get):
     assert get(f"hf://owner/repo@{sha}/old.bin").read_bytes() == CONTENT[:100]
 
 
-def test_the_token_is_shown_to_the_hub_and_never_to_the_cdn(hub, get, monkeypatch):
+def test_the_token_goes_to_the_hub_and_never_to_the_cdn(hub, get, monkeypatch):
     hub.repositories["owner/repo"].is_private = True
     visit(hub, monkeypatch, READ_TOKEN)
     assert get().read_bytes() == CONTENT
@@ -69,7 +69,7 @@ def test_the_token_is_shown_to_the_hub_and_never_to_the_cdn(hub, get, monkeypatc
 
 @pytest.mark.parametrize("token", [None, "hf_of_a_stranger"])
 @pytest.mark.parametrize("kind", ["private", "missing"])
-def test_a_private_repository_and_none_are_told_alike_with_the_way_in(hub, get, monkeypatch, token, kind):
+def test_a_private_or_missing_repository_says_how_to_log_in(hub, get, monkeypatch, token, kind):
     hub.repositories["owner/repo"].is_private = kind == "private"
     visit(hub, monkeypatch, token)
     with pytest.raises(DownloadError, match="no such repository, or it is private") as refused:
@@ -89,7 +89,7 @@ def test_a_private_repository_and_none_are_told_alike_with_the_way_in(hub, get, 
         ("hf://owner/gated/x.bin", "is gated"),
     ],
 )
-def test_what_the_hub_lacks_or_keeps_is_named(hub, get, address, said):
+def test_a_missing_or_gated_file_is_reported_as_such(hub, get, address, said):
     hub.repositories["owner/gated"] = Repository(is_gated=True)
     with pytest.raises(DownloadError, match=said):
         get(address)
@@ -104,7 +104,7 @@ def test_a_rate_limit_is_waited_for(hub, get, side, monkeypatch):
     assert waited == [1.0, 1.0]
 
 
-def test_a_rate_limit_that_has_not_run_out_says_nothing_of_waiting(hub, get, monkeypatch):
+def test_a_rate_limit_that_is_not_reached_is_ignored(hub, get, monkeypatch):
     waited = []
     monkeypatch.setattr("respike.common.download.time.sleep", waited.append)
     hub.hub.script = [(429, {"RateLimit": '"resolvers";r=7;t=900'})]
@@ -112,20 +112,20 @@ def test_a_rate_limit_that_has_not_run_out_says_nothing_of_waiting(hub, get, mon
     assert waited == [QUICK.backoff_seconds]
 
 
-def test_a_rate_limit_for_long_is_told(hub, get):
+def test_a_long_rate_limit_is_an_error(hub, get):
     hub.hub.script = [(429, {"RateLimit": '"resolvers";r=0;t=250'})]
     with pytest.raises(DownloadError, match="asks to wait 250 s"):
         get()
 
 
-def test_a_download_that_broke_off_asks_the_hub_again_and_goes_on(hub, get):
+def test_a_broken_download_asks_the_hub_again_and_continues(hub, get):
     hub.cdn.cut = 20_000
     assert get(sha256=hashlib.sha256(CONTENT).hexdigest()).read_bytes() == CONTENT
     assert [headers.get("Range") for _, _, headers in hub.cdn.requests] == [None, "bytes=20000-"]
     assert len(hub.hub.requests) == 2
 
 
-def test_what_was_fetched_needs_neither_hub_nor_token(hub, get, monkeypatch):
+def test_a_downloaded_file_needs_neither_hub_nor_token(hub, get, monkeypatch):
     visit(hub, monkeypatch, TOKEN)
     get()
     num_requests = len(hub.hub.requests)

@@ -1,4 +1,4 @@
-"""RARs for tests: the RAR 5 format without compression, and programs that read no more than that."""
+"""RAR files for tests: the RAR 5 format without compression, and programs that read only that."""
 
 import stat
 import sys
@@ -12,7 +12,7 @@ _REDIRECTION, _SYMBOLIC_LINK = 5, 1
 
 
 def write_rar(path: Path, files: Mapping[str, bytes], links: Mapping[str, str] | None = None) -> Path:
-    """Write a RAR 5 archive of symbolic links and, after them, of stored files, with names however harmful."""
+    """Write a RAR 5 archive of symbolic links followed by stored files; any name is allowed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     blocks = [_SIGNATURE, _block(1, vint(0))]
     for name, target in (links or {}).items():
@@ -30,7 +30,7 @@ def write_rar(path: Path, files: Mapping[str, bytes], links: Mapping[str, str] |
 
 
 def vint(number: int) -> bytes:
-    """A number as RAR 5 writes it: seven bits a byte, the lowest first."""
+    """A number in the form of RAR 5: seven bits in each byte, lowest first."""
     out = bytearray()
     while number > 0x7F:
         out.append(0x80 | number & 0x7F)
@@ -46,7 +46,7 @@ def _block(kind: int, fields: bytes, data: bytes | None = None, extra: bytes = b
     return zlib.crc32(sized).to_bytes(4, "little") + sized + (data or b"")
 
 
-# called by the name and with the arguments of each program that is known to unpack RAR
+# understands the arguments of each known program that unpacks RAR, depending on its own name
 _READER = """#!{python}
 import os, sys
 
@@ -130,7 +130,7 @@ else:
 
 
 def write_unrar(folder: Path, *, extra: str = "pass", name: str = "unrar") -> Path:
-    """Write a program that reads what `write_rar` writes, called as `name` is; `extra` runs before a file's bytes."""
+    """Write a program `name` that reads the archives of `write_rar`; `extra` is code that runs before each file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_text(_READER.format(python=sys.executable, extra=extra))

@@ -1,3 +1,5 @@
+"""Archives: zip and tar files unpack into one folder; damaged and malicious ones leave nothing."""
+
 import io
 import os
 import shutil
@@ -10,7 +12,6 @@ import pytest
 from respike.common.errors import RespikeError
 from respike.common.progress import SILENCE
 from respike.data import archives
-from respike.data import archives as unpack_module
 from respike.data.archives import ArchiveError, unpack
 
 from tests.conftest import files_under
@@ -52,7 +53,7 @@ def name(request):
     return request.param
 
 
-def test_one_folder_in_an_archive_becomes_the_target(tmp_path, name):
+def test_a_single_folder_in_an_archive_becomes_the_target(tmp_path, name):
     archive = make_zip(tmp_path / name, FILES) if name == "X.ZIP" else make(tmp_path / name, FILES)
     unpack(archive, tmp_path / "out", SILENCE)
     assert files_under(tmp_path / "out") == {key.removeprefix("top/"): value for key, value in FILES.items()}
@@ -67,7 +68,7 @@ def test_an_archive_of_files_becomes_the_target(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["zip", "tar.gz"])
 @pytest.mark.parametrize("evil", ["../evil", "a/../../evil", "/tmp/evil-respike", "a\\..\\..\\evil", "C:evil"])
-def test_a_name_that_leads_out_is_refused_and_nothing_is_left(tmp_path, suffix, evil):
+def test_a_name_that_leads_out_is_refused(tmp_path, suffix, evil):
     (tmp_path / "in").mkdir()
     archive = make(tmp_path / "in" / f"x.{suffix}", {"fine": b"1", evil: b"2"})
     with pytest.raises(ArchiveError, match="leads out of its folder"):
@@ -95,7 +96,7 @@ def test_a_zip_with_links_or_devices_is_refused(tmp_path, kind):
 
 @pytest.mark.parametrize("suffix", ["zip", "tar.gz"])
 def test_a_bomb_is_stopped(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(archives, "_FREE_GROWTH_BYTES", 1 << 20)
+    monkeypatch.setattr(archives, "SMALL_BYTES", 1 << 20)
     archive = make(tmp_path / f"x.{suffix}", {"bomb": bytes(20 << 20)})
     with pytest.raises(ArchiveError, match="unpacks to more than a data set would"):
         unpack(archive, tmp_path / "out", SILENCE)
@@ -103,12 +104,12 @@ def test_a_bomb_is_stopped(tmp_path, monkeypatch, suffix):
 
 
 def test_an_archive_of_too_many_files_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "MOST_MEMBERS", 5)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 5)
     with pytest.raises(ArchiveError, match="more than a data set would"):
         unpack(make_zip(tmp_path / "x.zip", {str(number): b"" for number in range(6)}), tmp_path / "out", SILENCE)
 
 
-def test_every_cut_and_flip_is_told_or_harmless(tmp_path):
+def test_every_cut_and_flip_is_reported_or_harmless(tmp_path):
     for suffix in ("zip", "tar.gz"):
         whole = make(tmp_path / f"whole.{suffix}", {"top/a": os.urandom(3000), "top/b": b"x" * 500}).read_bytes()
         original = None
@@ -132,12 +133,12 @@ def test_every_cut_and_flip_is_told_or_harmless(tmp_path):
         assert original is not None
 
 
-def test_an_empty_archive_is_told(tmp_path):
+def test_an_empty_archive_is_refused(tmp_path):
     with pytest.raises(ArchiveError, match="is empty"):
         unpack(make_zip(tmp_path / "x.zip", {}), tmp_path / "out", SILENCE)
 
 
-def test_a_locked_zip_is_told(tmp_path):
+def test_a_zip_with_a_password_is_refused(tmp_path):
     archive = make_zip(tmp_path / "x.zip", {"a": b"secret"})
     content = bytearray(archive.read_bytes())
     content[6] |= 1  # the local header's flag of encryption
@@ -147,18 +148,18 @@ def test_a_locked_zip_is_told(tmp_path):
         unpack(archive, tmp_path / "out", SILENCE)
 
 
-def test_what_a_kill_left_is_cleared_and_the_archive_unpacked_afresh(tmp_path):
+def test_remains_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / ".out.unpacking" / "all").mkdir(parents=True)
     (tmp_path / ".out.unpacking" / "all" / "half.avi").write_bytes(b"ha")
     unpack(make_zip(tmp_path / "x.zip", {"a": b"1", "b": b"2"}), tmp_path / "out", SILENCE)
     assert files_under(tmp_path / "out") == {"a": b"1", "b": b"2"}
 
 
-def test_stopped_half_way_there_is_no_target(tmp_path, monkeypatch):
+def test_an_interruption_leaves_no_target(tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(unpack_module.os, "sync", stop)
+    monkeypatch.setattr(archives.os, "sync", stop)
     with pytest.raises(KeyboardInterrupt):
         unpack(make_zip(tmp_path / "x.zip", {"a": b"1"}), tmp_path / "out", SILENCE)
     assert everything(tmp_path) == {"x.zip"}
@@ -184,6 +185,6 @@ def test_two_nested_archives_of_one_folder_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_name_that_is_too_long_is_told(tmp_path):
+def test_a_name_that_is_too_long_is_one_error(tmp_path):
     with pytest.raises(RespikeError, match="cannot write"):
         unpack(make_zip(tmp_path / "x.zip", {"n" * 300: b"1"}), tmp_path / "out", SILENCE)

@@ -1,3 +1,5 @@
+"""RAR archives: every known program unpacks them, and links and names that lead out are refused."""
+
 import shutil
 import subprocess
 from pathlib import Path
@@ -43,7 +45,7 @@ def test_a_rar_is_unpacked_with_every_name(program, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../out.txt", "a/../../out.txt", "/tmp/out.txt"])
-def test_a_name_that_leads_out_stops_it_before_a_byte_is_written(program, tmp_path, name):
+def test_a_name_that_leads_out_is_refused_before_writing(program, tmp_path, name):
     archive = write_rar(tmp_path / "x.rar", {"fine.txt": b"1", name: b"2"})
     with pytest.raises(ArchiveError, match="leads out of its folder"):
         unpack(archive, tmp_path / "out")
@@ -51,7 +53,7 @@ def test_a_name_that_leads_out_stops_it_before_a_byte_is_written(program, tmp_pa
 
 
 @pytest.mark.parametrize("target", ["../outside", "/tmp", "fine"])
-def test_a_link_stops_it_before_anything_is_written_through_it(program, tmp_path, target):
+def test_a_link_is_refused_before_writing(program, tmp_path, target):
     outside = tmp_path / "outside"
     outside.mkdir()
     target = str(outside) if target.startswith("/") else target
@@ -74,7 +76,7 @@ def test_a_link_stops_it_before_anything_is_written_through_it(program, tmp_path
         ("7zz", "Attributes = A", True),
         ("7zz", "Attributes =", True),
         ("7zz", "Attributes =  drwxr-xr-x", True),
-        # of an older RAR, whose links have no line of their own
+        # in an older RAR, where a link has no line of its own
         ("7z", "Attributes = A lrwxrwxrwx", False),
         ("7z", "Attributes =  lrwxrwxrwx", False),
         ("7z", "Attributes = lrwxrwxrwx", False),
@@ -87,22 +89,22 @@ def test_a_link_stops_it_before_anything_is_written_through_it(program, tmp_path
         ("bsdtar", "hrw-r--r--  0 0      0           0 Jan  1  2024 a link to b", False),
     ],
 )
-def test_what_a_member_is_is_read_off_each_programs_listing(name, line, is_plain):
-    program = next(each for each in archives._PROGRAMS if each.name == name)
+def test_the_kind_of_a_member_is_read_from_each_listing(name, line, is_plain):
+    program = next(each for each in archives.RAR_PROGRAMS if each.name == name)
     assert program.kind.match(line.encode())
     assert (program.plain.match(line.encode()) is not None) is is_plain
 
 
-def test_a_program_that_does_not_tell_what_members_are_is_not_let_unpack(tmp_path, monkeypatch):
+def test_a_program_that_gives_no_kinds_may_not_unpack(tmp_path, monkeypatch):
     path = write_unrar(tmp_path / "bin")
     path.write_text(path.read_text().replace("        Type:", "        Typ:"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(ArchiveError, match="unrar: tells of 0 of 3 members what they are"):
+    with pytest.raises(ArchiveError, match="unrar: gives the kind of 0 of 3 members"):
         unpack(write_rar(tmp_path / "x.rar", FILES), tmp_path / "out")
     assert files_under(tmp_path / "out") == {}
 
 
-def test_a_rar_that_is_none_is_told_with_what_the_program_says(program, tmp_path):
+def test_a_file_that_is_no_rar_shows_the_programs_error(program, tmp_path):
     archive = tmp_path / "x.rar"
     archive.write_bytes(b"no archive at all" * 100)
     with pytest.raises(ArchiveError, match=f"{archive} cannot be unpacked: {program}: .+") as caught:
@@ -117,14 +119,14 @@ def test_a_rar_that_is_cut_is_refused(program, tmp_path):
         unpack(archive, tmp_path / "out")
 
 
-def test_without_a_program_it_is_said_which_to_install(tmp_path, monkeypatch):
+def test_a_missing_program_is_named_with_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RespikeError, match="none of unrar, 7zz, 7z, bsdtar is on the PATH") as caught:
         require_rar_program()
     assert "apt install unrar" in caught.value.hint
 
 
-def test_where_one_program_fails_the_next_is_asked(tmp_path, monkeypatch):
+def test_after_a_failed_program_the_next_one_is_tried(tmp_path, monkeypatch):
     home = tmp_path / "bin"
     write_unrar(home, extra="open(path, 'wb').write(b'half'); sys.exit('Unsupported method')")
     write_unrar(home, name="7zz")
@@ -144,15 +146,15 @@ def test_a_program_that_fills_the_disk_is_stopped(tmp_path, monkeypatch):
     bomb = f"f = open(path, 'wb'); import time; [({grow}) for _ in range(3000)]"
     write_unrar(tmp_path / "bin", extra=bomb)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(archives, "_SECONDS_BETWEEN_LOOKS", 0.05)
-    monkeypatch.setattr(archives, "most_bytes", lambda _: 3 << 20)
+    monkeypatch.setattr(archives, "SECONDS_BETWEEN_CHECKS", 0.05)
+    monkeypatch.setattr(archives, "max_bytes", lambda _: 3 << 20)
     with pytest.raises(ArchiveError, match="more than a data set would"):
         unpack(write_rar(tmp_path / "x.rar", FILES), tmp_path / "out")
     assert sum(map(len, files_under(tmp_path / "out").values())) < 30 << 20
 
 
-def test_a_rar_with_a_password_asks_nobody(program, tmp_path):
-    # stdin is closed to the programs, so one that asks ends with an error instead of waiting
+def test_a_rar_with_a_password_does_not_wait_for_input(program, tmp_path):
+    # stdin of the programs is closed, so that one that asks for a password ends with an error
     archive = tmp_path / "x.rar"
     archive.write_bytes(b"Rar!\x1a\x07\x01\x00" + bytes(64))
     with pytest.raises(ArchiveError):

@@ -1,4 +1,4 @@
-"""Folder promises: class folders, subset folders, lists, and a seeded split where none is given."""
+"""folder and demo: class folders, subset folders, lists, and a seeded split where none is given."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def test_a_seeded_fifth_of_each_class_is_for_the_test(tmp_path):
     assert listing.evaluation_subset == "test"
 
 
-def test_the_seeded_split_does_not_hang_on_the_order_of_a_list(tmp_path):
+def test_the_seeded_split_ignores_the_order_of_a_list(tmp_path):
     rows = [f"{number}.mp4,a\n" for number in range(20)]
     touch(tmp_path, *(f"{number}.mp4" for number in range(20)))
     forwards = listed("folder", tmp_path, list_path=list_file(tmp_path, "".join(rows)))
@@ -44,9 +44,9 @@ def test_subsets_are_taken_from_folders(tmp_path):
     assert ids(listing, "train") == ["train/a/1.mp4", "train/b/2.mp4"]
 
 
-def test_subset_folders_beside_class_folders_are_an_error_that_names_them(tmp_path):
+def test_subset_folders_beside_others_are_an_error(tmp_path):
     touch(tmp_path, "train/a/1.mp4", "test/a/2.mp4", "extra/3.mp4")
-    with pytest.raises(LayoutError, match="holds test, train and beside them extra"):
+    with pytest.raises(LayoutError, match=r"subset folders \(test, train\) and others \(extra\)"):
         listed("folder", tmp_path)
 
 
@@ -55,11 +55,11 @@ def test_a_class_may_be_called_train(tmp_path):
     assert listed("folder", tmp_path).classes == ("car", "train")
 
 
-def test_videos_outside_class_folders_are_told(tmp_path):
+def test_videos_outside_class_folders_give_a_warning(tmp_path):
     touch(tmp_path, "a/1.mp4", "loose.mp4")
     listing = listed("folder", tmp_path)
     assert ids(listing) == ["a/1.mp4"]
-    assert listing.warnings == ("1 video lies in no class folder and is left out: loose.mp4",)
+    assert listing.warnings == ("videos outside of class folders, skipped: 1 (loose.mp4)",)
 
 
 @pytest.mark.parametrize("names", [["1.mp4"], ["train/1.mp4", "test/2.mp4"], ["a/notes.txt"]])
@@ -70,13 +70,13 @@ def test_a_root_without_class_folders_says_what_is_expected(tmp_path, names):
     assert "<class>/<video>" in error.value.hint
 
 
-def test_an_empty_class_folder_keeps_its_label_and_is_told(tmp_path):
+def test_an_empty_class_folder_keeps_its_label(tmp_path):
     touch(tmp_path, "a/1.mp4", "c/2.mp4")
     (tmp_path / "b").mkdir()
     (tmp_path / ".git").mkdir()
     listing = listed("folder", tmp_path)
     assert [video.label for video in listing.videos] == [0, 2]
-    assert listing.warnings == ("1 of 3 classes has no video on disk: b",)
+    assert listing.warnings == ("classes without a video on disk: 1 of 3 (b)",)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_an_empty_class_folder_keeps_its_label_and_is_told(tmp_path):
         (("train/a/1.mp4", "Train/a/2.mp4"), ("'train'", "'Train'")),
     ],
 )
-def test_names_that_differ_in_case_only_are_an_error_that_names_both(tmp_path, names, both):
+def test_names_that_differ_in_case_only_are_an_error(tmp_path, names, both):
     touch(tmp_path, *names)
     with pytest.raises(LayoutError) as error:
         listed("folder", tmp_path)
@@ -113,7 +113,7 @@ def test_a_list_is_taken(tmp_path, form):
     assert listing.classes == ("clap", "wave")
 
 
-def test_names_in_a_jsonl_list_may_hold_line_separators_and_outer_spaces(tmp_path):
+def test_jsonl_names_may_hold_line_separators_and_spaces(tmp_path):
     names = ["a\u2028b.mp4", " lead.mp4"]
     touch(tmp_path, *names)
     lines = [json.dumps({"path": name, "label": 1}, ensure_ascii=False) for name in names]
@@ -136,14 +136,14 @@ def test_labels_that_are_numbers_are_sorted_as_numbers(tmp_path):
     assert listing.classes == ("0", "2", "10")
 
 
-def test_listed_videos_that_are_missing_stay_listed_without_a_path(tmp_path):
+def test_missing_videos_stay_listed_without_a_path(tmp_path):
     touch(tmp_path, "a.mp4")
     rows = f"a.mp4,x\ngone.mp4,x\n{'n' * 300}.mp4,x\n"
     listing = listed("folder", tmp_path, list_path=list_file(tmp_path, rows))
     assert [video.path is None for video in listing.videos] == [False, True, True]
 
 
-def test_a_list_of_which_nothing_is_there_is_an_error_that_says_where(tmp_path):
+def test_a_list_without_any_video_on_disk_is_an_error(tmp_path):
     with pytest.raises(LayoutError, match=f"none of the 2 listed videos is under {tmp_path}"):
         listed("folder", tmp_path, list_path=list_file(tmp_path, "a.mp4,x\nb.mp4,x\n"))
 
@@ -162,43 +162,59 @@ def test_an_absolute_path_under_the_root_is_taken(tmp_path):
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("video,label\na.mp4,x\n", "the header 'video,label' names no path and label"),
+        ("video,label\na.mp4,x\n", "the header 'video,label' has no columns path and label"),
         ("a.mp4,x\nb, c.mp4,x,train,\n", "line 2 has 4 cells|line 2 has 5 cells"),
         ("a.mp4,x\n\nb.mp4\n", "line 3 lacks a path or a label"),
         ("a.mp4,x,exam\n", "subset is 'exam'"),
-        ("a.mp4,x,train\nb.mp4,x\n", "1 of 2 videos has a subset"),
+        ("a.mp4,x,train\nb.mp4,x\n", "a subset is given for 1 of 2 videos"),
         ("a.mp4,x,train\n./a.mp4,x,test\n", r"'a.mp4' \(train\) and 'a.mp4' \(test\)"),
         ("a.mp4,Wave\nb.mp4,wave\n", "'Wave' and 'wave'"),
         ("", "no video is listed"),
         (b"\xff\xfea\0", "zero bytes"),
-        ("a" * 200_000 + ",x\n", "is no CSV"),
+        ("a" * 200_000 + ",x\n", "is not CSV"),
     ],
 )
-def test_a_malformed_csv_list_is_an_error_that_says_what_and_where(tmp_path, text, match):
+def test_a_malformed_csv_list_is_an_error_with_the_place(tmp_path, text, match):
     touch(tmp_path, "a.mp4", "b.mp4")
     with pytest.raises(LayoutError, match=match):
         listed("folder", tmp_path, list_path=list_file(tmp_path, text))
 
 
+@pytest.mark.parametrize("cell", ["x" * 300, "x/" * 3000, "x" * 300 + ".mp4"])
+def test_a_very_long_first_cell_is_one_line_of_error(tmp_path, cell):
+    touch(tmp_path, "a.mp4")
+    with pytest.raises(LayoutError) as error:
+        listed("folder", tmp_path, list_path=list_file(tmp_path, f"{cell},wave\n"))
+    assert "\n" not in str(error.value)
+    if "." not in cell:
+        assert "has no columns path and label" in error.value.problem
+        assert len(str(error.value)) < 400
+
+
+def test_a_root_with_a_name_too_long_is_missing(tmp_path):
+    with pytest.raises(LayoutError, match="there is no folder"):
+        listed("folder", tmp_path / ("x" * 300))
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ('{"path": "a.mp4", "label": "x"}\n{"path"\n', "line 2 is no JSON"),
-        ("[" * 100_000, "line 1 is no JSON"),
-        ('["a.mp4", "x"]', "line 1 is no JSON object"),
+        ('{"path": "a.mp4", "label": "x"}\n{"path"\n', "line 2 is not JSON"),
+        ("[" * 100_000, "line 1 is not JSON"),
+        ('["a.mp4", "x"]', "line 1 is not a JSON object"),
         ('{"path": ["a.mp4"], "label": "x"}', "path is .*not a text"),
         ('{"path": "a.mp4"}', "lacks a path or a label"),
-        ('{"path": "a\\u0000.mp4", "label": "x"}', "no file name"),
-        ('{"path": "a\\ud800.mp4", "label": "x"}', "no file name"),
+        ('{"path": "a\\u0000.mp4", "label": "x"}', "cannot be a file name"),
+        ('{"path": "a\\ud800.mp4", "label": "x"}', "cannot be a file name"),
     ],
 )
-def test_a_malformed_jsonl_list_is_an_error_that_says_what_and_where(tmp_path, text, match):
+def test_a_malformed_jsonl_list_is_an_error_with_the_place(tmp_path, text, match):
     touch(tmp_path, "a.mp4")
     with pytest.raises(LayoutError, match=match):
         listed("folder", tmp_path, list_path=list_file(tmp_path, text, "list.jsonl"))
 
 
-def test_pipes_are_listed_for_prepare_to_skip_and_links_to_nothing_are_missing(tmp_path):
+def test_pipes_are_listed_and_broken_links_are_missing(tmp_path):
     touch(tmp_path, "a/1.mp4")
     os.mkfifo(tmp_path / "a" / "pipe.mp4")
     (tmp_path / "a" / "gone.mp4").symlink_to("/nowhere/at/all")
@@ -211,7 +227,7 @@ def test_pipes_are_listed_for_prepare_to_skip_and_links_to_nothing_are_missing(t
     }
 
 
-def test_a_link_back_into_the_root_makes_no_class_and_is_told(tmp_path):
+def test_a_link_back_into_the_root_makes_no_class(tmp_path):
     touch(tmp_path, "wave/1.mp4", "jump/2.mp4")
     (tmp_path / "loop").symlink_to(tmp_path)
     listing = listed("folder", tmp_path)
@@ -219,7 +235,7 @@ def test_a_link_back_into_the_root_makes_no_class_and_is_told(tmp_path):
     assert "loop" in listing.warnings[0]
 
 
-def test_names_whose_bytes_are_no_utf_8_get_an_id_that_can_be_written(tmp_path):
+def test_names_that_are_not_utf_8_get_a_writable_id(tmp_path):
     touch(tmp_path, "a/1.mp4")
     touch(tmp_path, os.fsdecode(b"a/caf\xe9.mp4"))
     video = listed("folder", tmp_path).videos[1]
@@ -234,31 +250,31 @@ def test_the_demo_is_a_folder_of_its_own_name(tmp_path):
     assert ids(listing, "test") == ["test/ring-left/00.mp4"]
 
 
-def test_a_label_that_can_be_written_nowhere_is_refused_with_its_line(tmp_path):
+def test_a_label_with_a_lone_surrogate_is_refused(tmp_path):
     touch(tmp_path, "a.mp4", "b.mp4")
     text = '{"path": "a.mp4", "label": "a"}\n{"path": "b.mp4", "label": "\\ud800"}\n'
-    with pytest.raises(LayoutError, match=r"line 2: the label '\\ud800' is no text"):
+    with pytest.raises(LayoutError, match=r"line 2: the label '\\ud800' is not valid text"):
         listed("folder", tmp_path, list_path=list_file(tmp_path, text, "list.jsonl"))
 
 
-def test_one_class_of_folders_is_told_with_the_root_that_was_meant(tmp_path):
+def test_a_root_that_is_too_high_gives_a_warning(tmp_path):
     touch(tmp_path, "UCF-101/Archery/1.avi", "UCF-101/Archery/2.avi", "UCF-101/Biking/3.avi", "lists/a.txt")
     warnings = listed("folder", tmp_path).warnings
     assert (
-        f"{tmp_path} has one class, UCF-101, and all its videos lie in 2 folders within it (Archery, Biking): "
-        f"if those are the classes, give --root {tmp_path / 'UCF-101'}"
+        f"{tmp_path} has one class, UCF-101, and all its videos are in folders inside it (Archery, Biking); "
+        f"if these are the classes, use the root {tmp_path / 'UCF-101'}"
     ) in warnings
 
 
-def test_videos_deeper_than_their_class_are_told_with_the_class_they_count_as(tmp_path):
+def test_videos_deeper_than_their_class_give_a_warning(tmp_path):
     touch(tmp_path, "wave/day one/1.mp4", "wave/2.mp4", "clap/3.mp4")
     assert (
-        "1 video lies in a folder within its class's: wave/day one/1.mp4 counts as wave"
+        "videos in folders inside a class folder: 1 (such as wave/day one/1.mp4, of class wave)"
         in listed("folder", tmp_path).warnings
     )
 
 
-def test_subset_folders_are_no_nesting(tmp_path):
+def test_subset_folders_are_not_nested_folders(tmp_path):
     touch(tmp_path, "train/wave/1.mp4", "test/wave/2.mp4")
     assert listed("folder", tmp_path).warnings == ()
     touch(tmp_path, "train/wave/deep/3.mp4")

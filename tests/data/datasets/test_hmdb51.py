@@ -1,4 +1,4 @@
-"""HMDB51 promises on small trees: codes, odd names, one label a class whatever the split."""
+"""HMDB51 on small trees: codes, odd names, the same labels in every split."""
 
 import os
 
@@ -20,7 +20,7 @@ def hmdb(tmp_path):
     return tmp_path
 
 
-def test_code_1_trains_2_tests_0_is_left_out_and_names_may_hold_anything(hmdb):
+def test_codes_decide_the_subset_and_names_may_be_odd(hmdb):
     listing = listed("hmdb51", hmdb)
     assert listing.classes == ("clap", "wave")
     assert ids(listing, "train") == ["clap/d.avi", f"wave/{ODD}"]
@@ -36,7 +36,7 @@ def test_a_group_is_the_source_film_of_a_class(hmdb):
         # a title that holds the class
         "How_to_shake_hands_well_shake_hands_u_cm_np1_ba_bad_0.avi": "shake_hands/How_to_shake_hands_well",
         "a__b_(2)_shake_hands_u_cm_np1_ba_bad_0.avi": "shake_hands/a__b_(2)",
-        # of another build: the video is its own source
+        # names of another form have no group
         "mine.avi": None,
         "_shake_hands_u_cm_np1_ba_bad_0.avi": None,
     }
@@ -46,7 +46,7 @@ def test_a_group_is_the_source_film_of_a_class(hmdb):
     assert {name: groups[f"shake_hands/{name}"] for name in names} == names
 
 
-def test_a_class_with_a_list_of_another_split_only_is_an_error_as_labels_would_shift(hmdb):
+def test_a_class_without_a_list_of_the_split_is_an_error(hmdb):
     (hmdb / "testTrainMulti_7030_splits" / "wave_test_split2.txt").write_text("b.avi 1 \n")
     with pytest.raises(LayoutError, match=r"no .*clap_test_split2\.txt"):
         listed("hmdb51", hmdb, split=2)
@@ -76,14 +76,14 @@ def test_accents_match_however_list_and_disk_spell_them(hmdb, encoding, on_disk)
     assert video.path.is_file()
 
 
-def test_what_macos_leaves_beside_a_list_is_no_class(hmdb):
+def test_hidden_files_beside_the_lists_are_ignored(hmdb):
     (hmdb / "testTrainMulti_7030_splits" / "._wave_test_split1.txt").write_bytes(b"\0\5\x16\7")
     assert listed("hmdb51", hmdb).classes == ("clap", "wave")
 
 
-def test_a_missing_class_folder_is_told_and_its_label_stays(hmdb):
+def test_a_missing_class_folder_keeps_the_label(hmdb):
     (hmdb / "clap" / "d.avi").unlink()
     (hmdb / "clap").rmdir()
     listing = listed("hmdb51", hmdb)
-    assert "1 of 2 classes has no video on disk: clap" in listing.warnings
+    assert "classes without a video on disk: 1 of 2 (clap)" in listing.warnings
     assert {video.class_name: video.label for video in listing.videos} == {"clap": 0, "wave": 1}

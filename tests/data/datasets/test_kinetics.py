@@ -1,4 +1,4 @@
-"""Kinetics promises on small trees: three placements, replacements, lists with gaps."""
+"""Kinetics on small trees: flat and class folders, replacements, all forms of lists."""
 
 import pytest
 from respike.common.errors import LayoutError
@@ -45,7 +45,7 @@ def test_files_are_found_flat_and_in_class_folders(kinetics, dataset, first, sec
     }
 
 
-def test_a_replacement_wins_and_only_where_there_is_one(kinetics):
+def test_a_replacement_wins_where_there_is_one(kinetics):
     better = f"replacement/replacement_for_corrupted_k400/{DEF}"
     touch(kinetics, f"train/{DEF}", f"train/{ABC}", better)
     places = found(listed("kinetics400", kinetics), kinetics)
@@ -81,7 +81,7 @@ def test_a_subset_on_another_disk_may_be_linked(kinetics, tmp_path):
     assert found(listed("kinetics400", kinetics), kinetics)[f"train/{DEF}"] == f"train/{DEF}"
 
 
-def test_a_missing_list_of_val_is_told(kinetics):
+def test_a_missing_val_list_gives_a_warning(kinetics):
     touch(kinetics, f"train/{DEF}")
     (kinetics / "val.csv").unlink()
     assert "there is no list of val" in listed("kinetics400", kinetics).warnings
@@ -93,12 +93,14 @@ def test_a_clip_listed_twice_is_named(kinetics, second):
     row = "yoga,def,0,10,train\n"
     path = kinetics / f"{second}.csv"
     path.write_text(path.read_text() + row)
-    match = "def_000000_000010.mp4 is listed in train and in val" if second == "val" else "def_.* and .*def_.* both"
+    match = (
+        "def_000000_000010.mp4 is listed in train and in val" if second == "val" else "def_.* and .*def_.* both listed"
+    )
     with pytest.raises(LayoutError, match=match):
         listed("kinetics400", kinetics)
 
 
-def test_a_clip_that_lies_there_twice_is_named_with_both_places(kinetics):
+def test_a_clip_found_twice_is_an_error(kinetics):
     touch(kinetics, f"train/{DEF}", f"train/yoga/{DEF}")
     with pytest.raises(LayoutError, match=f"'train/{DEF}' and 'train/yoga/{DEF}'"):
         listed("kinetics400", kinetics)
@@ -107,8 +109,8 @@ def test_a_clip_that_lies_there_twice_is_named_with_both_places(kinetics):
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        (HEAD + "yoga,a,inf,10,train\n", "line 2: no times"),
-        (HEAD + "yoga,a\n", "line 2: no times"),
+        (HEAD + "yoga,a,inf,10,train\n", "line 2 has no valid times"),
+        (HEAD + "yoga,a\n", "line 2 has no valid times"),
         (HEAD + "yoga,a,0,10,train\n,b,0,10,train\n", "line 3 lacks a label"),
         ("youtube_id,time_start,time_end,split\na,0,10,train\n", "no column label"),
         (HEAD + "yoga,a\0,0,10,train\n", "zero bytes"),
@@ -146,7 +148,7 @@ def test_a_replacement_wins_over_a_path_in_a_list(numbered):
     assert found(listed("kinetics400", numbered), numbered)[f"train/yoga/{DEF}"] == f"replacement/{DEF}"
 
 
-def test_names_that_say_nothing_without_their_folder_are_found_by_it(numbered):
+def test_numbered_file_names_are_found_by_their_folder(numbered):
     (numbered / "kinetics400_train_list_videos.txt").write_text("yoga/1.mp4 0\nswim/1.mp4 1\nrun/1.mp4 2\n")
     touch(numbered, "train/yoga/1.mp4", "train/swim/1.mp4")
     places = found(listed("kinetics400", numbered), numbered)

@@ -1,4 +1,4 @@
-"""Trees: small folders of files that stand for videos, and what is listed of them."""
+"""Small folders of files that stand for videos, and what a dataset lists of them."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ def touch(root: Path, *names: str) -> None:
 
 
 def listed(dataset: str, root: Path, **request) -> VideoListing:
-    """What the layout lists."""
-    return DATASETS.get(dataset).list_videos(ListingRequest(root=root, **request))
+    """What the dataset lists."""
+    return DATASETS[dataset].list_videos(ListingRequest(root=root, **request))
 
 
 def found(listing: VideoListing, root: Path) -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""The local engine promises: every item once, whatever becomes of its workers, and nothing left running."""
+"""The local executor: every item is done once even if workers die, and no process is left running."""
 
 import dataclasses
 import os
@@ -25,7 +25,7 @@ def process_id(number, report):
     return os.getpid()
 
 
-def fail(number, report):
+def fail_at_two(number, report):
     if number == 2:
         raise RespikeError("two is wrong", "take three")
     return number
@@ -35,7 +35,7 @@ def refuse_to_pickle(number, report):
     class LocalError(Exception):
         pass
 
-    raise LocalError("of no use elsewhere")
+    raise LocalError("known only here")
 
 
 def die_once(folder, report):
@@ -52,7 +52,7 @@ def die(number, report):
     os._exit(7)
 
 
-def skip_harm(item, deaths: tuple[WorkerDeath, ...]):
+def make_harmless(item, deaths: tuple[WorkerDeath, ...]):
     return dataclasses.replace(item, harmless=True, deaths=tuple(deaths))
 
 
@@ -73,7 +73,7 @@ def hang_if_harmful(item, report):
     return item.deaths
 
 
-def beat(seconds, report):
+def send_events(seconds, report):
     ended = time.monotonic() + seconds
     while time.monotonic() < ended:
         report("still here")
@@ -81,57 +81,53 @@ def beat(seconds, report):
     return "done"
 
 
-def grow(number, report):
-    return os.getpid()
+STARTED = set()
 
 
-BEGUN = set()
+def wait_until_the_next_item_starts(number, report):
+    STARTED.add(number)
 
-
-def settle_when_the_next_has_begun(number, report):
-    BEGUN.add(number)
-
-    def settle():
+    def wait():
         deadline = time.monotonic() + (10 if number < 2 else 0)
-        while number + 1 not in BEGUN and time.monotonic() < deadline:
+        while number + 1 not in STARTED and time.monotonic() < deadline:
             time.sleep(0.01)
-        return number + 1 in BEGUN
+        return number + 1 in STARTED
 
-    return PendingResult(settle)
+    return PendingResult(wait)
 
 
-def settle_one_at_a_time(number, report):
-    def settle():
-        BEGUN.add(number)
+def count_waiting_results(number, report):
+    def wait():
+        STARTED.add(number)
         time.sleep(0.1)
-        both = len(BEGUN)
-        BEGUN.remove(number)
+        both = len(STARTED)
+        STARTED.remove(number)
         return both
 
-    return PendingResult(settle)
+    return PendingResult(wait)
 
 
-def fail_to_settle(number, report):
-    def settle():
+def fail_while_waiting(number, report):
+    def wait():
         raise RespikeError("the disk is full", "buy another")
 
-    return PendingResult(settle)
+    return PendingResult(wait)
 
 
-def exit_once_while_settling(folder, report):
-    """End the settling thread alone, at the first attempt."""
+def exit_once_while_waiting(folder, report):
+    """End the waiting thread alone, at the first attempt."""
 
-    def settle():
+    def wait():
         if not (folder / "tried").exists():
             (folder / "tried").touch()
-            raise SystemExit("no result comes of this")
+            raise SystemExit("there will be no result")
         return "done"
 
-    return PendingResult(settle)
+    return PendingResult(wait)
 
 
-def kill_while_the_first_settles(item, report):
-    """Two items: the first settles for a second, the second kills the process unless told otherwise."""
+def kill_while_the_first_result_is_pending(item, report):
+    """Two items: the result of the first takes a second, the second kills the process unless it is harmless."""
     folder, number = item.number
     report(number)
     with (folder / "attempts").open("a") as file:
@@ -142,141 +138,142 @@ def kill_while_the_first_settles(item, report):
     return PendingResult(lambda: time.sleep(1.0 if number == 0 else 0.0) or item.deaths)
 
 
-def work_in_silence_while_the_first_settles(number, report):
+def work_silently_while_the_first_result_is_pending(number, report):
     report(number)
     if number == 1:
-        time.sleep(2.5)
-    return PendingResult(lambda: time.sleep(3.0 if number == 0 else 0.0))
+        time.sleep(1.5)
+    return PendingResult(lambda: time.sleep(2.0 if number == 0 else 0.0))
 
 
-def run(function, items, num_workers=2, watch=lambda worker, note: None, **options):
-    return dict(local.run(Job(function=function, **options), items, num_workers, watch))
+def run(function, items, num_workers=2, on_event=lambda worker, event: None, **options):
+    return dict(local.run(Job(function=function, **options), items, num_workers, on_event))
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 9])
-def test_every_item_is_done_once_and_every_note_is_heard(num_workers):
-    notes = []
+@pytest.mark.parametrize("num_workers", [1, 3, 9])
+def test_every_item_is_done_once_and_every_event_arrives(num_workers):
+    events = []
     done = list(
-        local.run(Job(function=square), range(7), num_workers, lambda worker, note: notes.append((worker, note)))
+        local.run(Job(function=square), range(5), num_workers, lambda worker, event: events.append((worker, event)))
     )
-    assert sorted(done) == [(number, number * number) for number in range(7)]
-    assert sorted(note for _, note in notes) == list(range(7))
-    assert {worker for worker, _ in notes} <= set(range(num_workers))
+    assert sorted(done) == [(number, number * number) for number in range(5)]
+    assert sorted(event for _, event in events) == list(range(5))
+    assert {worker for worker, _ in events} <= set(range(num_workers))
 
 
 def test_no_items_need_no_worker():
     assert run(square, []) == {}
 
 
-def test_one_worker_too_is_a_process_of_its_own():
+def test_a_single_worker_is_another_process_too():
     assert os.getpid() not in run(process_id, [1, 2], 1).values()
 
 
-def test_an_error_comes_home_whole():
+def test_an_error_reaches_the_caller_unchanged():
     with pytest.raises(RespikeError, match="two is wrong") as error:
-        run(fail, range(5))
+        run(fail_at_two, range(5))
     assert error.value.hint == "take three"
 
 
-def test_an_error_that_cannot_travel_is_told():
-    with pytest.raises(RuntimeError, match="LocalError: of no use elsewhere"):
+def test_an_error_that_does_not_pickle_arrives_as_text():
+    with pytest.raises(RuntimeError, match="LocalError: known only here"):
         run(refuse_to_pickle, [1])
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_worker_that_dies_is_replaced_and_its_item_tried_again(tmp_path, num_workers):
+def test_a_dead_worker_is_replaced_and_its_item_retried(tmp_path, num_workers):
     assert run(die_once, [tmp_path], num_workers) == {0: "done"}
 
 
-def test_an_item_that_always_kills_ends_the_run_with_its_name():
+def test_an_item_that_always_kills_its_worker_is_named():
     with pytest.raises(RespikeError, match="a worker died 3 times at 5: exit code 7"):
         run(die, [5])
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_worker_that_hangs_is_killed_and_recovery_is_told_what_it_was_at(num_workers):
+def test_a_hanging_worker_is_killed_and_its_last_event_known(num_workers):
     started = time.monotonic()
-    done = run(hang_if_harmful, [Item(n) for n in range(4)], num_workers, recover=skip_harm, deadline_seconds=1.0)
+    done = run(hang_if_harmful, [Item(n) for n in range(4)], num_workers, retry=make_harmless, timeout_seconds=1.0)
     assert time.monotonic() - started < 30
-    assert done == {0: (), 1: (WorkerDeath(note=("at", 1), exit_code=-signal.SIGKILL, hung=True),), 2: (), 3: ()}
+    death = WorkerDeath(last_event=("at", 1), exit_code=-signal.SIGKILL, is_timeout=True)
+    assert done == {0: (), 1: (death,), 2: (), 3: ()}
 
 
-def test_a_worker_that_speaks_is_not_called_hung():
-    assert run(beat, [2.5], 1, deadline_seconds=1.0) == {0: "done"}
+def test_a_worker_that_reports_events_does_not_time_out():
+    assert run(send_events, [2.0], 1, timeout_seconds=1.0) == {0: "done"}
 
 
-def test_a_slow_caller_is_not_held_against_the_workers():
+def test_a_slow_caller_lets_no_worker_time_out():
     results = []
-    for _, result in local.run(Job(function=beat, deadline_seconds=1.0), [0.1, 0.1, 3.0], 2, lambda *note: None):
-        time.sleep(2)
+    for _, result in local.run(Job(function=send_events, timeout_seconds=1.0), [0.1, 0.1, 2.0], 2, lambda *event: None):
+        time.sleep(1.5)
         results.append(result)
     assert results == ["done"] * 3
 
 
 def test_workers_are_replaced_after_some_items(monkeypatch):
-    monkeypatch.setattr(local, "MAX_ITEMS_A_WORKER", 2)
-    assert len(set(run(process_id, range(6), 1).values())) == 3
+    monkeypatch.setattr(local, "MAX_ITEMS_PER_WORKER", 2)
+    assert len(set(run(process_id, range(4), 1).values())) == 2
 
 
-def test_a_worker_that_grew_is_replaced(monkeypatch):
+def test_a_worker_that_uses_too_much_memory_is_replaced(monkeypatch):
     monkeypatch.setattr(local, "MAX_WORKER_BYTES", 1)
-    assert len(set(run(process_id, range(4), 1).values())) == 4
+    assert len(set(run(process_id, range(3), 1).values())) == 3
 
 
-def test_the_next_item_is_begun_while_a_result_settles():
+def test_the_next_item_starts_while_a_result_is_pending():
     # the last one has none to wait for
-    assert run(settle_when_the_next_has_begun, range(3), 1) == {0: True, 1: True, 2: False}
+    assert run(wait_until_the_next_item_starts, range(3), 1) == {0: True, 1: True, 2: False}
 
 
-def test_one_result_settles_at_a_time():
-    assert run(settle_one_at_a_time, range(4), 1) == dict.fromkeys(range(4), 1)
+def test_only_one_result_is_pending_at_a_time():
+    assert run(count_waiting_results, range(4), 1) == dict.fromkeys(range(4), 1)
 
 
-def test_a_thread_that_ends_without_a_result_counts_as_a_death(tmp_path):
+def test_a_thread_that_ends_without_a_result_is_a_death(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "tried").touch()
-    assert run(exit_once_while_settling, [tmp_path, tmp_path / "other"], 1) == {0: "done", 1: "done"}
+    assert run(exit_once_while_waiting, [tmp_path, tmp_path / "other"], 1) == {0: "done", 1: "done"}
 
 
-def test_an_error_in_settling_comes_home():
+def test_an_error_of_a_pending_result_reaches_the_caller():
     with pytest.raises(RespikeError, match="the disk is full"):
-        run(fail_to_settle, [1, 2])
+        run(fail_while_waiting, [1, 2])
 
 
-def test_a_death_that_may_be_of_either_of_two_items_is_held_against_none(tmp_path):
+def test_a_death_at_two_items_counts_for_neither(tmp_path):
     items = [Item((tmp_path, number)) for number in range(2)]
-    done = run(kill_while_the_first_settles, items, 1, recover=skip_harm)
-    # once together, where nobody can tell; then the first alone, and the second alone, which settles the question
+    done = run(kill_while_the_first_result_is_pending, items, 1, retry=make_harmless)
+    # first together, when nobody knows which one it was; then the first alone; then the second alone, twice
     assert (tmp_path / "attempts").read_text() == "01011"
-    assert done == {0: (), 1: (WorkerDeath(note=1, exit_code=-signal.SIGKILL),)}
+    assert done == {0: (), 1: (WorkerDeath(last_event=1, exit_code=-signal.SIGKILL),)}
 
 
-def test_silence_while_another_item_settles_is_not_called_hung():
-    assert run(work_in_silence_while_the_first_settles, [0, 1], 1, deadline_seconds=1.0) == {0: None, 1: None}
+def test_silence_during_a_pending_result_is_no_timeout():
+    assert run(work_silently_while_the_first_result_is_pending, [0, 1], 1, timeout_seconds=1.0) == {0: None, 1: None}
 
 
-def test_stopping_half_way_leaves_no_process_behind():
+def test_stopping_half_way_leaves_no_process():
     pids = []
-    for _ in local.run(Job(function=beat), [0.1, 60.0, 60.0], 3, lambda worker, note: None):
-        pids = [child.pid for child in psutil.Process().children() if "engines.child" in " ".join(child.cmdline())]
+    for _ in local.run(Job(function=send_events), [0.1, 60.0, 60.0], 3, lambda worker, event: None):
+        pids = [child.pid for child in psutil.Process().children() if "import serve" in " ".join(child.cmdline())]
         break
     assert pids
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
 
 
-def test_a_killed_parent_takes_its_workers_along(tmp_path):
+def test_the_workers_of_a_killed_parent_end(tmp_path):
     script = (
         "import sys\nfrom respike.data.executors import local\nfrom respike.data.executors.base import Job\n"
-        "from tests.data.executors.test_local import beat\n"
-        "for _ in local.run(Job(function=beat), [0.01, 60.0], 2, lambda worker, note: None): print('going', flush=True)"
+        "from tests.data.executors.test_local import send_events\n"
+        "for _ in local.run(Job(function=send_events), [0.01, 60.0], 2, lambda *event: None): print('on', flush=True)"
     )
     root = Path(__file__).parents[3]
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=root) as parent:
-        assert parent.stdout.readline() == "going\n"
+        assert parent.stdout.readline() == "on\n"
         (worker,) = psutil.Process(parent.pid).children()
         parent.kill()
         parent.wait()
-    # gone, or dead and not yet buried by whoever inherited it
+    # gone, or a zombie that its new parent has not collected yet
     deadline = time.monotonic() + 10
     while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -288,7 +285,7 @@ def test_a_script_without_a_main_guard_may_run_it(tmp_path):
     program.write_text(
         "from respike.data.executors import local\nfrom respike.data.executors.base import Job\n"
         "from tests.data.executors.test_local import square\n"
-        "print(dict(local.run(Job(function=square), [3], 1, lambda worker, note: None)))"
+        "print(dict(local.run(Job(function=square), [3], 1, lambda worker, event: None)))"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     answer = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environment, check=True)

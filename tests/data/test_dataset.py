@@ -1,4 +1,4 @@
-"""The cache of remote shards promises: what is read from it is what the index at the address says now."""
+"""Dataset: clips by number, holding out, and the cache of remote shards."""
 
 import dataclasses
 import json
@@ -11,17 +11,49 @@ from respike.common.errors import RespikeError, ShardError
 from respike.common.files import seal, sha256_of_file
 from respike.common.storage import RemoteFolder
 from respike.data import open_shards
+from respike.data.executors.base import run_serially
 from respike.data.index import read_skipped
 from respike.data.preparation import PrepareConfig, prepare
 
 from tests.conftest import listing_of
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory, video_folder):
-    out = tmp_path_factory.mktemp("shards")
-    prepare(listing_of(video_folder), out, PrepareConfig(videos_per_shard=4, short_side=32), num_workers=1)
-    return out
+def test_whole_sources_are_held_out(shards):
+    train, held = open_shards(shards, "train").hold_out(0.3, seed=0)
+    groups = [{row.group for row in part.clips} for part in (train, held)]
+    assert groups[1]
+    assert groups[0].isdisjoint(groups[1])
+    assert len(train) + len(held) == len(open_shards(shards, "train"))
+    assert {row.label for row in held.clips} == {0, 1}
+
+
+def test_a_fraction_of_zero_holds_out_nothing(shards):
+    dataset = open_shards(shards, "train")
+    train, held = dataset.hold_out(0)
+    assert (len(train), len(held)) == (len(dataset), 0)
+
+
+def test_an_unknown_subset_lists_the_subsets(shards):
+    with pytest.raises(RespikeError, match="test, train"):
+        open_shards(shards, "val")
+
+
+def test_a_folder_without_an_index_is_no_dataset(tmp_path):
+    with pytest.raises(ShardError, match=r"no dataset\.json"):
+        open_shards(tmp_path)
+
+
+def test_a_sample_that_contradicts_the_index_is_named(shards):
+    dataset = open_shards(shards, "train")
+    dataset.clips[0] = dataclasses.replace(dataset.clips[0], label=1 - dataset.clips[0].label)
+    with pytest.raises(ShardError, match="the index says"):
+        dataset[0]
+
+
+def test_a_remote_set_reads_as_a_local_one(shards, remote):
+    remote_set, local_set = open_shards(remote.address, "test"), open_shards(shards, "test")
+    assert remote_set.spec == local_set.spec
+    np.testing.assert_array_equal(remote_set[0].keys, local_set[0].keys)
 
 
 @pytest.fixture
@@ -33,7 +65,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def remote(shards, tmp_path, cache):
-    """A remote copy of the shards."""
+    """Return a remote copy of the shards."""
     folder = RemoteFolder(f"memory://{tmp_path.name}/set")
     for path in shards.iterdir():
         if path.is_file():
@@ -60,11 +92,11 @@ def test_a_subset_alone_is_downloaded_and_once(remote, cache, monkeypatch):
     np.testing.assert_array_equal(open_shards(remote.address, "test")[0].keys, dataset[0].keys)
 
 
-def test_the_list_of_skipped_videos_comes_with_the_index_and_goes_with_it(tmp_path, cache, video_folder):
+def test_the_skipped_list_follows_the_index(tmp_path, cache, video_folder):
     listing = listing_of(video_folder)
     videos = (dataclasses.replace(listing.videos[0], path=None), *listing.videos[1:])
     out = tmp_path / "out"
-    prepare(dataclasses.replace(listing, videos=videos), out, PrepareConfig(short_side=32), num_workers=1)
+    prepare(dataclasses.replace(listing, videos=videos), out, PrepareConfig(short_side=32), executor=run_serially)
     remote = RemoteFolder(f"memory://{tmp_path.name}/skipped")
     for path in out.iterdir():
         if path.is_file():
@@ -89,7 +121,7 @@ def test_a_changed_shard_of_the_same_size_is_noticed(remote, shards, cache, tmp_
     assert open_shards(remote.address, "test")[0].info.width == 46
 
 
-def test_a_shard_that_is_not_what_the_index_says_is_refused_and_not_kept(remote, shards, cache):
+def test_a_shard_of_another_checksum_is_refused_and_deleted(remote, shards, cache):
     content = bytearray((shards / "test-000000.tar").read_bytes())
     content[1000] ^= 1
     remote.write("test-000000.tar", bytes(content))
@@ -99,7 +131,7 @@ def test_a_shard_that_is_not_what_the_index_says_is_refused_and_not_kept(remote,
     assert not list(cache.rglob("*.tmp"))
 
 
-def test_what_an_interrupted_download_left_is_never_used(remote, cache):
+def test_a_partial_download_is_never_used(remote, cache):
     whole = open_shards(remote.address, "test")[0].keys
     (path,) = cache.glob("*/test-000000.tar")
     path.with_name(".test-000000.tar.tmp").write_bytes(path.read_bytes()[:700])
@@ -116,7 +148,7 @@ def test_a_worker_downloads_what_its_machine_lacks(remote, cache):
 
 
 @pytest.mark.parametrize(("field", "value"), [("name", "../../escape.tar"), ("sha256", "../escape")])
-def test_an_index_from_elsewhere_leads_nowhere(remote, cache, field, value):
+def test_an_index_cannot_lead_out_of_the_cache(remote, cache, field, value):
     def change(index):
         index["shards"][0][field] = value
 
@@ -134,18 +166,18 @@ def test_the_cache_is_for_its_user_alone(remote, cache):
         open_shards(remote.address, "test")
 
 
-def test_an_address_without_an_index_is_no_data_set(cache):
+def test_an_address_without_an_index_is_no_dataset(cache):
     with pytest.raises(ShardError, match=r"no dataset\.json at memory://nothing"):
         open_shards("memory://nothing/here")
 
 
-def test_a_list_of_skipped_videos_that_is_forbidden_counts_as_missing(remote, cache, monkeypatch):
+def test_a_forbidden_skipped_list_counts_as_missing(remote, cache, monkeypatch):
     rewrite_index(remote, lambda value: value["videos"].update(listed=value["videos"]["listed"] + 1, skipped=1))
     read = RemoteFolder.read
 
     def refuse(self, name):
         if name == "skipped.jsonl":
-            # as stores answer for a name that is not there, where listing is not allowed
+            # the answer of a store for a missing name where listing is not allowed
             raise RespikeError("cannot read skipped.jsonl: Forbidden")
         return read(self, name)
 

@@ -1,3 +1,6 @@
+"""Acquire: a data set is downloaded, unpacked and found by its reader; an interruption loses only the last archive."""
+
+import dataclasses
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -7,8 +10,8 @@ import pytest
 from respike.common.download import FetchSettings
 from respike.common.errors import DownloadError, LayoutError, RespikeError
 from respike.common.progress import SILENCE
+from respike.data import acquire
 from respike.data.acquire import AcquireSettings, Source, acquire_dataset, read_sources
-from respike.data.acquire import acquire_dataset as obtain_function
 from respike.data.archives import ArchiveError
 from respike.data.datasets import DATASETS, ListingRequest
 
@@ -46,24 +49,22 @@ def tar_of(tmp_path: Path, *names: str) -> bytes:
 
 
 def get(dataset: str, root: Path, sources, **settings) -> None:
-    layout = DATASETS.get(dataset)
+    layout = DATASETS[dataset]
     acquire_dataset(
         root,
         sources,
         lambda: layout.list_videos(ListingRequest(root=root)),
-        AcquireSettings(patience=QUICK, **settings),
+        AcquireSettings(fetch=QUICK, **settings),
     )
 
 
 def listed(dataset: str, root: Path) -> dict[str, str | None]:
-    listing = DATASETS.get(dataset).list_videos(ListingRequest(root=root))
+    listing = DATASETS[dataset].list_videos(ListingRequest(root=root))
     return {video.video_id: video.path and video.path.relative_to(root).as_posix() for video in listing.videos}
 
 
 def published(dataset: str, server: Server) -> list[Source]:
-    """The published sources, asked of our server, where other bytes lie than in truth."""
-    import dataclasses
-
+    """The published sources at the test server, which has files of its own."""
     return [
         dataclasses.replace(source, addresses=(server.url(f"/{source.name}"),), sha256=None, num_bytes=None)
         for source in read_sources(dataset)
@@ -85,7 +86,7 @@ def serve_ucf101(server: Server, tmp_path: Path) -> list[Source]:
 
 
 @pytest.mark.usefixtures("unrar")
-def test_ucf101_becomes_what_its_layout_reads(server, tmp_path):
+def test_ucf101_is_found_by_its_reader(server, tmp_path):
     get("ucf101", tmp_path / "ucf", serve_ucf101(server, tmp_path))
     assert listed("ucf101", tmp_path / "ucf") == {
         "Archery/v_Archery_g01_c01.avi": "UCF-101/Archery/v_Archery_g01_c01.avi",
@@ -98,7 +99,7 @@ def test_ucf101_becomes_what_its_layout_reads(server, tmp_path):
 
 
 @pytest.mark.usefixtures("unrar")
-def test_a_second_call_asks_nothing(server, tmp_path):
+def test_a_second_call_sends_no_request(server, tmp_path):
     sources = serve_ucf101(server, tmp_path)
     get("ucf101", tmp_path / "ucf", sources)
     num_requests = len(server.requests)
@@ -107,7 +108,7 @@ def test_a_second_call_asks_nothing(server, tmp_path):
 
 
 @pytest.mark.usefixtures("unrar")
-def test_hmdb51_becomes_what_its_layout_reads(server, tmp_path):
+def test_hmdb51_is_found_by_its_reader(server, tmp_path):
     lists = {
         f"testTrainMulti_7030_splits/{name}_test_split{split}.txt": b"1.avi 1 \n2.avi 2 \n3.avi 0 \n"
         for name in ("brush_hair", "wave")
@@ -157,7 +158,7 @@ KINETICS = {
 }
 
 
-def test_kinetics400_becomes_what_its_layout_reads(server, tmp_path):
+def test_kinetics400_is_found_by_its_reader(server, tmp_path):
     get("kinetics400", tmp_path / "k", serve_kinetics(server, tmp_path))
     assert listed("kinetics400", tmp_path / "k") == KINETICS
     assert sorted(path.name for path in (tmp_path / "k/archives").rglob("*.tar.gz")) == [
@@ -166,19 +167,19 @@ def test_kinetics400_becomes_what_its_layout_reads(server, tmp_path):
     ]
 
 
-def test_archives_are_dropped_on_demand_one_after_the_other(server, tmp_path):
+def test_archives_are_removed_on_request(server, tmp_path):
     get("kinetics400", tmp_path / "k", serve_kinetics(server, tmp_path), drop_archives=True)
     assert listed("kinetics400", tmp_path / "k") == KINETICS
     assert not [*(tmp_path / "k").rglob("*.tar.gz"), *(tmp_path / "k").rglob("*.tgz")]
 
 
 @pytest.mark.parametrize("drop_archives", [False, True])
-def test_stopped_between_archives_the_next_call_fetches_only_the_rest(server, tmp_path, drop_archives):
+def test_after_a_stop_only_missing_archives_are_fetched(server, tmp_path, drop_archives):
     sources = serve_kinetics(server, tmp_path)
     part = server.files.pop("/train/part_1.tar.gz")
     with pytest.raises(DownloadError, match="404"):
         get("kinetics400", tmp_path / "k", sources, drop_archives=drop_archives)
-    # what is there lists by now, and yet it is not all
+    # the videos can be listed already, although some are missing
     assert listed("kinetics400", tmp_path / "k")["train/x3_000000_000010.mp4"] is None
     server.files["/train/part_1.tar.gz"] = part
     server.requests.clear()
@@ -191,7 +192,7 @@ def test_stopped_between_archives_the_next_call_fetches_only_the_rest(server, tm
     assert listed("kinetics400", tmp_path / "k") == KINETICS
 
 
-def test_folders_that_the_user_has_are_left_alone(server, tmp_path):
+def test_folders_of_the_user_are_left_alone(server, tmp_path):
     sources = serve_kinetics(server, tmp_path)
     mine = tmp_path / "k" / "train" / "x3_000000_000010.mp4"
     mine.parent.mkdir(parents=True)
@@ -203,7 +204,7 @@ def test_folders_that_the_user_has_are_left_alone(server, tmp_path):
 
 
 @pytest.mark.usefixtures("unrar")
-def test_archives_that_were_put_there_by_hand_are_used_offline(server, tmp_path):
+def test_archives_put_there_by_hand_are_used_offline(server, tmp_path):
     sources = serve_ucf101(server, tmp_path)
     root = tmp_path / "ucf"
     (root / "archives").mkdir(parents=True)
@@ -221,17 +222,17 @@ def test_offline_without_an_archive_says_where_to_put_it(server, tmp_path, monke
     with pytest.raises(DownloadError, match="offline") as caught:
         get("ucf101", tmp_path / "ucf", serve_ucf101(server, tmp_path), offline=True)
     assert str(tmp_path / "ucf/archives/UCF101TrainTestSplits-RecognitionTask.zip") in caught.value.hint
-    assert "--sources" in caught.value.hint
+    assert "setting sources" in caught.value.hint
 
 
-def test_a_missing_rar_program_is_told_before_anything_is_fetched(server, tmp_path, monkeypatch):
+def test_a_missing_rar_program_is_reported_first(server, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RespikeError, match="none of unrar"):
         get("ucf101", tmp_path / "ucf", serve_ucf101(server, tmp_path))
     assert server.requests == []
 
 
-def test_an_archive_that_harms_leaves_nothing_of_itself(server, tmp_path):
+def test_a_malicious_archive_leaves_no_file(server, tmp_path):
     server.files["/x.zip"] = zip_of(tmp_path, {"../../evil": "x"})
     source = Source(name="x.zip", addresses=(server.url("/x.zip"),), to="out")
     with pytest.raises(ArchiveError, match="leads out"):
@@ -240,27 +241,26 @@ def test_an_archive_that_harms_leaves_nothing_of_itself(server, tmp_path):
     assert not (tmp_path / "root" / "out").exists()
 
 
-def test_killed_while_it_unpacks_costs_only_that_archive(server, tmp_path, monkeypatch):
+def test_a_kill_during_unpacking_costs_only_that_archive(server, tmp_path, monkeypatch):
     sources = serve_kinetics(server, tmp_path)
-    obtain_module = __import__(obtain_function.__module__, fromlist=["unpack"])
-    unpack = obtain_module.unpack
+    unpack = acquire.unpack
 
     def killed(path, target, *rest, **options):
         if target.name == "part_1":
             raise KeyboardInterrupt
         unpack(path, target, *rest, **options)
 
-    monkeypatch.setattr(obtain_module, "unpack", killed)
+    monkeypatch.setattr(acquire, "unpack", killed)
     with pytest.raises(KeyboardInterrupt):
         get("kinetics400", tmp_path / "k", sources)
-    monkeypatch.setattr(obtain_module, "unpack", unpack)
+    monkeypatch.setattr(acquire, "unpack", unpack)
     server.requests.clear()
     get("kinetics400", tmp_path / "k", sources)
     assert [path for path, _ in server.requests] == ["/k400_test_path.txt", "/test/part_0.tar.gz"]
     assert listed("kinetics400", tmp_path / "k") == KINETICS
 
 
-def test_one_call_at_a_time(server, tmp_path):
+def test_two_calls_exclude_each_other(server, tmp_path):
     seen = []
 
     def list_videos():
@@ -280,7 +280,7 @@ def test_one_call_at_a_time(server, tmp_path):
     assert seen
 
 
-def test_a_server_that_answers_no_file_leaves_the_plan_for_the_next_call(server, tmp_path):
+def test_a_failed_download_is_retried_by_the_next_call(server, tmp_path):
     source = Source(name="a.txt", addresses=(server.url("/a.txt"),), to="a.txt")
     server.files["/a.txt"] = b"a"
     server.script = [answer(404)]
