@@ -347,30 +347,30 @@ def _prepare(
 
 def _run_cell(request: AblateRequest, folder: AblationFolder, cell: "Cell", progress: "Progress") -> Mapping[str, Any]:
     """Train a cell, or go on with it, score it and count its energy; keep the result."""
-    from respike.workflows.training import TrainRequest, run_training
+    from respike.workflows.training import train
 
     setting = cell.setting
     run, shards = folder.run(cell), folder.shards(setting)
     progress.say(f"cell {cell.name}")
-    train = TrainRequest(
-        data=str(shards),
-        recipe=request.recipe.override({"branches": setting.branches, "seed": cell.seed}),
-        recipe_name=request.recipe_name,
-        is_batch_size_given=request.is_batch_size_given,
-        num_workers=None,
-        out=run,
-        init=request.init,
-        # what was never begun is not gone on with
-        is_resumed=run.exists(),
-        fusion=setting.fusion,
-    )
+    given: dict[str, object] = {"branches": setting.branches, "seed": cell.seed}
+    if request.is_batch_size_given:
+        given["batch_size"] = request.recipe.training.batch_size
     try:
-        outcome = run_training(train, progress)
+        outcome = train(
+            shards,
+            recipe=request.recipe,
+            config=given,
+            out=run,
+            init=request.init,
+            # a run that was not started cannot be resumed
+            resume=run.exists(),
+            fusion=setting.fusion,
+            progress=progress,
+        )
     except ProcessError as error:
         raise ProcessError(error.problem, AGAIN, error.code) from error
-    assert outcome is not None  # only the other of several processes has none
     result = {"cell": cell.name, **setting.to_json(), "seed": cell.seed, "run": str(run)}
-    result |= {"best_epoch": outcome.result.best_epoch, "num_epochs": len(outcome.result.history)}
+    result |= {"best_epoch": outcome.best_epoch, "num_epochs": len(outcome.history)}
     result |= _weigh(request, run, shards, progress)
     folder.keep(cell, result)
     return result
@@ -378,20 +378,17 @@ def _run_cell(request: AblateRequest, folder: AblationFolder, cell: "Cell", prog
 
 def _weigh(request: AblateRequest, run: Path, shards: Path, progress: "Progress") -> dict[str, Any]:
     """Scores and energy of a trained cell."""
-    from respike.data import make_loader
-    from respike.data.loader import Views
-    from respike.workflows.evaluation import ScoreRequest, open_candidate, score_candidate
-    from respike.workflows.inputs import spread
-    from respike.zoo.checkpoint import load_checkpoint
+    from respike.data import make_loader, open_shards
+    from respike.workflows.evaluation import evaluate
+    from respike.workflows.inputs import load_model, spread
     from respike.zoo.device import resolve_device
     from respike.zoo.energy import estimate_energy
 
-    model, spec = load_checkpoint(run)
     device = resolve_device(request.recipe.training.device)
-    asked = ScoreRequest(views=Views())
-    candidate = open_candidate(str(run), model, spec, str(shards), asked, device, progress)
-    scored = score_candidate(candidate, asked, device, progress)
-    few, size = spread(candidate.dataset, _ENERGY_CLIPS), spec.image_size
+    scored = evaluate(run, shards, device=request.recipe.training.device, progress=progress)
+    model, spec = load_model(run, device)
+    dataset = open_shards(shards, open_shards(shards).spec.evaluation_subset)
+    few, size = spread(dataset, _ENERGY_CLIPS), spec.image_size
     # on the pixels that it was scored on
     loader = make_loader(few, batch_size=len(few), training=False, image_size=size, eval_crop=spec.eval_crop)
     energy = estimate_energy(model, next(iter(loader)).to(device))
@@ -399,6 +396,6 @@ def _weigh(request: AblateRequest, run: Path, shards: Path, progress: "Progress"
         "scores": scored.scores.to_json(),
         "energy_joules": energy.joules,
         "sparse_energy_joules": energy.sparse_stem_joules,
-        "event_density": candidate.dataset.index.event_density,
+        "event_density": dataset.index.event_density,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
