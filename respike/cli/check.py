@@ -8,6 +8,7 @@ import click
 
 from respike.cli import console, options
 from respike.cli.options import FAULTS, OutputFile, require_apart
+from respike.cli.prepare import spell_options
 from respike.common.errors import RespikeError
 from respike.common.text import counted
 
@@ -64,7 +65,7 @@ def command(
             progress=console.make_progress(quiet=quiet, json=as_json),
         )
     except UnusedSettingError as error:
-        raise click.UsageError(f"--{error.setting}: {error.problem}; {error.hint}") from error
+        raise spell_options(error) from error
     if report is not None:
         write_report(found, report)
     if as_json:

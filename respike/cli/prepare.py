@@ -1,5 +1,6 @@
 """`respike prepare`: raw videos to shards."""
 
+import re
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -14,10 +15,9 @@ from respike.data.prepare_config import PrepareConfig
 if TYPE_CHECKING:
     from respike.data.plan import Part
     from respike.data.preparation import Existing, PrepareSummary
+    from respike.workflows.preparation import UnusedSettingError
 
 _SHOWN_VIDEOS = 5
-# how the command line spells settings whose names differ
-_OPTION_NAMES = {"existing": "overwrite", "list_path": "list"}
 
 
 @click.command(
@@ -141,13 +141,17 @@ def command(
             progress=console.make_progress(quiet=quiet, json=as_json),
         )
     except UnusedSettingError as error:
-        name = str(error.setting)
-        option = _OPTION_NAMES.get(name, name).replace("_", "-")
-        raise click.UsageError(f"--{option}: {error.problem}; {error.hint}") from error
+        raise spell_options(error) from error
     if as_json:
         console.print_json(gather_facts(summary) | {"warnings": list(summary.warnings)})
     elif not quiet:
         report(summary)
+
+
+def spell_options(error: "UnusedSettingError") -> click.UsageError:
+    """Return a usage error with the name of the option in place of that of the setting."""
+    option = f"--{error.setting}".replace("_", "-")
+    return click.UsageError(re.sub(rf"\b{error.setting}\b", option, f"{error.problem}; {error.hint}"))
 
 
 def gather_facts(summary: "PrepareSummary") -> dict[str, Any]:

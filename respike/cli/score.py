@@ -176,7 +176,7 @@ def _check_usage(
         raise click.UsageError("Missing argument 'CHECKPOINT': name the folder of a run, or predictions with --from")
     num_scored = len(sources or checkpoints)
     if kept and len(kept) != num_scored:
-        raise click.UsageError(f"--predictions was given {len(kept)} × for {counted(num_scored, 'checkpoint')}")
+        raise click.UsageError(f"files for --predictions: {len(kept)}, checkpoints: {num_scored}")
     if confusion is not None and num_scored > 1:
         raise click.UsageError("--confusion is for one checkpoint: score them one by one")
 

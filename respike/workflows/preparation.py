@@ -83,8 +83,8 @@ def prepare(
     kind = DATASETS.get(dataset)
     if existing == "overwrite" and part is not None:
         raise UnusedSettingError(
-            "existing is overwrite, which would delete the other parts",
-            "overwrite without a part first",
+            "overwrite would delete what the other parts made",
+            "use it without a part first",
             setting="overwrite",
         )
     for name, value in (("sources", sources), ("drop_archives", drop_archives), ("offline", offline)):
@@ -151,15 +151,15 @@ def check_videos(
 
 def _choose_config(dataset: Dataset, given: Mapping[str, object]) -> PrepareConfig:
     """Return the settings, with the data set's own sampling unless it is given. Raises as `prepare` does."""
-    config = PrepareConfig(sampling=dataset.default_sampling).override(given)
+    chosen = given.get("sampling", dataset.default_sampling)
     for name, sampling in _SAMPLING_OF.items():
-        if name in given and sampling != config.sampling:
+        if name in given and sampling != chosen:
             raise UnusedSettingError(
-                f"{name} is for the sampling {sampling}; this is {config.sampling}",
+                f"{name} is for the sampling {sampling}; this is {chosen}",
                 f"leave {name} out, or use the sampling {sampling}",
                 setting=name,
             )
-    return config
+    return PrepareConfig(sampling=dataset.default_sampling).override(given)
 
 
 def _make_listing_request(
