@@ -42,6 +42,7 @@ COMMANDS = {
 # what stopping a command half-way leaves behind
 _AFTER_STOP = {
     "prepare": ": finished shards are kept, run the same command to go on",
+    "train": ": what was saved before is kept, `respike train --resume` goes on from it",
     "demo": ": finished videos and shards are kept, run the same command to go on",
     "ablate": ": finished cells are kept, run the same command to go on",
     "download": ": what was received is kept, run the same command to go on",

@@ -11,7 +11,6 @@ from respike.cli import completion, console
 from respike.cli.options import OutputFolder, config_options
 from respike.common.distributed import leave_together, process_index
 from respike.common.errors import RespikeError
-from respike.common.signals import ShutdownNotice
 from respike.zoo.recipe import Recipe, parse_assignment
 from respike.zoo.train_config import TrainConfig
 
@@ -70,10 +69,7 @@ Examples:
 @click.option("--resume", is_flag=True, help="Continue the run in --out, or the only unfinished one.")
 @click.option("--quiet", is_flag=True, help="Print only warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.make_pass_decorator(ShutdownNotice, ensure=True)
 def command(
-    notice: ShutdownNotice,
-    /,
     data: str | None,
     recipe: str | None,
     assignments: tuple[str, ...],
@@ -100,11 +96,6 @@ def command(
     """
     from respike.workflows.training import train
 
-    def name_run(folder: Path) -> None:
-        notice.text = (
-            f": what was saved is kept, continue with `respike train --resume --out {shlex.quote(str(folder))}`"
-        )
-
     # with several processes the first one prints
     is_first = process_index() == 0
     given = {name: value for name, value in settings.items() if value is not None}
@@ -118,7 +109,6 @@ def command(
             resume=resume,
             force=force,
             workers=workers,
-            on_start=name_run,
             progress=console.make_progress(quiet=quiet, json=as_json or not is_first),
         )
     except RespikeError as error:

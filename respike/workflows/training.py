@@ -142,7 +142,8 @@ def train(
         progress.warn(problem)
     num_workers = choose_num_workers(workers, device)
     run: Path | None = None
-    with GracefulShutdown(progress.warn) as signals:
+    # the run folder is named at the first signal, because a second one ends the training without a hint
+    with GracefulShutdown(lambda text: progress.warn(f"{text}; {_resume_hint(run)}" if run else text)) as signals:
         try:
             # the main process chooses: a folder that it has just made is no longer free for the others
             run = on_main_process(
@@ -349,14 +350,17 @@ def _error_of_process(error: RespikeError, signals: GracefulShutdown, run: Path 
     """Return what this process raises for an error of the training: without a text if another process reports it."""
     reported: RespikeError | None
     if isinstance(error, StoppedError):
-        hint = f"go on with `respike train --resume --out {shlex.quote(str(run))}`"
-        reported = ProcessError(f"{signals.word}: {error.problem}", hint, signals.code)
+        reported = ProcessError(f"{signals.word}: {error.problem}", _resume_hint(run), signals.code)
         if process_index():
             reported = ProcessError("", "", signals.code)
     else:
         reported = as_told(error) or ProcessError("", "", 1)
     reported.is_shared = error.is_shared
     return reported
+
+
+def _resume_hint(run: Path | None) -> str:
+    return f"go on with `respike train --resume --out {shlex.quote(str(run))}`"
 
 
 def _draw_curves(history: tuple[EpochRecord, ...], run: Path, config: TrainConfig) -> None:

@@ -51,7 +51,7 @@ def test_a_network_has_its_own_image_size(trained: TrainOutcome) -> None:
 
 def test_the_batch_is_lowered_unless_it_is_given(trained: TrainOutcome) -> None:
     assert read_recipe(trained.out / "recipe.toml").training.batch_size == trained.num_train_clips
-    with pytest.raises(RespikeError, match="there is no batch to train on"):
+    with pytest.raises(RespikeError, match="a batch size of at most 16"):
         train(network="respike_tiny", config=TINY | {"batch_size": 1000}, out="large")
 
 
