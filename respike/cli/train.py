@@ -218,15 +218,6 @@ def command(
         report(outcome, data)
 
 
-# --set takes an option's name, too: `--set lr=0.01` is what those try who know --lr
-_SHORT_NAMES = {
-    option.removeprefix("--").replace("-", "_"): str(parameter.name)
-    for parameter in command.params
-    for option in parameter.opts
-    if parameter.name in ("network", *TrainConfig.__dataclass_fields__)
-}
-
-
 def _make_request(
     data: str | None,
     recipe: str | None,
@@ -242,8 +233,7 @@ def _make_request(
     from respike.zoo.recipe import Recipe, parse_assignment, read_recipe
     from respike.zoo.run_request import find_run_request, read_run_request
 
-    assigned = map(parse_assignment, assignments)
-    values = {_SHORT_NAMES.get(name, name): value for name, value in assigned} | given
+    values = dict(map(parse_assignment, assignments)) | given
     begun = None
     if is_resumed:
         out = out or find_run_request()

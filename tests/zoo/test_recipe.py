@@ -138,3 +138,15 @@ def test_options_of_the_network_are_kept_and_misspelt_ones_named(tmp_path: Path)
         read_recipe(path)
     with pytest.raises(SettingError, match="choose from faithful, additive, none"):
         Recipe().override({"fusion": "improved"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lr=0.5", ("learning_rate", 0.5)),
+        ("model=respike_tiny", ("network", "respike_tiny")),
+        ("mixup=1", ("mixup_alpha", 1)),
+    ],
+)
+def test_an_option_name_stands_for_its_setting(text, expected):
+    assert parse_assignment(text) == expected
