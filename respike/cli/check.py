@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from respike.cli import options
-from respike.cli.options import FAULTS, OutputFile, require_apart
+from respike.cli.options import OutputFile, check_outputs
 from respike.common.errors import RespikeError
 from respike.common.text import agree, counted
 
@@ -30,9 +30,8 @@ Examples:
 )
 @options.video_choice
 @click.option("--full", is_flag=True, help="Decode every video whole instead of opening it: finds what is cut within.")
-@click.option(
-    "--report", type=OutputFile(FAULTS), metavar="FILE", help="Write what is wrong as JSONL of video, subset, …"
-)
+@click.option("--report", type=OutputFile(), metavar="FILE", help="Write what is wrong as JSONL of video, subset, …")
+@options.overwrite
 @options.workers
 @click.option("--strict", is_flag=True, help="Exit 1 if a video is missing or cannot be read.")
 @options.quiet
@@ -54,7 +53,7 @@ def command(
     from respike.cli import console
     from respike.data import video_check as core
 
-    require_apart(click.get_current_context())
+    check_outputs(click.get_current_context())
     progress = console.make_progress(quiet=quiet, json=as_json)
     listing = videos.layout.list_videos(videos.request())
     for warning in listing.warnings:

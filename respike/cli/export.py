@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.cli import completion
-from respike.cli.options import EXPORTED, NIR, ONNX, OutputFile, find_objection, require_apart
-from respike.common.errors import CheckpointError, RespikeError
+from respike.cli import completion, options
+from respike.cli.options import OutputFile, check_outputs, require_free
+from respike.common.errors import CheckpointError
 from respike.workflows.inputs import open_checkpoint, settings_of
 
 if TYPE_CHECKING:
@@ -26,10 +26,11 @@ Examples:
 @click.option("--format", "kind", type=click.Choice(["onnx", "nir"]), required=True, help="What to write.")
 @click.option(
     "--out",
-    type=OutputFile(EXPORTED),
+    type=OutputFile(),
     metavar="FILE",
     help="Where.  [default: beside a run's weights, else here]",
 )
+@options.overwrite
 @click.option(
     "--float64", is_flag=True, help="NIR: keep weights in double precision, so that no spike is rounded away."
 )
@@ -45,13 +46,12 @@ def command(checkpoint: str, kind: str, out: Path | None, float64: bool, as_json
 
     if float64 and kind != "nir":
         raise click.UsageError("--float64 is for --format nir")
-    require_apart(click.get_current_context())
-    if out is not None:
-        _require_free(out, kind)
+    context = click.get_current_context()
+    check_outputs(context)
     model, spec = open_checkpoint(checkpoint, "cpu")
     if out is None:
         out = _default_path(checkpoint, kind)
-        _require_free(out, kind)
+        require_free(context, out)
     told = _write_onnx(model, spec, out) if kind == "onnx" else _write_nir(model, spec, out, double=float64)
     if as_json:
         console.print_json({"out": str(out), "format": kind, "num_bytes": out.stat().st_size, **told})
@@ -76,12 +76,6 @@ def _default_path(checkpoint: str, kind: str) -> Path:
     except CheckpointError:
         # a name of the zoo or an address, whose weights lie in the package or a cache: no place to write to
         return Path(f"{checkpoint.rstrip('/').rpartition('/')[2]}.{kind}")
-
-
-def _require_free(out: Path, kind: str) -> None:
-    """Raise RespikeError where writing `out` would destroy something else than an earlier export of this kind."""
-    if reason := find_objection(out, ONNX if kind == "onnx" else NIR):
-        raise RespikeError(f"cannot write {out}: {reason}", "name another file with --out")
 
 
 def _facts(spec: "CheckpointSpec") -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import dataclasses
 import difflib
 import functools
-import json
+import itertools
+import os
 import re
 import shlex
 import tempfile
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from respike.common.config import Setting, settings_of
 
@@ -270,186 +270,178 @@ def choose_settings(videos: "VideoChoice", given: dict[str, Any]) -> "PrepareCon
     return PrepareConfig(**values)
 
 
-# what a training leaves, shards consist of and a published folder holds: theirs, whatever is in the file
-_RUN_MARKS = ("best.safetensors", "last.safetensors", "history.jsonl", "request.json")
-_RUN_NAMES = re.compile(
-    r"(best|last)\.(safetensors|json)|config\.json|history\.jsonl|recipe\.toml|request\.json|curves\.png"
-)
-_SHARDS_MARKS = ("dataset.json", ".respike")
-_SHARDS_NAMES = re.compile(r"(train|val|test)-\d{6,}\.tar|dataset\.json|(videos|skipped)\.jsonl|README\.md")
-_PUBLISHED_MARKS = ("card.json",)
-_PUBLISHED_NAMES = re.compile(r"model\.(safetensors|json)|(card|config|scores)\.json|README\.md")
-_OWNERS = (
-    ("the run", _RUN_MARKS, _RUN_NAMES),
-    ("the shards", _SHARDS_MARKS, _SHARDS_NAMES),
-    ("the published weights", _PUBLISHED_MARKS, _PUBLISHED_NAMES),
-)
-_MOST_HEADER = 1 << 20
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of file: its name, and whether the file at a path, which holds something, is one."""
-
-    name: str
-    fits: Callable[[Path], bool]
-
-
-def _begins(path: Path, content: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(content)).lower() == content.lower()
-
-
-def _holds_predictions(path: Path) -> bool:
-    """Whether a safetensors file is one that `respike score --predictions` wrote; weights have no such metadata."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(min(length, _MOST_HEADER))) if length <= _MOST_HEADER else {}
-    return "probabilities" in header and "respike" in header.get("__metadata__", {})
-
-
-def _holds_faults(path: Path) -> bool:
-    with path.open("rb") as file:
-        row = json.loads(file.readline(_MOST_HEADER))
-    return isinstance(row, dict) and row.keys() >= {"video", "stage", "reason"}
-
-
-PNG = Kind("a PNG", lambda path: _begins(path, b"\x89PNG\r\n\x1a\n"))
-HTML = Kind("an HTML page", lambda path: _begins(path, b"<!doctype html"))
-# ONNX has no magic number: its first field is the version
-ONNX = Kind("an ONNX file", lambda path: path.suffix == ".onnx" and _begins(path, b"\x08"))
-NIR = Kind("a NIR file", lambda path: _begins(path, b"\x89HDF\r\n\x1a\n"))
-PREDICTIONS = Kind("predictions", _holds_predictions)
-FAULTS = Kind("a report of faults", _holds_faults)
-EXPORTED = Kind("an exported network", lambda path: ONNX.fits(path) or NIR.fits(path))
+# suffixes of pictures and of pages, which respike can make again: a file with one of them is replaced without asking
+PICTURE = (".png",)
+PAGE = (".html", ".htm")
+_OVERWRITE = "respike.overwrite"
 
 
 class OutputFile(click.Path):
-    """A file of a `kind` to write. Refused at once are folders, places where nothing can be written, names that belong
-    to a run or to shards, and files of another kind, which writing would destroy.
+    """A file to write. One that exists is only replaced with --overwrite, or if it has one of `replaced_suffixes`.
+
+    A folder, or a file in a folder that cannot be written to, is refused at once. `check_outputs` does the rest.
     """
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, replaced_suffixes: Sequence[str] = ()) -> None:
         super().__init__(path_type=Path)
-        self._kind = kind
+        self.replaced_suffixes = replaced_suffixes
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path. Raises BadParameter that says why it cannot, or must not, be written."""
-        path = super().convert(value, param, ctx)
-        assert isinstance(path, Path)
-        if reason := find_objection(path, self._kind):
-            raise click.BadParameter(f"cannot write {path}: {reason}", ctx, param)
+        """Return the path. Raises BadParameter that says why it cannot be written."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if path.is_dir():
+            raise click.BadParameter(f"cannot write {path}: it is a folder; name a file in it", ctx, param)
+        if reason := _find_objection(path.parent):
+            raise click.BadParameter(f"cannot write {path}: {path.parent}: {reason}", ctx, param)
         return path
 
 
 class OutputFolder(click.Path):
-    """A folder to write to, made if need be. One that cannot be made or written to is refused at once."""
+    """A folder to write to, which is made if it does not exist. One that cannot be made or written to is refused."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path. Raises BadParameter that says why nothing can be written there."""
-        path = super().convert(value, param, ctx)
-        assert isinstance(path, Path)
-        # nothing is made yet: what follows may still refuse the command
+        """Return the path. Raises BadParameter that says why nothing can be written there."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        # the folder is not made yet, because the command may still be refused
         nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-        if reason := _refusal(nearest):
+        if reason := _find_objection(nearest):
             raise click.BadParameter(f"cannot write to {path}: {nearest}: {reason}", ctx, param)
         return path
 
 
-def find_objection(path: Path, kind: Kind) -> str:
-    """Why no file of a kind is to be written to `path`; empty where one may be."""
-    if path.is_dir():
-        return "it is a folder; name a file in it"
-    if reason := _refusal(path.parent):
-        return f"{path.parent}: {reason}"
-    for owner, marks, names in _OWNERS:
-        if names.fullmatch(path.name) and any((path.parent / mark).exists() for mark in marks):
-            return f"it belongs to {owner} in {path.parent}; choose another name"
-    if path.is_file() and path.stat().st_size and not _is_kind(path, kind):
-        return f"there is a file that is not {kind.name}; choose another name, or remove it first"
-    return ""
-
-
-def require_apart(context: click.Context) -> None:
-    """Raise UsageError where a file to write is given to the command as something to read, or twice to write."""
-    given = [(parameter, path) for parameter in context.command.params for path in _paths(context, parameter)]
-    outputs = [(parameter, path) for parameter, path in given if isinstance(parameter.type, OutputFile)]
-    for place, (parameter, path) in enumerate(outputs):
-        others = outputs[:place] + [(other, each) for other, each in given if not isinstance(other.type, OutputFile)]
-        for other, each in others:
-            if path.resolve() == each.resolve() or (path.exists() and each.exists() and path.samefile(each)):
-                names = (
-                    parameter.opts[0],
-                    other.opts[0] if isinstance(other, click.Option) else other.human_readable_name,
-                )
-                raise click.UsageError(
-                    f"cannot write {path}: {' and '.join(dict.fromkeys(names))} name the same file", context
-                )
-
-
-def _paths(context: click.Context, parameter: click.Parameter) -> Iterator[Path]:
-    """What a parameter was given that may be a path."""
-    value = context.params.get(parameter.name or "")
-    for each in value if isinstance(value, tuple | list) else [value]:
-        if isinstance(each, str | Path):
-            yield Path(each)
-
-
-def _is_kind(path: Path, kind: Kind) -> bool:
-    try:
-        return kind.fits(path)
-    # what cannot be read as that kind is of another
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return False
-
-
-def _refusal(folder: Path) -> str:
-    """Why no file can be made in `folder`; empty where one can."""
+def _find_objection(folder: Path) -> str:
+    """Return why no file can be made in `folder`, or an empty text if one can."""
     if not folder.exists():
         return "there is no such folder; make it first"
     if not folder.is_dir():
-        return "it is no folder"
+        return "it is not a folder"
     try:
-        # tried for real: permissions say nothing of file systems that are read-only or full
+        # tried for real, because permissions do not tell whether a file system is read-only or full
         with tempfile.TemporaryFile(dir=folder):
             return ""
     except OSError as error:
         return f"{error.strerror or error}; choose another place"
 
 
-# options by name, and what a value of theirs looks like
-Spread = Mapping[str, Callable[[str], bool]]
+def _note_overwrite(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    context.meta[_OVERWRITE] = value
 
 
-def spreading_command(spread: Spread) -> type[click.Command]:
-    """A kind of command, for click's `cls`, whose options in `spread` take several values in a row."""
-
-    class SpreadingCommand(click.Command):
-        def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-            return super().parse_args(ctx, spread_values(args, spread))
-
-        def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-            # after a first value click knows only of what comes next, not that more may follow
-            spreading = [param for param in self.params if not spread.keys().isdisjoint(param.opts)]
-            begun = [param for param in spreading if ctx.params.get(str(param.name))]
-            more = [item for param in begun for item in param.shell_complete(ctx, incomplete)]
-            return [*more, *super().shell_complete(ctx, incomplete)]
-
-    return SpreadingCommand
+overwrite = click.option(
+    "--overwrite",
+    is_flag=True,
+    expose_value=False,
+    callback=_note_overwrite,
+    help="Replace an output file that exists.",
+)
 
 
-def spread_values(arguments: Sequence[str], spread: Spread) -> list[str]:
-    """Repeat an option before each of its values; what does not look like one of them ends the row."""
-    rest, repeated = list(arguments), []
-    while rest:
-        word = rest.pop(0)
-        repeated.append(word)
-        if word in spread and rest:
-            # the first value is the command's to judge
-            repeated.append(rest.pop(0))
-            while rest and spread[word](rest[0]):
-                repeated += [word, rest.pop(0)]
-    return repeated
+def check_outputs(context: click.Context) -> None:
+    """Check every OutputFile that the command was given, before it does anything.
+
+    Raises UsageError if a file is also an input of the command, is written twice, or exists and must not be replaced.
+    """
+    given = [(parameter, path) for parameter in context.command.params for path in _paths(context, parameter)]
+    outputs = [(parameter, path) for parameter, path in given if isinstance(parameter.type, OutputFile)]
+    inputs = [(parameter, path) for parameter, path in given if not isinstance(parameter.type, OutputFile)]
+    for number, (parameter, path) in enumerate(outputs):
+        for other, other_path in outputs[:number] + inputs:
+            if _is_same_file(path, other_path):
+                names = dict.fromkeys(map(_spell, (parameter, other)))
+                raise click.UsageError(f"cannot write {path}: {' and '.join(names)} name the same file", context)
+    for parameter, path in outputs:
+        assert isinstance(parameter.type, OutputFile)
+        if path.suffix.lower() not in parameter.type.replaced_suffixes:
+            require_free(context, path)
+
+
+def require_free(context: click.Context, path: Path) -> None:
+    """Raise UsageError if the file exists and --overwrite was not given."""
+    if path.exists() and not context.meta.get(_OVERWRITE):
+        raise click.UsageError(
+            f"cannot write {path}: the file exists; choose another name, or add --overwrite", context
+        )
+
+
+def _paths(context: click.Context, parameter: click.Parameter) -> Iterator[Path]:
+    """Return what a parameter was given that may be a path."""
+    value = context.params.get(parameter.name or "")
+    for each in value if isinstance(value, tuple | list) else [value]:
+        if isinstance(each, str | Path):
+            yield Path(each)
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))
+
+
+def _spell(parameter: click.Parameter) -> str:
+    return parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+
+
+# the comma next to a word, for values that hold commas between numbers
+WORD_COMMA = r",(?=[a-z])|(?<=[a-z]),"
+
+
+class ListOption(click.Option):
+    """An option with several values, as `--stride 2,4,8` or by repeating the option.
+
+    `separator` is a regular expression, `pattern` one that a value matches, which only serves to recognize a mistake.
+    """
+
+    def __init__(self, names: Sequence[str], *, pattern: str, separator: str = ",", **attributes: Any) -> None:
+        super().__init__(names, multiple=True, **attributes)
+        self.pattern, self.separator = pattern, separator
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Split every text at the separator, then convert each part."""
+        if isinstance(value, list | tuple):
+            value = [part for each in value for part in self._split(each)]
+        return super().type_cast_value(ctx, value)
+
+    def _split(self, value: Any) -> list[Any]:
+        return [part.strip() for part in re.split(self.separator, value)] if isinstance(value, str) else [value]
+
+    def find_advice(self, arguments: Sequence[str]) -> str:
+        """Return how to write values that were separated by spaces, or an empty text if there are none."""
+        for position, word in enumerate(arguments):
+            name, equals, first = word.partition("=")
+            if name not in self.opts:
+                continue
+            values = [first] if equals else list(arguments[position + 1 : position + 2])
+            following = arguments[position + 1 + len(values) - bool(equals) :]
+            values += itertools.takewhile(re.compile(self.pattern).fullmatch, following)
+            if len(values) > 1:
+                spelled = f"{name} {','.join(values)}"
+                if self.separator != ",":
+                    spelled = " ".join(f"{name} {value}" for value in values)
+                return f"{name} takes several values without spaces between them: {spelled}"
+        return ""
+
+
+class ListCommand(click.Command):
+    """A command that tells how to write several values of a ListOption, if they were separated by spaces."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments. Raises UsageError."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            advice = (option.find_advice(given) for option in self.params if isinstance(option, ListOption))
+            # subclasses are about one option or argument; the values after a space are unexpected arguments
+            if type(error) is click.UsageError and (text := next(filter(None, advice), "")):
+                raise click.UsageError(text, ctx) from None
+            raise
+
+
+def several(
+    *names: str, pattern: str, separator: str = ",", **attributes: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that gives a command a ListOption; use it with `cls=ListCommand`."""
+    if "default" in attributes:
+        attributes.setdefault("show_default", True)
+    return click.option(*names, cls=ListOption, pattern=pattern, separator=separator, **attributes)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from respike.cli import completion
-from respike.cli.options import PNG, PREDICTIONS, OutputFile, require_apart
+from respike.cli import completion, options
+from respike.cli.options import PICTURE, OutputFile, check_outputs
 from respike.common.errors import MismatchError
 from respike.common.text import counted
 from respike.zoo.train_config import AMPS
@@ -203,15 +203,16 @@ Examples:
     help="Mixed precision; validation had training's.",
 )
 @click.option("--per-class", is_flag=True, help="Print each class's share, the weakest first.")
-@click.option("--confusion", type=OutputFile(PNG), metavar="FILE", help="Draw the confusion matrix (PNG).")
+@click.option("--confusion", type=OutputFile(PICTURE), metavar="FILE", help="Draw the confusion matrix (PNG).")
 @click.option(
     "--predictions",
     "kept",
-    type=OutputFile(PREDICTIONS),
+    type=OutputFile(),
     multiple=True,
     metavar="FILE",
     help="Keep every view's probabilities (safetensors); with several checkpoints once each.",
 )
+@options.overwrite
 @click.option(
     "--from",
     "sources",
@@ -252,7 +253,7 @@ def command(
     from respike.workflows.evaluation import ScoreRequest, read_scored
 
     _check_usage(checkpoints, sources, data, kept, confusion)
-    require_apart(click.get_current_context())
+    check_outputs(click.get_current_context())
     progress = console.make_progress(quiet=quiet, json=as_json)
     if sources:
         scored = [read_scored(path) for path in sources]
@@ -268,9 +269,9 @@ def command(
         )
         scored = _score_all(checkpoints, data, request, device, kept, progress)
     if confusion is not None:
-        from respike.workflows.plots import draw_confusion
+        from respike.workflows.plots import draw_confusion, save_figure
 
-        draw_confusion(scored[0].scores.confusion, scored[0].classes, confusion)
+        save_figure(draw_confusion(scored[0].scores.confusion, scored[0].classes), confusion)
     _tell(scored, progress, per_class=per_class, as_json=as_json)
 
 

@@ -52,7 +52,7 @@ def contact_sheet(clips: Sequence[EventClip]) -> Figure:
     width = max(sum(cell.picture.shape[1] + _GAP for cell in row) - _GAP for row in rows) + 2 * _MARGIN
     heights = [_HEADER + max(cell.picture.shape[0] for cell in row) + _CAPTION for row in rows]
     height = _LEGEND + sum(heights) + _MARGIN // 2
-    figure = new_figure(width / _SHEET_DPI, height / _SHEET_DPI, dpi=_SHEET_DPI, layout=None)
+    figure = new_figure(width / _SHEET_DPI, height / _SHEET_DPI, dpi=_SHEET_DPI, is_constrained=False)
     _write_legend(figure, height - _LEGEND / 2)
     top = height - _LEGEND
     for clip, row, row_height in zip(clips, rows, heights, strict=True):

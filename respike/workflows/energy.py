@@ -16,7 +16,8 @@ from respike.workflows.evaluation import check_or_force
 from respike.workflows.inputs import batches_of, demo_clips, open_network, settings_of, spread
 from respike.zoo.device import resolve_device
 from respike.zoo.energy import BaselineEnergy, EnergyReport, estimate_baseline, estimate_energy
-from respike.zoo.model_options import check_image_size, default_image_size
+from respike.zoo.model_options import check_image_size
+from respike.zoo.models import default_image_size
 
 DEFAULT_BASELINES = ("r3d_18", "mc3_18", "r2plus1d_18")
 # pixels: 112 is the size that torchvision's 3D networks are made for, 224 that of ours

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib import colormaps, font_manager
@@ -43,8 +43,12 @@ _FALLBACK_FONTS = (
 )
 
 
-def new_figure(width: float, height: float, *, dpi: int = 120, layout: str | None = "constrained") -> Figure:
-    """Return an empty white figure of `width` × `height` inches with `dpi` pixels an inch."""
+def new_figure(width: float, height: float, *, dpi: int = 120, is_constrained: bool = True) -> Figure:
+    """Return an empty white figure of `width` × `height` inches with `dpi` pixels an inch.
+
+    With `is_constrained` matplotlib arranges axes and texts so that nothing overlaps or is cut off.
+    """
+    layout: Literal["constrained"] | None = "constrained" if is_constrained else None
     figure = Figure(figsize=(width, height), layout=layout, dpi=dpi, facecolor="white")
     # a canvas of its own needs no window system and shares no state with other drawing code
     FigureCanvasAgg(figure)

@@ -354,10 +354,10 @@ def _train(plan: _Plan, signals: GracefulShutdown, progress: "Progress") -> Trai
 
 
 def _draw(history: "tuple[EpochRecord, ...]", out: Path, config: TrainConfig) -> None:
-    from respike.workflows.plots import draw_curves
+    from respike.workflows.plots import draw_curves, save_figure
 
     if process_index() == 0:
-        draw_curves(history, out / "curves.png", metric=config.best_metric)
+        save_figure(draw_curves(history, metric=config.best_metric), out / "curves.png")
 
 
 def _resume_hint(plan: _Plan) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from respike.common.errors import SettingError
 from respike.common.text import pick
-from respike.zoo.model_options import SCALES, ModelOptions
+from respike.zoo.model_options import MODEL_NAMES, SCALES, ModelOptions
 from respike.zoo.nn.backbone import STRIDES, BackboneSettings, BackboneWeights, backbone_of
 from respike.zoo.nn.config import Branches, ModelConfig
 from respike.zoo.nn.fusion import FUSION_KINDS, FusionKind
@@ -180,7 +180,7 @@ MODELS = {
 
 def list_models() -> list[str]:
     """Return the names that `create_model` takes."""
-    return list(MODELS)
+    return list(MODEL_NAMES)
 
 
 def default_image_size(name: str) -> int:
