@@ -1,4 +1,4 @@
-"""Options that several commands share, and the paths that commands write to."""
+"""Options that several commands share: settings, videos, output paths and lists of values."""
 
 import dataclasses
 import difflib
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 DATASETS = ("ucf101", "hmdb51", "kinetics400", "kinetics600", "kinetics700", "folder", "demo")
 
-workers = click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
-quiet = click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")
+workers = click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one for each core]")
+quiet = click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 
 
 def packed(
     name: str, kind: type, *options: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> Callable[[_Function], Callable[..., Any]]:
-    """A decorator that gives a command `options`, whose values reach it as one dataclass `kind` under `name`."""
+    """Return a decorator that gives a command `options`, passed to it as the argument `name`, a dataclass `kind`."""
     fields = [field.name for field in dataclasses.fields(kind)]
 
     def decorate(function: _Function) -> Callable[..., Any]:
@@ -58,11 +58,11 @@ def packed(
 def config_options(
     kind: type, *, default: bool = True, **overrides: Mapping[str, Any]
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator that gives a command one option for each setting of the Config `kind` that has a name for one.
+    """Return a decorator that gives a command an option for each setting of the Config `kind` that has an option name.
 
-    An option that is not given reaches the command as None, so that a recipe or a data set may decide. With `default`
-    the help names the default. `overrides` are click's arguments by setting, such as `image_size={"metavar": "PX"}`.
-    Bounds are checked by the Config itself.
+    An option that is not given is passed to the command as None, so that a recipe or a data set may decide. With
+    `default` the help shows the default. `overrides` are click's arguments by setting, such as
+    `image_size={"metavar": "PX"}`. The Config itself checks bounds.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,13 +98,13 @@ def _format_default(setting: Setting) -> str:
 
 
 class DatasetChoice(click.Choice[str]):
-    """A data set by name; one that is mistyped names the nearest, a folder the way to list a folder."""
+    """A data set by name. The error for another word suggests the nearest name, or how to list a folder."""
 
     def __init__(self) -> None:
         super().__init__(DATASETS)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """One of DATASETS. Raises BadParameter with the nearest name or the way to list a folder."""
+        """Return one of DATASETS. Raises BadParameter."""
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as error:
@@ -119,7 +119,7 @@ class DatasetChoice(click.Choice[str]):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoChoice:
-    """Which videos are meant: a data set by name, where it lies, and what of it."""
+    """Which raw videos to use: a data set by name, the folder it is in, and which part of it."""
 
     dataset: str
     root: Path | None
@@ -129,7 +129,7 @@ class VideoChoice:
 
     def __post_init__(self) -> None:
         if self.list_path is not None and self.dataset != "folder":
-            raise click.UsageError(f"--list goes with `folder`; {self.dataset} has lists of its own")
+            raise click.UsageError(f"--list is only for `folder`; {self.dataset} has its own lists")
 
     @property
     def layout(self) -> "Dataset":
@@ -139,7 +139,7 @@ class VideoChoice:
         return DATASETS.get(self.dataset)
 
     def request(self, *, seed: int = 0) -> "ListingRequest":
-        """What the layout is asked; without a split the first of those there are."""
+        """Return what to list; the split is the first unless one was given."""
         from respike.data.datasets import ListingRequest
 
         return ListingRequest(
@@ -151,22 +151,22 @@ class VideoChoice:
         )
 
     def to_arguments(self) -> str:
-        """The arguments that name the same videos to another command, as a shell takes them."""
+        """Return the arguments that name the same videos to another command, quoted for a shell."""
         given = {"--root": self.root, "--list": self.list_path, "--split": self.split}
         parts = [part for name, value in given.items() if value is not None for part in (name, str(value))]
         return shlex.join([self.dataset, *parts, *([] if self.follow_symlinks else ["--no-follow-symlinks"])])
 
 
 def video_choice(function: _Function) -> Callable[..., Any]:
-    """The argument and the options that say which raw videos are meant; they reach the command as `videos`."""
+    """Give a command the argument and options that name raw videos; it gets them as `videos`, a VideoChoice."""
     path = click.Path(path_type=Path)
     return packed(
         "videos",
         VideoChoice,
         click.argument("dataset", type=DatasetChoice(), metavar="DATASET"),
-        click.option("--root", type=path, help="Where the videos lie.  [default: data/DATASET]"),
+        click.option("--root", type=path, help="Where the videos are.  [default: data/DATASET]"),
         click.option("--list", "list_path", type=path, help="folder: CSV or JSONL of path,label[,subset]."),
-        click.option("--split", type=int, help="Which official split.  [default: 1 where there are splits]"),
+        click.option("--split", type=int, help="Which official split.  [default: 1 if there are splits]"),
         click.option(
             "--follow-symlinks/--no-follow-symlinks", default=True, help="Follow links out of the root.  [default: yes]"
         ),
@@ -174,7 +174,7 @@ def video_choice(function: _Function) -> Callable[..., Any]:
 
 
 def parse_part(ctx: click.Context, param: click.Parameter, value: str | None) -> "Part | None":
-    """K/N, as in `--part 3/16`."""
+    """Parse K/N, as in `--part 3/16`."""
     if value is None:
         return None
     from respike.common.errors import SettingError
@@ -190,7 +190,7 @@ def parse_part(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 
 def choose_engine(name: str, ray_address: str | None) -> "Executor":
-    """The engine of `--engine` and `--ray-address`. Raises UsageError where they do not fit."""
+    """Return the executor of `--engine` and `--ray-address`. Raises UsageError if they do not fit."""
     from respike.data.executors import local, ray
 
     if name == "ray":
@@ -202,7 +202,7 @@ def choose_engine(name: str, ray_address: str | None) -> "Executor":
 
 @dataclass(frozen=True, kw_only=True)
 class ExistingChoice:
-    """What becomes of what an earlier run left. Raises UsageError where two exclude each other."""
+    """What to do with the files of an earlier run. Raises UsageError if two options exclude each other."""
 
     resume: bool
     retry_skipped: bool
@@ -213,7 +213,7 @@ class ExistingChoice:
             raise click.UsageError("--resume, --retry-skipped and --overwrite exclude each other")
 
     def choose(self, part: "Part | None") -> "Existing":
-        """The way that was chosen. Raises UsageError where it is none for a run that makes a part."""
+        """Return the chosen way. Raises UsageError if it is not possible for a run that makes a part."""
         if self.overwrite and part is not None:
             raise click.UsageError("--overwrite would delete what the other parts made; use it without --part first")
         return "overwrite" if self.overwrite else "retry-skipped" if self.retry_skipped else "resume"
@@ -221,7 +221,7 @@ class ExistingChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadChoice:
-    """Whether and how what a data set lacks is fetched. Raises UsageError where a way is given to fetch nothing."""
+    """Whether and how to download missing files. Raises UsageError if an option needs --download and it is missing."""
 
     download: bool
     sources: Path | None
