@@ -36,8 +36,8 @@ from respike.zoo.checkpoint import save_checkpoint
 FAITHFUL, ADDITIVE = "faithful:4,2,1,1", "additive:4,2,1,1"
 HARD = ["demo", "--scenes", "hard", "--figure", "clip_top1"]
 SHORT = ["--videos", "12", "--clip-length", "8"]
-LONGER = ["--fusion", FAITHFUL, "none"]
-FUSIONS, SINGLE = ["--fusion", FAITHFUL, ADDITIVE, "none"], ["--branches", "hybrid", "ann", "snn"]
+LONGER = ["--fusion", f"{FAITHFUL},none"]
+FUSIONS, SINGLE = ["--fusion", f"{FAITHFUL},{ADDITIVE},none"], ["--branches", "hybrid,ann,snn"]
 TUNED = ["--set", "learning_rate=2e-3"]
 # what a recipe says, where it can be said of a small network, on a CPU and without mirroring
 SMALL = ["network=respike_tiny", "init_backbone=none", "image_size=64", "batch_size=16", "amp=no", "device=cpu"]
@@ -96,7 +96,7 @@ def study_stride(arguments: argparse.Namespace) -> None:
     """Strides of 2 to 16 frames, on clips of sixteen, by the fusion that `respike_tiny` has of its own."""
     start = make_start(arguments.out)
     out = arguments.out / "stride"
-    axes = ["--videos", "8", "--stride", "2", "4", "8", "16", "--epochs", "2"]
+    axes = ["--videos", "8", "--stride", "2,4,8,16", "--epochs", "2"]
     ablate(out, [*HARD, *axes, *TUNED, "--init", str(start)], arguments.seeds or 2)
     if arguments.pictures is not None:
         shutil.copy(out / "accuracy_by_energy.png", arguments.pictures / "strides.png")

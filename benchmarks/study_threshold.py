@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from respike.cli.demo import demo_training
 from respike.data import make_loader, open_shards
 from respike.data.datasets import DATASETS, ListingRequest
 from respike.data.preparation import PrepareConfig, prepare
@@ -23,6 +22,7 @@ from respike.data.synthetic import DemoSettings, demo_classes, write_demo
 from respike.types import VideoListing, VideoRef
 from respike.workflows.training import make_train_loader
 from respike.zoo.factory import create_model
+from respike.zoo.recipe import read_recipe
 from respike.zoo.scoring import score
 from respike.zoo.trainer import fit
 
@@ -76,7 +76,7 @@ def measure(
 
 def learn_motion(shards: Path, seed: int, epochs: int, scratch: Path) -> float:
     """Train the spiking branch; return the share of held-out clips whose motion it names, whatever their prop."""
-    config = demo_training(seed, epochs=epochs)
+    config = read_recipe("demo16").override({"seed": seed, "epochs": epochs}).training
     train, test = open_shards(shards, "train"), open_shards(shards, "test")
     torch.manual_seed(seed)
     model = create_model("respike_tiny", num_classes=len(train.spec.classes), branches="snn")

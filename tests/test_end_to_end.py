@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from respike.data.video_writer import write_video
-from respike.workflows.demo_folder import claim_folder, renew_run
+from respike.workflows.demo import claim_folder, clear_run
 
 from tests.conftest import REAL_CLIPS, moving_square
 
@@ -119,7 +119,7 @@ def test_the_demo_in_the_small_writes_its_page(tmp_path):
     # what it made is its own to make anew, and nothing else there
     assert (tmp_path / "demo" / "runs" / "hybrid" / "best.safetensors").is_file()
     claim_folder(tmp_path / "demo", ["hybrid"])
-    renew_run(tmp_path / "demo" / "runs" / "hybrid")
+    clear_run(tmp_path / "demo" / "runs" / "hybrid")
     assert not (tmp_path / "demo" / "runs" / "hybrid" / "best.safetensors").exists()
 
 

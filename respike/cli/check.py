@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from respike.cli import console, options
-from respike.cli.options import FAULTS, OutputFile, require_apart
+from respike.cli.options import OutputFile, check_outputs
 from respike.cli.prepare import spell_options
 from respike.common.errors import RespikeError
 from respike.common.text import counted
@@ -30,7 +30,8 @@ Examples:
 )
 @options.video_choice
 @click.option("--full", is_flag=True, help="Decode every video to its end instead of only opening it.")
-@click.option("--report", type=OutputFile(FAULTS), metavar="FILE", help="Write the faults as JSONL of video, subset, …")
+@click.option("--report", type=OutputFile(), metavar="FILE", help="Write the faults as JSONL of video, subset, …")
+@options.overwrite
 @options.workers
 @click.option("--strict", is_flag=True, help="Exit 1 if a video is missing or cannot be read.")
 @options.quiet
@@ -52,7 +53,7 @@ def command(
     from respike.data.video_check import write_report
     from respike.workflows.preparation import UnusedSettingError, check_videos
 
-    require_apart(click.get_current_context())
+    check_outputs(click.get_current_context())
     try:
         listing, found = check_videos(
             videos.dataset,

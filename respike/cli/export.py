@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from respike.cli import completion, console
-from respike.cli.options import EXPORTED, NIR, ONNX, OutputFile, find_objection, require_apart
-from respike.common.errors import RespikeError
+from respike.cli import completion, console, options
+from respike.cli.options import OutputFile, check_outputs, require_free
 
 if TYPE_CHECKING:
     from respike.workflows.exports import ExportFormat
@@ -24,10 +23,11 @@ Examples:
 @click.option("--format", "kind", type=click.Choice(["onnx", "nir"]), required=True, help="Format of the file.")
 @click.option(
     "--out",
-    type=OutputFile(EXPORTED),
+    type=OutputFile(),
     metavar="FILE",
     help="File to write.  [default: beside the weights of a run, else in this folder]",
 )
+@options.overwrite
 @click.option(
     "--float64", is_flag=True, help="NIR: keep weights in double precision, so that rounding changes no spike."
 )
@@ -43,10 +43,10 @@ def command(checkpoint: str, kind: "ExportFormat", out: Path | None, float64: bo
 
     if float64 and kind != "nir":
         raise click.UsageError("--float64 is for --format nir")
-    require_apart(click.get_current_context())
-    out = out or default_path(checkpoint, kind)
-    if reason := find_objection(out, ONNX if kind == "onnx" else NIR):
-        raise RespikeError(f"cannot write {out}: {reason}", "name another file with --out")
+    check_outputs(click.get_current_context())
+    if out is None:
+        out = default_path(checkpoint, kind)
+        require_free(click.get_current_context(), out)
     exported = export(checkpoint, out, format=kind, float64=float64)
     facts = exported.to_json()
     if as_json:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from respike.cli import completion, console
-from respike.cli.options import PNG, PREDICTIONS, OutputFile, require_apart
+from respike.cli import completion, console, options
+from respike.cli.options import PICTURE, OutputFile, check_outputs
 from respike.common.text import counted
 from respike.zoo.train_config import AMPS
 
@@ -80,15 +80,16 @@ Examples:
     help="Mixed precision.",
 )
 @click.option("--per-class", is_flag=True, help="Print the accuracy of each class, the lowest first.")
-@click.option("--confusion", type=OutputFile(PNG), metavar="FILE", help="Draw the confusion matrix (PNG).")
+@click.option("--confusion", type=OutputFile(PICTURE), metavar="FILE", help="Draw the confusion matrix (PNG).")
 @click.option(
     "--predictions",
     "kept",
-    type=OutputFile(PREDICTIONS),
+    type=OutputFile(),
     multiple=True,
     metavar="FILE",
     help="Write the probabilities of each view (safetensors); with several checkpoints once each.",
 )
+@options.overwrite
 @click.option(
     "--from",
     "sources",
@@ -128,7 +129,7 @@ def command(
     from respike.workflows.evaluation import evaluate_all, read_scored, summarise
 
     _check_usage(checkpoints, sources, data, kept, confusion)
-    require_apart(click.get_current_context())
+    check_outputs(click.get_current_context())
     progress = console.make_progress(quiet=quiet, json=as_json)
     if sources:
         scored = [read_scored(path) for path in sources]
@@ -148,9 +149,9 @@ def command(
             progress=progress,
         )
     if confusion is not None:
-        from respike.workflows.plots import draw_confusion
+        from respike.workflows.plots import draw_confusion, save_figure
 
-        draw_confusion(scored[0].scores.confusion, scored[0].classes, confusion)
+        save_figure(draw_confusion(scored[0].scores.confusion, scored[0].classes), confusion)
     together = summarise(scored, progress) if len(scored) > 1 else None
     if as_json and together is None:
         console.print_json(scored[0].scores.to_json(scored[0].classes))

@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +20,6 @@ _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 # no signal has this number
 _END = 0
-
-
-@dataclass
-class ShutdownNotice:
-    """What a command adds, from some point of its work on, to what is said if it is stopped: the context's obj."""
-
-    text: str = ""
 
 
 class GracefulShutdown:

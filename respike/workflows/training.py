@@ -19,7 +19,7 @@ from respike.common.text import counted
 from respike.data.dataset import ShardDataset, open_shards
 from respike.data.loader import ClipLoader, count_epoch_clips, make_loader
 from respike.workflows.inputs import choose_num_workers, choose_run_folder, find_data
-from respike.workflows.plots import draw_curves
+from respike.workflows.plots import draw_curves, save_figure
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.compatibility import find_overlap, transfer_weights
 from respike.zoo.device import resolve_device
@@ -365,7 +365,7 @@ def _resume_hint(run: Path | None) -> str:
 
 def _draw_curves(history: tuple[EpochRecord, ...], run: Path, config: TrainConfig) -> None:
     if process_index() == 0:
-        draw_curves(history, run / "curves.png", metric=config.best_metric)
+        save_figure(draw_curves(history, metric=config.best_metric), run / "curves.png")
 
 
 def _outcome(result: TrainResult, clips: _TrainClips, *, was_done: bool = False) -> TrainOutcome:

@@ -111,15 +111,3 @@ def test_outside_the_main_thread_signals_are_left_to_whoever_embeds_us():
     thread.join()
     assert problems == []
     assert signal.getsignal(signal.SIGINT) is before
-
-
-@pytest.mark.parametrize(("stopped_in", "said"), [("_make_data", ""), ("_train_and_score", "; training begins anew")])
-def test_a_stopped_demo_speaks_of_its_training_only_once_that_has_begun(call, monkeypatch, tmp_path, stopped_in, said):
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("respike.cli.demo._make_data", lambda *_: (None, None))
-    monkeypatch.setattr(f"respike.cli.demo.{stopped_in}", stop)
-    answer = call("demo", "--out", tmp_path)
-    kept = "finished videos and shards are kept, run the same command to go on"
-    assert (answer.code, answer.err.strip()) == (130, f"error: interrupted: {kept}{said}")

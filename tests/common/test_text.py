@@ -1,7 +1,19 @@
 """Wording promises: one thing is told in the singular, any other number in the plural."""
 
 import pytest
-from respike.common.text import agree, counted, counted_of, did_you_mean, name_some, plural, singular, suggest
+from respike.common.text import (
+    agree,
+    counted,
+    counted_of,
+    did_you_mean,
+    format_bytes,
+    format_rate,
+    format_seconds,
+    name_some,
+    plural,
+    singular,
+    suggest,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,3 +57,44 @@ def test_a_mistyped_name_asks_for_the_nearest_or_the_one_it_is_a_part_of(name, t
     choices = ("respike_tiny.demo16", "respike_r18", "respike_r50")
     assert did_you_mean(name, choices) == told
     assert suggest(name, choices) == f"{told}choose from respike_tiny.demo16, respike_r18, respike_r50"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (999.7, "1.0 kB"),
+        (1500, "1.5 kB"),
+        (999_960, "1.0 MB"),
+        (2e9, "2.0 GB"),
+        (5e12, "5.0 TB"),
+        (3e15, "3000.0 TB"),
+    ],
+)
+def test_sizes_read_as_people_write_them(count, text):
+    assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (185, "3 min 5 s"),
+        (7800, "2 h 10 min"),
+    ],
+)
+def test_durations_read_as_people_write_them(seconds, text):
+    assert format_seconds(seconds) == text
+
+
+def test_slow_work_is_told_in_seconds_a_unit():
+    assert format_rate(12.34, "videos") == "12.3 videos/s"
+    assert format_rate(0.25, "videos") == "4.0 s/video"
+    assert format_rate(0.5, "batches") == "2.0 s/batch"
+    assert format_rate(0, "videos") == "0.0 videos/s"
+    assert format_rate(1_500_000, "bytes") == "1.5 MB/s"
