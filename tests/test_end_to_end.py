@@ -93,7 +93,7 @@ def test_wrong_usage_exits_2_and_says_why(tmp_path, arguments, said):
     assert said in run(*arguments, cwd=tmp_path, code=2).stderr
 
 
-def test_a_setting_that_cannot_be_is_one_line(tmp_path):
+def test_a_setting_that_is_not_allowed_is_one_line(tmp_path):
     (tmp_path / "data" / "folder").mkdir(parents=True)
     answer = run("prepare", "folder", "--stride", "5", cwd=tmp_path, code=1)
     assert "clip_length 16 is no multiple of stride 5" in answer.stderr
@@ -125,7 +125,7 @@ def test_the_demo_in_the_small_writes_its_page(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_in_the_demo_the_hybrid_knows_what_neither_branch_knows_alone(tmp_path):
+def test_the_hybrid_of_the_demo_beats_both_branches(tmp_path):
     answer = run("demo", "--ablate", "--json", cwd=tmp_path, num_threads=os.cpu_count() or 1, timeout=1700)
     scores = json.loads(answer.stdout)["scores"]
     assert scores["hybrid"]["clip"]["top1"] >= 0.95

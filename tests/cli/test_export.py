@@ -13,7 +13,7 @@ pytest.importorskip("onnxruntime")
 nir = pytest.importorskip("nir")
 
 
-def test_onnx_lands_beside_the_weights_and_tells_how_far_it_is_from_pytorch(call, small_run: Path, tmp_path: Path):
+def test_onnx_is_written_beside_the_weights_and_compared(call, small_run: Path, tmp_path: Path):
     run = shutil.copytree(small_run, tmp_path / "run")
     answer = call("export", run, "--format", "onnx", "--json")
     told = json.loads(answer.out)

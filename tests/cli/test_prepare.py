@@ -30,12 +30,12 @@ def here(tmp_path, video_folder, monkeypatch):
     return tmp_path
 
 
-def test_the_data_sets_are_those_that_layouts_know():
+def test_the_option_has_all_data_sets():
     assert sorted(options.DATASETS) == sorted(DATASETS)
 
 
 @pytest.mark.parametrize("command", ["prepare", "check"])
-def test_a_mistyped_data_set_names_the_nearest_and_a_folder_how_to_list_it(here, call, command):
+def test_a_mistyped_data_set_suggests_the_nearest(here, call, command):
     answer = call(command, "UCF10")
     assert answer.code == 2
     assert "Did you mean 'ucf101'?" in answer.err
@@ -46,7 +46,7 @@ def test_a_mistyped_data_set_names_the_nearest_and_a_folder_how_to_list_it(here,
     assert "mean" not in unlike.err
 
 
-def test_shards_that_are_not_finished_or_lie_deeper_say_what_to_do(here, call):
+def test_unfinished_shards_say_what_to_do(here, call):
     Path("shards/begun/.respike").mkdir(parents=True)
     assert "run it again to go on" in call("inspect", "shards/begun").err
     Path("shards/begun/.respike").rmdir()
@@ -82,7 +82,7 @@ def test_every_option_reaches_the_settings(here, call):
     assert chosen.to_json()["eval_clips"] == 3
 
 
-def test_the_report_tells_counts_what_was_skipped_and_the_next_command(here, call):
+def test_the_report_names_skipped_videos_and_what_is_next(here, call):
     answer = call("prepare", "folder", "--workers", 1, "--out", "my shards")
     assert answer.code == 0
     assert "12 written, 1 skipped of 13" in answer.out
@@ -135,7 +135,7 @@ def test_parts_are_joined_by_index(here, call):
     ]
 
 
-def test_other_settings_are_refused_unless_all_is_made_anew(here, call):
+def test_other_settings_are_refused_without_overwrite(here, call):
     common = ("prepare", "folder", "--workers", 1)
     assert call(*common).code == 0
     refused = call(*common, "--threshold", 9)
@@ -148,7 +148,7 @@ def test_other_settings_are_refused_unless_all_is_made_anew(here, call):
     assert "all was done before" in call(*common, "--threshold", 9, "--resume").out
 
 
-def test_a_damaged_video_is_kept_in_part_where_that_is_wished(here, call):
+def test_a_damaged_video_can_be_kept_up_to_the_damage(here, call):
     target = Path("data/folder/wave/half.mkv")
     write_video(target, iter(moving_square(60)), options={"g": 10})
     target.write_bytes(target.read_bytes()[:-3000])
@@ -211,14 +211,14 @@ def test_a_list_names_the_videos(here, call):
         (("ucf101", "--eval-clips", 10), "--eval-clips is for the sampling uniform"),
     ],
 )
-def test_an_option_that_would_do_nothing_is_refused(call, arguments, said):
+def test_an_option_without_effect_is_refused(call, arguments, said):
     answer = call("prepare", *arguments)
     assert answer.code == 2
     assert said in answer.err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_half_way_the_same_command_ends_with_the_same_bytes(here, number, code):
+def test_a_stopped_run_ends_with_the_same_bytes(here, number, code):
     command = [sys.executable, "-m", "respike", "prepare", "folder", "--videos-per-shard", "1", "--workers", "2"]
     # at one video a worker hangs, so that the work cannot be done before it is stopped
     environment = os.environ | {"RESPIKE_FAULTS": "decode:jump/v01=hang"}

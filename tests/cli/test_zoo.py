@@ -50,7 +50,7 @@ def test_a_card_is_shown_with_the_command_that_trained_it(call):
     assert json.loads(call("zoo", "show", "respike_tiny.demo16", "--json").out)["state"] == "in the package"
 
 
-def test_a_download_without_a_name_is_the_default_and_needs_no_network(call, place):
+def test_the_default_download_needs_no_network(call, place):
     answer = call("zoo", "download", "--offline")
     assert answer.out.strip().endswith("respike_tiny.demo16/model.safetensors")
     assert not (place / "cache").exists()
@@ -67,7 +67,7 @@ def test_a_download_by_address_is_told_by_path(call, place):
     assert call("zoo", "download", address, "--offline").code == 0
 
 
-def test_verify_is_quiet_on_whole_weights_and_exits_1_on_damaged_ones(call, monkeypatch, place):
+def test_verify_exits_1_on_damaged_weights(call, monkeypatch, place):
     answer = call("zoo", "verify")
     assert (answer.code, "damaged" in answer.out) == (0, False)
     monkeypatch.setattr(weights, "WEIGHTS_FOLDER", shutil.copytree(weights.WEIGHTS_FOLDER, place / "weights"))
@@ -101,9 +101,7 @@ def test_verify_looks_at_what_was_fetched_by_its_address_too(call, place):
     assert "respike_tiny.mine    damaged" in answer.out
 
 
-def test_verify_goes_on_past_a_card_that_cannot_be_read_and_never_takes_the_packages_copy_for_a_fetched_one(
-    call, place
-):
+def test_verify_reports_an_unreadable_card_and_goes_on(call, place):
     from respike.zoo.weights import CARDS_FOLDER, cache_folder
 
     mirrored = cache_folder() / "address-0"
@@ -132,7 +130,7 @@ def test_publish_writes_the_folder_and_uploads_it(call, place):
     assert call("zoo", "show", "memory://zoo/mine").code == 0
 
 
-def test_an_address_that_is_not_opened_is_refused_before_anything_is_written(call, place):
+def test_an_address_of_another_protocol_is_refused_at_once(call, place):
     save_small(place / "run")
     named = ["--name", "respike_tiny.mine", "--licence", "MIT"]
     answer = call("zoo", "publish", "run", *named, "--to", "github://owner/repo")
@@ -150,7 +148,7 @@ def test_an_address_that_is_not_opened_is_refused_before_anything_is_written(cal
         (("publish", "nowhere", "--name", "respike_tiny.x", "--licence", "MIT"), "there is no checkpoint nowhere"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_a_hint(call, arguments, words):
+def test_an_error_is_one_line_and_a_hint(call, arguments, words):
     answer = call("zoo", *arguments)
     assert answer.code == 1
     error, hint = answer.err.splitlines()
@@ -158,7 +156,7 @@ def test_what_cannot_be_is_one_line_and_a_hint(call, arguments, words):
     assert (error[:7], hint[:6]) == ("error: ", "hint: ")
 
 
-def test_the_packaged_network_knows_demo_videos_that_it_has_never_seen(call, place):
+def test_the_packaged_network_classifies_new_demo_videos(call, place):
     settings = DemoSettings(seed=7, train_videos=1, test_videos=1)
     write_demo(place / "videos", settings, num_workers=1)
     listing = DATASETS.get("demo").list_videos(ListingRequest(root=place / "videos"))
@@ -178,7 +176,7 @@ def test_a_training_starts_from_a_name_of_the_zoo(call, small_shards, place):
     assert (answer.code, "did you mean 'respike_tiny.demo16'" in answer.err) == (1, True)
 
 
-def test_a_network_of_options_is_trained_published_and_taken_up_again(call, small_shards, place):
+def test_a_network_of_options_is_trained_and_published(call, small_shards, place):
     options = ["--set", "backbone=test_resnet", "--set", "snn_width=32", "--set", "neuron=plif", "--set", "fusion=none"]
     named = ["--data", small_shards, "--model", "respike", "--epochs", 1, "--image-size", 32, "--no-flip"]
     assert call("train", *named, *options, "--out", "run").code == 0
@@ -199,7 +197,7 @@ def test_scores_that_are_no_json_are_one_line(call, place):
     assert "cannot be read as JSON" in call("zoo", "publish", "run", *named).err
 
 
-def test_a_checkpoint_of_the_published_code_is_imported_scored_and_published(call, place, video_folder):
+def test_a_checkpoint_of_the_published_code_is_imported(call, place, video_folder):
     prepare(listing_of(video_folder), place / "exact", PrepareConfig(color="rgb", threshold=1), num_workers=1)
     model = create_model("respike_r18", num_classes=2)
     names = {name: published_name(name) for name in model.state_dict()}
