@@ -338,7 +338,7 @@ class PrepareSummary:
     `num_bytes` and `num_clips` are those of all shards, also the ones found finished; `num_built` shards were made by
     this run in `seconds`, with a `speed` that speaks of those alone. `event_density` is the share of stored events that
     are not zero. `num_partial` of the written videos were damaged and kept up to the damage. With `part` all counts are
-    those of that part.
+    those of that part. `warnings` are those of the listing.
     """
 
     out: Path | str
@@ -355,6 +355,7 @@ class PrepareSummary:
     num_partial: int = 0
     speed: PrepareSpeed = field(default_factory=PrepareSpeed)
     part: Part | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def skipped_path(self) -> str:

@@ -13,20 +13,19 @@ from respike.common.files import canonical_json, folder_lock, write_atomically
 from respike.common.progress import SILENCE, Progress
 from respike.common.signals import ProcessError
 from respike.common.text import did_you_mean, format_joules, format_share
-from respike.data import make_loader
+from respike.data import make_loader, open_shards
 from respike.data.datasets import DATASETS, Dataset, ListingRequest
 from respike.data.index import read_index
-from respike.data.loader import Views
 from respike.data.preparation import prepare
 from respike.data.prepare_config import PrepareConfig
 from respike.data.synthetic import PLAIN, choose_settings, write_demo
 from respike.types import VideoListing
 from respike.workflows.ablation_grid import Cell, Grid, GridPoint, Summary, summarize_cells
 from respike.workflows.demo import require_own_videos
-from respike.workflows.evaluation import ScoreRequest, open_candidate, score_candidate
+from respike.workflows.evaluation import evaluate
 from respike.workflows.inputs import spread
 from respike.workflows.plots import METRIC_TITLES, draw_ablation, save_figure
-from respike.workflows.training import TrainRequest, run_training
+from respike.workflows.training import train
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.device import resolve_device
 from respike.zoo.energy import estimate_energy
@@ -281,30 +280,30 @@ def _run_cell(
     point = cell.point
     run, shards = folder.run(cell), folder.shards(point)
     progress.say(f"cell {cell.name}")
-    request = TrainRequest(
-        data=str(shards),
-        recipe=recipe.override({"branches": point.branches, "seed": cell.seed}),
-        recipe_name=config.recipe_name,
-        is_batch_size_given="batch_size" in config.overrides,
-        num_workers=None,
-        out=run,
-        init=config.init,
-        is_resumed=run.exists(),
-        fusion=point.fusion,
-    )
+    settings: dict[str, object] = {"branches": point.branches, "seed": cell.seed}
+    if "batch_size" in config.overrides:
+        settings["batch_size"] = recipe.training.batch_size
     try:
-        outcome = run_training(request, progress)
+        outcome = train(
+            shards,
+            recipe=recipe,
+            config=settings,
+            out=run,
+            init=config.init,
+            resume=run.exists(),
+            fusion=point.fusion,
+            progress=progress,
+        )
     except ProcessError as error:
         hint = "run the same command to go on: finished cells are kept"
         raise ProcessError(error.problem, hint, error.code) from error
-    assert outcome is not None  # None is only returned if there are several processes
     result = {
         "cell": cell.name,
         **point.to_json(),
         "seed": cell.seed,
         "run": str(run),
-        "best_epoch": outcome.result.best_epoch,
-        "num_epochs": len(outcome.result.history),
+        "best_epoch": outcome.best_epoch,
+        "num_epochs": len(outcome.history),
         **evaluate_cell(run, shards, recipe.training.device, progress),
     }
     folder.write_result(cell, result)
@@ -313,12 +312,11 @@ def _run_cell(
 
 def evaluate_cell(run: Path, shards: Path, device: str, progress: Progress = SILENCE) -> dict[str, Any]:
     """Return scores and energy of a trained run on the evaluation subset of its shards."""
-    model, spec = load_checkpoint(run)
+    scored = evaluate(run, shards, device=device, progress=progress)
     torch_device = resolve_device(device)
-    request = ScoreRequest(views=Views())
-    candidate = open_candidate(str(run), model, spec, str(shards), request, torch_device, progress)
-    scored = score_candidate(candidate, request, torch_device, progress)
-    clips = spread(candidate.dataset, _NUM_ENERGY_CLIPS)
+    model, spec = load_checkpoint(run, torch_device)
+    dataset = open_shards(shards, open_shards(shards).spec.evaluation_subset)
+    clips = spread(dataset, _NUM_ENERGY_CLIPS)
     # with the crop that is scored
     loader = make_loader(
         clips, batch_size=len(clips), training=False, image_size=spec.image_size, eval_crop=spec.eval_crop
@@ -328,7 +326,7 @@ def evaluate_cell(run: Path, shards: Path, device: str, progress: Progress = SIL
         "scores": scored.scores.to_json(),
         "energy_joules": energy.joules,
         "sparse_energy_joules": energy.sparse_stem_joules,
-        "event_density": candidate.dataset.index.event_density,
+        "event_density": dataset.index.event_density,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 

@@ -77,7 +77,7 @@ def test_a_broken_video_is_told_with_what_to_do(call, small_run: Path, tmp_path:
     answer = call("explain", small_run, tmp_path / "bad.mp4", "--out", tmp_path)
     assert answer.code == 1
     assert answer.err.startswith(f"error: {tmp_path / 'bad.mp4'}: open: ")
-    assert answer.err.splitlines()[1].startswith("hint: see whether it is a video, and whole; ")
+    assert answer.err.splitlines()[1].startswith("hint: check that it is a whole video; ")
 
 
 def test_without_fusion_there_is_no_attention_and_no_picture_of_an_earlier_one(

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from respike.workflows.exports import default_path
 
 from tests.cli.conftest import write_run
 
@@ -49,8 +50,7 @@ def test_an_unknown_format_lists_the_formats(call, small_run: Path):
     assert "onnx" in answer.err
 
 
-def test_weights_of_the_zoo_are_written_here_by_their_name(call, tmp_path: Path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    answer = call("export", "respike_tiny.demo16", "--format", "onnx")
-    assert answer.code == 0, answer.err
-    assert [path.name for path in tmp_path.iterdir()] == ["respike_tiny.demo16.onnx"]
+def test_weights_of_the_zoo_are_written_here_by_their_name(small_run: Path):
+    assert default_path("respike_tiny.demo16", "onnx") == Path("respike_tiny.demo16.onnx")
+    assert default_path("hf://owner/repo/", "nir") == Path("repo.nir")
+    assert default_path(small_run, "nir") == small_run / "best.nir"

@@ -194,7 +194,10 @@ def test_a_smaller_crop_is_asked_for_or_taken_from_the_training_and_told(call: C
 def test_more_clips_than_there_are_is_said(call: Call) -> None:
     answer = call("score", "runs/1", "--views", "10x3")
     assert answer.code == 0
-    assert "10 clips of a video were asked for, the shards hold 5 at most; a smaller --clip-step" in answer.err
+    assert (
+        "views need 10 clips of a video, the shards hold at most 5; shards prepared with a smaller clip_step"
+        in answer.err
+    )
     assert "60: at most 10 clips of a video, 3 crops at 32 pixels" in answer.out
 
 
@@ -237,8 +240,8 @@ def test_training_sees_the_same_clips_however_many_views_are_stored(spread: Path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), ["4 clips of a video were asked for", "prepared with 3 of test", "--eval-clips 4", "--views 3x3"]),
-        (("--subset", "train", "--force"), ["prepared with 2 of train", "--clips-per-video 4", "--views 2x3"]),
+        ((), ["views need 4 clips of a video", "prepared with 3 for test", "eval_clips 4", "views 3x3"]),
+        (("--subset", "train", "--force"), ["prepared with 2 for train", "clips_per_video 4", "views 2x3"]),
     ],
 )
 def test_more_views_than_uniform_shards_were_prepared_with_say_what_to_prepare(
@@ -336,7 +339,7 @@ def test_what_does_not_fit_is_refused_with_its_reason_and_marked_if_forced(
     assert (refused.code, refused.out) == (1, "")
     error = json.loads(refused.err)
     assert reason in error["error"]
-    assert "--force" in error["hint"]
+    assert "force" in error["hint"]
     forced = call(*arguments, "--force", "--json")
     if "classes and" in reason:
         # not even force makes three answers fit two classes
@@ -356,7 +359,7 @@ def test_a_mean_of_unlike_checkpoints_is_warned_of(call: Call, tmp_path: Path) -
     save_checkpoint(tmp_path / "other/best.safetensors", model, dataclasses.replace(spec, image_size=64))
     answer = call("score", "runs/1", tmp_path / "other")
     assert answer.code == 0
-    assert "the mean mixes unlike checkpoints: image size is 32, 64" in answer.err
+    assert "the mean is over checkpoints that differ: image size is 32, 64" in answer.err
 
 
 def test_a_checkpoint_does_not_count_twice(call: Call) -> None:
@@ -382,7 +385,7 @@ def test_classes_are_listed_the_weakest_first(call: Call) -> None:
         (["--from", "kept", "--views", "1", "--force"], "leave --views, --force out"),
         (["runs/1", "--views", "1x2"], "1, 3"),
         (["runs/1", "--views", "many"], "10x3"),
-        (["runs/1", "runs/2", "--predictions", "one"], "given 1 time for 2"),
+        (["runs/1", "runs/2", "--predictions", "one"], "files for --predictions: 1, checkpoints: 2"),
         (["runs/1", "runs/2", "--confusion", "one.png"], "one by one"),
         (["runs/1", "--predictions", "nowhere/kept"], "cannot write nowhere/kept"),
         (["runs/1", "--confusion", "shards"], "cannot write shards"),
@@ -415,7 +418,7 @@ def test_a_precision_that_the_device_lacks_is_refused_before_anything_is_loaded(
     answer = call("score", "nowhere", "--amp", "fp16", "--device", "cpu")
     assert answer.code == 1
     assert "fp16" in answer.err
-    assert "--amp bf16" in answer.err
+    assert "bf16" in answer.err
 
 
 def test_a_mean_of_several_precisions_is_warned_of(call: Call, tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def test_strangers_are_told_apart_from_damage(out, call):
     answer = call("verify", out, "--workers", 1)
     assert answer.code == 1
     assert "train-000777.tar: a shard that the index does not know" in answer.out
-    assert "not of the set, and harmless: notes.txt" in answer.out
-    assert answer.out.splitlines()[-1] == "next: take these files out of the folder, or prepare the data again"
+    assert "not part of the set, and harmless: notes.txt" in answer.out
+    assert answer.out.splitlines()[-1] == "next: remove these files from the folder, or prepare the data again"
 
 
 def test_a_folder_that_is_none_is_an_error_with_a_hint(tmp_path, call):

@@ -1,6 +1,7 @@
 """`respike zoo`: what is listed, shown, fetched, checked and published; JSON for scripts, one line for what fails."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from respike.data.datasets import DATASETS, ListingRequest
 from respike.data.preparation import prepare
 from respike.data.prepare_config import PrepareConfig
 from respike.data.synthetic import DemoSettings, write_demo
+from respike.zoo import weights
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.compatibility import hash_video
 from respike.zoo.factory import create_model
@@ -66,13 +68,9 @@ def test_a_download_by_address_is_told_by_path(call, place):
 
 
 def test_verify_is_quiet_on_whole_weights_and_exits_1_on_damaged_ones(call, monkeypatch, place):
-    import shutil
-
-    import respike.zoo.catalog as catalog
-
     answer = call("zoo", "verify")
     assert (answer.code, "damaged" in answer.out) == (0, False)
-    monkeypatch.setattr(catalog, "WEIGHTS_FOLDER", shutil.copytree(catalog.WEIGHTS_FOLDER, place / "weights"))
+    monkeypatch.setattr(weights, "WEIGHTS_FOLDER", shutil.copytree(weights.WEIGHTS_FOLDER, place / "weights"))
     path = place / "weights" / "respike_tiny.demo16" / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -226,7 +224,7 @@ def test_a_checkpoint_of_the_published_code_is_imported_scored_and_published(cal
     # nothing is written over
     again = call(*asked)
     assert again.code == 1
-    assert "is there already" in again.err
+    assert "exists already" in again.err
 
 
 def test_shards_that_are_not_the_published_input_are_warned_of(call, place, small_shards):
