@@ -9,9 +9,8 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 import respike
 from respike.cli.options import DATASETS
-from respike.data.index import SHARDS_ROOT
+from respike.common.files import RUNS_ROOT, SHARDS_ROOT
 from respike.zoo.model_options import MODEL_NAMES
-from respike.zoo.run_folder import RUNS_ROOT
 
 SHELLS = ("bash", "zsh", "fish")
 # torchvision has the list, but loads torch
