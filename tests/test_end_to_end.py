@@ -85,8 +85,8 @@ def test_a_missing_root_is_one_line_and_a_hint(tmp_path):
     [
         (("prepar", "ucf101"), "Did you mean 'prepare'"),
         (("prepare", "folder", "--split", "2"), "has no splits"),
-        (("prepare", "ucf101", "--list", "x.csv"), "--list goes with"),
-        (("prepare", "ucf101", "--split", "4"), "has splits 1, 2, 3"),
+        (("prepare", "ucf101", "--list", "x.csv"), "--list is for the data set folder"),
+        (("prepare", "ucf101", "--split", "4"), "has the splits 1, 2, 3"),
     ],
 )
 def test_wrong_usage_exits_2_and_says_why(tmp_path, arguments, said):

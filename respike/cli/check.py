@@ -1,5 +1,6 @@
 """`respike check`: raw videos listed and read before anything is written."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ Examples:
   respike check folder --root videos --list labels.csv --full --strict
 """
 )
-@options.video_choice
+@options.video_options
 @click.option("--full", is_flag=True, help="Decode every video to its end instead of only opening it.")
 @click.option("--report", type=OutputFile(), metavar="FILE", help="Write the faults as JSONL of video, subset, …")
 @options.overwrite
@@ -37,7 +38,11 @@ Examples:
 @options.quiet
 @options.as_json
 def command(
-    videos: options.VideoChoice,
+    dataset: str,
+    root: Path | None,
+    list_path: Path | None,
+    split: int | None,
+    follow_symlinks: bool,
     full: bool,
     report: Path | None,
     workers: int | None,
@@ -56,11 +61,11 @@ def command(
     check_outputs(click.get_current_context())
     try:
         listing, found = check_videos(
-            videos.dataset,
-            videos.root,
-            split=videos.split,
-            list_path=videos.list_path,
-            follow_symlinks=videos.follow_symlinks,
+            dataset,
+            root,
+            split=split,
+            list_path=list_path,
+            follow_symlinks=follow_symlinks,
             full=full,
             workers=workers,
             progress=console.make_progress(quiet=quiet, json=as_json),
@@ -72,7 +77,10 @@ def command(
     if as_json:
         console.print_json(gather_facts(listing, found, full=full, report=report))
     elif not quiet:
-        _print(found, full=full, report=report, arguments=videos.to_arguments())
+        given = {"--root": root, "--list": list_path, "--split": split}
+        words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+        words += [] if follow_symlinks else ["--no-follow-symlinks"]
+        _print(found, full=full, report=report, arguments=shlex.join([dataset, *words]))
     if strict and found.faults:
         raise RespikeError(
             f"videos listed: {found.listed:,}, missing: {found.missing:,}, unreadable: {found.unreadable:,}; "

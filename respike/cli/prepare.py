@@ -34,7 +34,7 @@ Examples:
   respike prepare kinetics400 --part 3/16   # 16 jobs, then `respike index shards/kinetics400`
 """
 )
-@options.video_choice
+@options.video_options
 @click.option(
     "--out",
     metavar="PATH|ADDRESS",
@@ -86,7 +86,11 @@ Examples:
 @options.quiet
 @options.as_json
 def command(
-    videos: options.VideoChoice,
+    dataset: str,
+    root: Path | None,
+    list_path: Path | None,
+    split: int | None,
+    follow_symlinks: bool,
     out: str | None,
     resume: bool,
     retry_skipped: bool,
@@ -120,12 +124,12 @@ def command(
     existing: Existing = "overwrite" if overwrite else "retry-skipped" if retry_skipped else "resume"
     try:
         summary = prepare(
-            videos.dataset,
-            videos.root,
+            dataset,
+            root,
             out=out,
-            split=videos.split,
-            list_path=videos.list_path,
-            follow_symlinks=videos.follow_symlinks,
+            split=split,
+            list_path=list_path,
+            follow_symlinks=follow_symlinks,
             config={name: value for name, value in settings.items() if value is not None},
             download=download,
             sources=sources,
@@ -150,7 +154,7 @@ def command(
 
 def spell_options(error: "UnusedSettingError") -> click.UsageError:
     """Return a usage error with the name of the option in place of that of the setting."""
-    option = f"--{error.setting}".replace("_", "-")
+    option = "--list" if error.setting == "list_path" else f"--{error.setting}".replace("_", "-")
     return click.UsageError(re.sub(rf"\b{error.setting}\b", option, f"{error.problem}; {error.hint}"))
 
 

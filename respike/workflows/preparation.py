@@ -173,7 +173,9 @@ def _make_listing_request(
 ) -> ListingRequest:
     if list_path is not None and dataset.name != "folder":
         raise UnusedSettingError(
-            f"a list of videos is for folder; {dataset.name} has its own lists", "leave it out", setting="list"
+            f"list_path is for the data set folder; {dataset.name} has its own lists",
+            "leave list_path out",
+            setting="list_path",
         )
     if split is not None and split not in dataset.splits:
         has = f"has the splits {', '.join(map(str, dataset.splits))}" if dataset.splits else "has no splits"

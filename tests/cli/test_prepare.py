@@ -204,7 +204,7 @@ def test_a_list_names_the_videos(here, call):
         (("folder", "--video-timeout", 0), "--video-timeout"),
         (("folder", "--split", 2), "--split is 2; folder has no splits"),
         (("ucf101", "--split", 4), "--split is 4; ucf101 has the splits 1, 2, 3"),
-        (("ucf101", "--list", "x.csv"), "--list goes with `folder`; ucf101 has lists of its own"),
+        (("ucf101", "--list", "x.csv"), "--list is for the data set folder; ucf101 has its own lists"),
         (("folder", "--sampling", "uniform", "--clip-step", 8), "--clip-step is for the sampling dense"),
         (("kinetics400", "--clip-step", 8), "--clip-step is for the sampling dense"),
         (("ucf101", "--clips-per-video", 2), "--clips-per-video is for the sampling uniform"),

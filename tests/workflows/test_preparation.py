@@ -59,7 +59,7 @@ def test_a_data_set_has_its_own_sampling_and_folder(prepared: list[tuple[object,
     [
         ({"split": 2}, "folder has no splits", "split"),
         ({"dataset": "ucf101", "split": 4}, "has the splits 1, 2, 3", "split"),
-        ({"dataset": "ucf101", "list_path": "x.csv"}, "ucf101 has its own lists", "list"),
+        ({"dataset": "ucf101", "list_path": "x.csv"}, "ucf101 has its own lists", "list_path"),
         ({"config": {"clips_per_video": 2}}, "clips_per_video is for the sampling uniform", "clips_per_video"),
         ({"dataset": "kinetics400", "config": {"clip_step": 8}}, "clip_step is for the sampling dense", "clip_step"),
         ({"offline": True}, "offline needs download", "offline"),
