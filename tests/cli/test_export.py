@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from respike.workflows.exports import default_path
 
 from tests.cli.conftest import write_run
 
@@ -32,14 +31,6 @@ def test_nir_of_spikes_alone_is_written(call, small_shards: Path, tmp_path: Path
     assert f"{len(graph.nodes)} nodes" in answer.out
 
 
-def test_a_hybrid_is_told_that_attention_has_no_place_in_nir(call, small_run: Path, tmp_path: Path):
-    answer = call("export", small_run, "--format", "nir", "--out", tmp_path / "spikes.nir")
-    assert answer.code == 1
-    assert "attention has no place" in answer.err
-    assert "--branches snn" in answer.err
-    assert not (tmp_path / "spikes.nir").exists()
-
-
 def test_double_precision_is_for_nir_alone(call, small_run: Path):
     assert call("export", small_run, "--format", "onnx", "--float64").code == 2
 
@@ -48,9 +39,3 @@ def test_an_unknown_format_lists_the_formats(call, small_run: Path):
     answer = call("export", small_run, "--format", "tflite")
     assert answer.code == 2
     assert "onnx" in answer.err
-
-
-def test_weights_of_the_zoo_are_written_here_by_their_name(small_run: Path):
-    assert default_path("respike_tiny.demo16", "onnx") == Path("respike_tiny.demo16.onnx")
-    assert default_path("hf://owner/repo/", "nir") == Path("repo.nir")
-    assert default_path(small_run, "nir") == small_run / "best.nir"

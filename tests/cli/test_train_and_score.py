@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,18 +22,12 @@ from respike.zoo.history import read_history
 from respike.zoo.recipe import read_recipe
 from respike.zoo.scoring import score
 
+from tests.cli.conftest import Answer
 from tests.conftest import listing_of
 from tests.processes import ROOT, call_respike, start_together
 
 TRAIN = ["train", "--model", "respike_tiny", "--epochs", "1", "--image-size", "32", "--device", "cpu"]
 RUN = "runs/respike_tiny-folder"
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
 
 
 class Shell:

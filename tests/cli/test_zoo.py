@@ -190,13 +190,6 @@ def test_a_network_of_options_is_trained_and_published(call, small_shards, place
     assert "respike_r18 is fixed and takes no options" in refused.err
 
 
-def test_scores_that_are_no_json_are_one_line(call, place):
-    save_small(place / "run")
-    (place / "scores.json").write_text("top1: 0.5")
-    named = ["--name", "respike_tiny.mine", "--licence", "MIT", "--scores", "scores.json"]
-    assert "cannot be read as JSON" in call("zoo", "publish", "run", *named).err
-
-
 def test_a_checkpoint_of_the_published_code_is_imported(call, place, video_folder):
     prepare(listing_of(video_folder), place / "exact", PrepareConfig(color="rgb", threshold=1), num_workers=1)
     model = create_model("respike_r18", num_classes=2)
