@@ -16,6 +16,9 @@ import filelock
 from respike.common import failpoints
 from respike.common.errors import RespikeError
 
+# where commands look for shards and runs, and put them, by default
+SHARDS_ROOT = Path("shards")
+RUNS_ROOT = Path("runs")
 _CHUNK_BYTES = 1 << 20
 _CHECKSUM_FIELD = "sha256"
 

@@ -68,6 +68,11 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def format_joules(joules: float) -> str:
+    """An energy for people: 12.34 mJ, 45.60 µJ."""
+    return f"{1e3 * joules:.2f} mJ" if joules >= 1e-3 else f"{1e6 * joules:.2f} µJ"
+
+
 def format_share(share: float) -> str:
     """A share from 0 to 1 as a percentage: 12.3%."""
     return f"{share:.1%}"

@@ -10,6 +10,8 @@ Neuron = Literal["lif", "plif"]
 Reset = Literal["hard", "soft"]
 FusionChoice = Literal["faithful", "additive", "none"]
 SCALES = (4, 8, 16, 32)
+# what `list_models` returns, for those who must not load torch
+MODEL_NAMES = ("respike_r18", "respike_r50", "respike_mobile", "respike_convnext", "respike_tiny", "respike")
 
 
 @dataclass(frozen=True, kw_only=True)

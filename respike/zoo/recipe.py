@@ -7,9 +7,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from respike.common.config import settings_of, to_plain, unknown_setting
+from respike.common.config import option, settings_of, to_plain, unknown_setting
 from respike.common.errors import RespikeError, SettingError
 from respike.common.text import suggest
 from respike.zoo.model_options import ModelOptions
@@ -30,9 +30,17 @@ class Recipe:
     title: str = ""
     notes: str = ""
     prepare: tuple[str, ...] = ()
-    network: str = "respike_r18"
-    branches: Literal["hybrid", "ann", "snn", "concat"] = "hybrid"
-    init_backbone: Literal["none", "imagenet"] = "none"
+    network: Annotated[
+        str, option("respike_r18, respike_r50, respike_mobile, respike_convnext or respike_tiny.", name="model")
+    ] = "respike_r18"
+    branches: Annotated[
+        Literal["hybrid", "ann", "snn", "concat"],
+        option("Both branches fused, key frames alone, residuals alone, or both without fusion."),
+    ] = "hybrid"
+    init_backbone: Annotated[
+        Literal["none", "imagenet"],
+        option("Weights that the key-frame branch starts from; imagenet downloads them once."),
+    ] = "none"
     options: ModelOptions = field(default_factory=ModelOptions)
     training: TrainConfig = field(default_factory=TrainConfig)
 
@@ -79,6 +87,11 @@ _OWN = {setting.name: setting for setting in settings_of(Recipe) if setting.name
 _OPTIONS = {setting.name: setting for setting in settings_of(ModelOptions)}
 _TRAINING = {setting.name: setting for setting in settings_of(TrainConfig)}
 _SETTINGS = _OWN | _OPTIONS | _TRAINING
+_OPTION_NAMES = {
+    setting.option.replace("-", "_"): setting.name
+    for setting in (*_OWN.values(), *_TRAINING.values())
+    if setting.option
+}
 
 
 def list_recipes() -> list[str]:
@@ -130,15 +143,26 @@ def _no_recipe(name: str) -> RespikeError:
     return RespikeError(f"there is no recipe {name!r}", suggest(name, names))
 
 
+def setting_name(name: str) -> str:
+    """Return the name of the setting that the command line calls `name`: `lr` is `learning_rate`.
+
+    Any other name is returned unchanged.
+    """
+    return _OPTION_NAMES.get(name.replace("-", "_"), name)
+
+
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """Read `name=value`, the value as TOML has it or plain text. Raises SettingError where no `=` stands."""
+    """Read `name=value` into the setting's name (see `setting_name`) and its value: a TOML value or plain text.
+
+    Raises SettingError if there is no `=`.
+    """
     name, sign, value = text.partition("=")
     if not sign or not name.strip():
         raise SettingError(f"{text!r} sets nothing", "write it as NAME=VALUE, such as label_smoothing=0.1")
     try:
-        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+        return setting_name(name.strip()), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return name.strip(), value.strip()
+        return setting_name(name.strip()), value.strip()
 
 
 def _unknown(name: str, where: str = "") -> SettingError:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from respike.cli.demo import MODEL, demo_training
 from respike.common.errors import RespikeError, SettingError
 from respike.zoo.models import list_models
 from respike.zoo.recipe import Recipe, list_recipes, parse_assignment, read_recipe
@@ -33,12 +32,6 @@ def test_the_published_settings_are_the_published_ones(name: str, batch_size: in
     assert training.amp == "fp16"
     assert all(f"--stride {stride}" in line and name in line for line in recipe.prepare)
     assert len(recipe.prepare) == (1 if name == "kinetics400" else 3)
-
-
-def test_the_demo_has_its_recipe() -> None:
-    recipe = read_recipe("demo16")
-    assert recipe.network == MODEL
-    assert recipe.training == demo_training()
 
 
 def test_a_recipe_written_out_reads_back_the_same(tmp_path: Path) -> None:
@@ -138,3 +131,15 @@ def test_options_of_the_network_are_kept_and_misspelt_ones_named(tmp_path: Path)
         read_recipe(path)
     with pytest.raises(SettingError, match="choose from faithful, additive, none"):
         Recipe().override({"fusion": "improved"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lr=0.5", ("learning_rate", 0.5)),
+        ("model=respike_tiny", ("network", "respike_tiny")),
+        ("mixup=1", ("mixup_alpha", 1)),
+    ],
+)
+def test_an_option_name_stands_for_its_setting(text, expected):
+    assert parse_assignment(text) == expected
