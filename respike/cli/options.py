@@ -10,7 +10,6 @@ import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,12 +18,7 @@ import click
 from respike.common.config import Setting, settings_of
 
 if TYPE_CHECKING:
-    from respike.common.progress import Progress
-    from respike.data.datasets import Dataset, ListingRequest
-    from respike.data.executors.base import Executor
     from respike.data.plan import Part
-    from respike.data.preparation import Existing
-    from respike.data.prepare_config import PrepareConfig
 
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -131,25 +125,6 @@ class VideoChoice:
         if self.list_path is not None and self.dataset != "folder":
             raise click.UsageError(f"--list is only for `folder`; {self.dataset} has its own lists")
 
-    @property
-    def layout(self) -> "Dataset":
-        """How the data set is listed."""
-        from respike.data.datasets import DATASETS
-
-        return DATASETS.get(self.dataset)
-
-    def request(self, *, seed: int = 0) -> "ListingRequest":
-        """Return what to list; the split is the first unless one was given."""
-        from respike.data.datasets import ListingRequest
-
-        return ListingRequest(
-            root=self.root or Path("data") / self.dataset,
-            split=self.split if self.split is not None else next(iter(self.layout.splits), None),
-            seed=seed,
-            list_path=self.list_path,
-            follow_symlinks=self.follow_symlinks,
-        )
-
     def to_arguments(self) -> str:
         """Return the arguments that name the same videos to another command, quoted for a shell."""
         given = {"--root": self.root, "--list": self.list_path, "--split": self.split}
@@ -187,87 +162,6 @@ def parse_part(ctx: click.Context, param: click.Parameter, value: str | None) ->
         return Part(number=int(number), count=int(count))
     except SettingError as error:
         raise click.BadParameter(f"{error.problem}: {error.hint}") from error
-
-
-def choose_engine(name: str, ray_address: str | None) -> "Executor":
-    """Return the executor of `--engine` and `--ray-address`. Raises UsageError if they do not fit."""
-    from respike.data.executors import local, ray
-
-    if name == "ray":
-        return partial(ray.run, address=ray_address)
-    if ray_address is not None:
-        raise click.UsageError("--ray-address goes with --engine ray; this is local")
-    return local.run
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExistingChoice:
-    """What to do with the files of an earlier run. Raises UsageError if two options exclude each other."""
-
-    resume: bool
-    retry_skipped: bool
-    overwrite: bool
-
-    def __post_init__(self) -> None:
-        if self.resume + self.retry_skipped + self.overwrite > 1:
-            raise click.UsageError("--resume, --retry-skipped and --overwrite exclude each other")
-
-    def choose(self, part: "Part | None") -> "Existing":
-        """Return the chosen way. Raises UsageError if it is not possible for a run that makes a part."""
-        if self.overwrite and part is not None:
-            raise click.UsageError("--overwrite would delete what the other parts made; use it without --part first")
-        return "overwrite" if self.overwrite else "retry-skipped" if self.retry_skipped else "resume"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DownloadChoice:
-    """Whether and how to download missing files. Raises UsageError if an option needs --download and it is missing."""
-
-    download: bool
-    sources: Path | None
-    drop_archives: bool
-    offline: bool
-
-    def __post_init__(self) -> None:
-        if not self.download and (self.sources or self.drop_archives or self.offline):
-            raise click.UsageError("--sources, --drop-archives and --offline go with --download")
-
-    def fetch(self, layout: "Dataset", request: "ListingRequest", progress: "Progress") -> None:
-        """Fetch and unpack what the data set lacks, if that was asked for."""
-        if not self.download:
-            return
-        from respike.data.acquire import AcquireSettings, acquire_dataset, read_sources
-
-        acquire_dataset(
-            request.root,
-            read_sources(layout.name, self.sources),
-            lambda: layout.list_videos(request),
-            AcquireSettings(drop_archives=self.drop_archives, offline=self.offline),
-            progress=progress,
-        )
-
-
-def choose_settings(videos: "VideoChoice", given: dict[str, Any]) -> "PrepareConfig":
-    """The settings of the options, with the data set's own sampling unless one is given.
-
-    Raises UsageError for options that would do nothing on this data set or with this sampling, SettingError for a value
-    that is not allowed.
-    """
-    from respike.data.prepare_config import PrepareConfig
-
-    layout, split = videos.layout, videos.split
-    if split is not None and split not in layout.splits:
-        allowed = f"has splits {', '.join(map(str, layout.splits))}" if layout.splits else "has no splits"
-        raise click.UsageError(f"--split {split}: {layout.name} {allowed}")
-    # what was not given has its default in the settings
-    values = {"sampling": layout.default_sampling} | {name: each for name, each in given.items() if each is not None}
-    if "clip_step" in values and values["sampling"] == "uniform":
-        raise click.UsageError("--clip-step goes with --sampling dense; this is uniform")
-    if "clips_per_video" in values and values["sampling"] == "dense":
-        raise click.UsageError("--clips-per-video goes with --sampling uniform; this is dense")
-    if "eval_clips" in values and values["sampling"] == "dense":
-        raise click.UsageError("--eval-clips goes with --sampling uniform; dense stores every clip of a video")
-    return PrepareConfig(**values)
 
 
 # suffixes of pictures and of pages, which respike can make again: a file with one of them is replaced without asking

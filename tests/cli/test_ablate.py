@@ -14,7 +14,6 @@ from respike.data.synthetic import SCENES
 from respike.workflows import ablation
 from respike.workflows.ablation import DEMO_RECIPES, AblationConfig, AblationFolder
 from respike.workflows.plots import METRIC_TITLES
-from respike.workflows.training import TrainRequest
 from respike.zoo.nn.config import BRANCHES
 
 from tests.cli.conftest import Answer
@@ -161,11 +160,11 @@ def test_every_cell_starts_from_the_given_checkpoint(
 ) -> None:
     asked = []
 
-    def note(request: TrainRequest, progress: object) -> None:
-        asked.append((request.init, request.recipe.branches))
+    def note(*_: object, config: dict[str, object], init: str, **__: object) -> None:
+        asked.append((init, config["branches"]))
         raise RespikeError("enough")
 
-    monkeypatch.setattr(ablation, "run_training", note)
+    monkeypatch.setattr(ablation, "train", note)
     for branches in ("hybrid", "snn"):
         named = [*SMALL, "--branches", branches, "--init", "respike_tiny.demo16"]
         assert call("ablate", video_folder, "--out", tmp_path / branches, *named).code == 1
