@@ -7,7 +7,7 @@ import click
 
 from respike.cli import console
 from respike.common.errors import RespikeError
-from respike.zoo.run_folder import RUNS_ROOT
+from respike.common.files import RUNS_ROOT
 
 if TYPE_CHECKING:
     from respike.zoo.run_folder import RunSummary

@@ -17,6 +17,8 @@ AMPS: tuple[Amp, ...] = get_args(Amp)
 Schedule = Literal["cosine", "tanh", "poly", "step", "constant"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
+# known without loading timm and torch, so that the command line can show the defaults at once
+_USUAL_OPTIMIZERS = ("adamw", "sgd", "momentum")
 # what decides neither the weights nor the scores of a run, so that a resumed run may have it otherwise
 FREE_ON_RESUME = ("device", "save_every_minutes", "save_every_updates")
 
@@ -116,6 +118,8 @@ class TrainConfig(Config):
         return SettingError(f"{name} is {getattr(self, name)!r}", f"give {allowed}", setting=name)
 
     def _check_optimizer(self) -> None:
+        if self.optimizer in _USUAL_OPTIMIZERS:
+            return
         from timm.optim import list_optimizers  # type: ignore[attr-defined]  # exported, without saying so to mypy
 
         names = [str(name) for name in list_optimizers()]

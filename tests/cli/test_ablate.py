@@ -160,8 +160,8 @@ def test_every_cell_starts_from_the_given_checkpoint(
 ) -> None:
     asked = []
 
-    def note(data: object, *, init: str, settings: dict, **others: object) -> None:
-        asked.append((init, settings["branches"]))
+    def note(*_: object, config: dict[str, object], init: str, **__: object) -> None:
+        asked.append((init, config["branches"]))
         raise RespikeError("enough")
 
     monkeypatch.setattr(ablation, "train", note)

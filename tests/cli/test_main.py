@@ -43,6 +43,14 @@ def test_each_command_is_in_help_and_its_own_help_has_an_example(call, name):
     assert f"\n    respike {name}" in own.out.partition("Examples:")[2]
 
 
+def test_no_command_loads_torch_for_its_help():
+    code = f"import importlib, sys\nfor name in {list(COMMANDS)}:\n    importlib.import_module(f'respike.cli.{{name}}')"
+    answer = subprocess.run(
+        [sys.executable, "-c", f"{code}\nprint(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "timm", "matplotlib"} & set(answer.stdout.split())
+
+
 def test_version_is_that_of_the_package(call):
     assert call("--version").out.strip() == f"respike, version {respike.__version__}"
 
