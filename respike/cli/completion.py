@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 import respike
 from respike.cli.options import DATASETS
 from respike.data.index import SHARDS_ROOT
-from respike.zoo.run_folder import RUNS_ROOT
+from respike.zoo.run_folder import BEST_NAME, RUNS_ROOT
 
 # what `list_models` and `list_baselines` give, which load torch for it
 MODELS = ("respike_r18", "respike_r50", "respike_mobile", "respike_convnext", "respike_tiny", "respike")
@@ -70,7 +70,7 @@ def sources(context: click.Context, parameter: click.Parameter, incomplete: str)
 
 
 def _trained() -> list[str]:
-    runs = sorted(str(path.parent) for path in RUNS_ROOT.glob("*/best.safetensors"))
+    runs = sorted(str(path.parent) for path in RUNS_ROOT.glob(f"*/{BEST_NAME}"))
     # a card without files is of weights that are still to be trained
     weights = sorted(path.stem for path in _card_paths() if json.loads(path.read_bytes()).get("files"))
     return [*runs, *weights]

@@ -164,7 +164,7 @@ def _train_and_score(
     clips, epochs = counted(len(train), "clip"), counted(config.epochs, "epoch")
     progress.say(f"{_BRANCH_TITLES[branches]}: {clips} to train on, {epochs}")
     result = fit(model, loader, config, out=run, data=train.spec, progress=progress)
-    held_out = make_loader(test, batch_size=32, training=False, image_size=config.image_size)
+    held_out = make_loader(test, batch_size=32, training=False, image_size=config.resolved_image_size)
     fingerprint, num_classes = test.spec.fingerprint, model.config.num_classes
     scores = score(model, held_out, num_classes=num_classes, fingerprint=fingerprint, forced=False, progress=progress)
     return DemoResult(

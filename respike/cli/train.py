@@ -61,7 +61,6 @@ def _data_option(data: str | None) -> str:
     return "" if data is None else f" --data {shlex.quote(data)}"
 
 
-_DEFAULT_IMAGE_SIZES = {"respike_tiny": 64}
 _SAVE_EVERY = re.compile(r"(\d+(?:\.\d+)?)(m|min|h)?")
 
 
@@ -248,13 +247,7 @@ def _make_request(
     if is_resumed:
         out = out or find_run_request()
         begun = read_run_request(out, recipe)
-    if begun is not None:
-        base = begun.recipe
-    else:
-        base = Recipe() if recipe is None else read_recipe(recipe)
-        network = values.get("network", base.network)
-        if recipe is None and network in _DEFAULT_IMAGE_SIZES:
-            values = {"image_size": _DEFAULT_IMAGE_SIZES[network]} | values
+    base = begun.recipe if begun is not None else Recipe() if recipe is None else read_recipe(recipe)
     return TrainRequest(
         data=data or (begun.data if begun else None),
         recipe=base.override(values),

@@ -297,7 +297,7 @@ def _facts(request: AblateRequest, progress: "Progress") -> dict[str, Any]:
     """What all cells of a folder have in common. Raises CheckpointError where there is none to start from."""
     from respike.zoo.checkpoint import load_checkpoint
 
-    recipe = request.recipe
+    recipe = request.recipe.resolve()
     own = {
         "source": request.source,
         "root": str(_root(request)),

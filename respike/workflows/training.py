@@ -35,7 +35,7 @@ def make_train_loader(dataset: "ShardDataset", config: TrainConfig, num_workers:
         dataset,
         batch_size=config.batch_size,
         training=True,
-        image_size=config.image_size,
+        image_size=config.resolved_image_size,
         num_workers=num_workers,
         seed=config.seed,
         flip=config.flip,
@@ -59,7 +59,7 @@ def make_validation(
         dataset,
         batch_size=config.batch_size,
         training=False,
-        image_size=config.image_size,
+        image_size=config.resolved_image_size,
         eval_crop=config.eval_crop,
         num_workers=num_workers,
         rank=process_index(),
@@ -143,7 +143,7 @@ def _split(data: str, shards: "ShardDataset", val_share: float) -> tuple["ShardD
 
 def _fit_batch_size(request: TrainRequest, num_clips: int, progress: "Progress") -> Recipe:
     """Bring the default batch size, never one that was asked for, down to what there is."""
-    recipe, size = request.recipe, request.recipe.training.batch_size
+    recipe, size = request.recipe.resolve(), request.recipe.training.batch_size
     most = max(1, num_clips // num_processes())
     if request.is_batch_size_given or most >= size:
         return recipe

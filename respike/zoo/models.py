@@ -29,6 +29,15 @@ def list_models() -> list[str]:
     return MODELS.names()
 
 
+def default_image_size(name: str) -> int:
+    """Return the side in pixels that the network `name` is trained at by default.
+
+    Raises RespikeError that suggests the nearest name and lists all.
+    """
+    MODELS.get(name)
+    return 64 if name == "respike_tiny" else 224
+
+
 def model_config(
     name: str, *, num_classes: int, branches: Branches = "hybrid", options: ModelOptions | None = None
 ) -> ModelConfig:

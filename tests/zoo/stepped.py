@@ -25,9 +25,9 @@ def take_one_step(path: str, **changes: object) -> None:
     accelerator = make_accelerator(config)
     state = make_state(create_model("respike_tiny", num_classes=3).double(), config, accelerator, num_updates=10)
     mine = MICRO_BATCHES if world == 1 else MICRO_BATCHES[rank : rank + 1]
-    state.to_training()
+    state.set_train_mode()
     for number, batch in enumerate(mine):
-        loss = F.cross_entropy(state.prepared(batch.keys, batch.residuals, batch.color), batch.labels)
+        loss = F.cross_entropy(state.wrapped_model(batch.keys, batch.residuals, batch.color), batch.labels)
         state.backward(loss / len(mine), is_last=number + 1 == len(mine))
     state.update(config.max_grad_norm)
     if rank == 0:

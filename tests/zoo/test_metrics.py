@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from respike.zoo.metrics import average_rows, count_confusions, count_right, measure_accuracy, measure_calibration
+from respike.zoo.metrics import average_rows, count_confusions, count_correct, measure_accuracy, measure_calibration
 
 
 def _rows(*likeliest: list[int], num_classes: int = 7) -> torch.Tensor:
@@ -51,7 +51,7 @@ def test_a_video_is_the_mean_of_its_clips() -> None:
 
 
 def test_right_rows_are_counted_class_by_class() -> None:
-    counts = count_right(_rows([0], [1], [0], num_classes=3), torch.tensor([0, 0, 1]))
+    counts = count_correct(_rows([0], [1], [0], num_classes=3), torch.tensor([0, 0, 1]))
     assert counts == [(1, 2), (0, 1), (0, 0)]
 
 

@@ -29,8 +29,8 @@ def _begin(*, seed: int = 0, **changes: object) -> TrainState:
 
 
 def _learn(state: TrainState, max_grad_norm: float | None = None) -> None:
-    state.to_training()
-    logits = state.prepared(BATCH.keys, BATCH.residuals, BATCH.color)
+    state.set_train_mode()
+    logits = state.wrapped_model(BATCH.keys, BATCH.residuals, BATCH.color)
     state.backward(F.cross_entropy(logits, BATCH.labels))
     state.update(max_grad_norm)
 
