@@ -406,8 +406,8 @@ def test_two_epochs_and_two_more_are_a_run_of_four_to_every_command(shell: Shell
     longer = shell("train", "--resume", "--out", "runs/long", "--epochs", "4")
     assert longer.code == 0
     told = " ".join(longer.err.split())
-    assert "4 epochs instead of 2: the learning rate goes on at" in told
-    assert "where a cosine schedule of 4 epochs is by now; the optimizer begins anew" in told
+    assert "4 epochs instead of 2: the learning rate continues at" in told
+    assert "the value of a cosine schedule of 4 epochs at this point; the optimizer starts again" in told
     (listed,) = json.loads(shell("runs", "runs/long", "--json").out)
     assert (listed["status"], listed["num_epochs"], listed["wanted_epochs"]) == ("done", 4, 4)
     assert [record.epoch for record in read_history(Path("runs/long"))] == [1, 2, 3, 4]

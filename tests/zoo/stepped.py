@@ -1,4 +1,4 @@
-"""One update in float64, on as many processes as there are, each with its micro-batch, or on one with both."""
+"""One update in float64 by two micro-batches: on two processes with one each, or on one process with both."""
 
 import dataclasses
 import os
@@ -18,7 +18,7 @@ MICRO_BATCHES = [make_batch([0, 1, 2]), make_batch([2, 2, 1])]
 
 
 def take_one_step(path: str, **changes: object) -> None:
-    """Leave the weights after one update in the file `path`."""
+    """Save the weights after one update to the file `path`."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.manual_seed(0)
     config = dataclasses.replace(CONFIG, **changes)
