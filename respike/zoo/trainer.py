@@ -232,7 +232,7 @@ class Trainer:
     def train(self) -> None:
         """Train the epochs that are left.
 
-        Raises DivergedError if the loss or a weight is not finite, StoppedError after a stop was asked for and saved.
+        Raises DivergedError if the loss or a weight is not finite, StoppedError once `should_stop` is true.
         """
         state, num_batches = self.state, len(self.source)
         num_done = num_batches * len(state.history) + (state.step if len(state.history) < state.epoch else 0)
@@ -272,7 +272,7 @@ class Trainer:
         self._progress.say(f"{summary}, {record.clips_per_second:.1f} clips/s{best}")
 
     def train_epoch(self, task: Task) -> _Totals:
-        """Train from `state.step` to the end of the epoch, then measure firing rates on its last batch."""
+        """Train from `state.step` to the end of the epoch and measure firing rates on its last batch."""
         state, config, num_batches = self.state, self.config, len(self.source)
         state.freeze_backbone(state.epoch <= config.freeze_backbone_epochs)
         state.set_train_mode()
@@ -284,10 +284,13 @@ class Trainer:
         self._next_sync_step = state.step + 1
         self._last_sync, self._last_save = (now, state.step), (now, state.num_updates)
         totals = _Totals(*self._accelerator.reduce(state.sums).tolist())
-        batch: Batch | None = None
         while state.step < num_batches:
             num_together = min(config.accumulation_steps, num_batches - state.step)
             batch = self.train_step(batches, num_together)
+            if state.step == num_batches:
+                # before the last synchronisation: if that stops the training, the snapshot must hold the rates
+                with self._accelerator.autocast():
+                    state.firing_rates = measure_firing_rates(state.model, batch.to(self._accelerator.device))
             if state.step >= self._next_sync_step or state.step == num_batches:
                 totals = self._synchronise()
                 epoch = f"{state.epoch}/{config.epochs}"
@@ -296,9 +299,6 @@ class Trainer:
                 task.advance(num_together)
         # lets the source finish its pass and stop its workers
         next(batches, None)
-        if batch is not None:
-            with self._accelerator.autocast():
-                state.firing_rates = measure_firing_rates(state.model, batch.to(self._accelerator.device))
         return totals
 
     def train_step(self, batches: Iterator[Batch], num_together: int) -> Batch:

@@ -72,6 +72,16 @@ def test_a_stopped_training_continues_to_the_same_bits(undisturbed, tmp_path, nu
         assert read_spec(tmp_path / name) == read_spec(undisturbed / name)
 
 
+def test_a_stop_at_the_end_of_an_epoch_keeps_its_firing_rates(tmp_path) -> None:
+    config = dataclasses.replace(CONFIG, accumulation_steps=3)
+    run(tmp_path / "whole", config=config)
+    with pytest.raises(StoppedError, match="after batch 3 of 3"):
+        run(tmp_path / "cut", config=config, should_stop=_stop_after(1))
+    run(tmp_path / "cut", config=config)
+    assert _facts_of(tmp_path / "cut") == _facts_of(tmp_path / "whole")
+    assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "whole")
+
+
 def test_a_source_that_cannot_seek_is_read_to_its_position(tmp_path) -> None:
     run(tmp_path / "whole", is_seekable=False)
     with pytest.raises(StoppedError):
