@@ -193,7 +193,7 @@ def read_finished(folder: Path, config: TrainConfig, data: DataSpec) -> tuple[in
         return None
     if changed:
         raise MismatchError(
-            f"the run {folder} is complete and differs in {', '.join(changed)}",
+            f"the run {folder} is complete, but it differs in {', '.join(changed)}",
             "train in another folder, or start a new run from its checkpoint",
         )
     return read_spec(folder / BEST_NAME).epoch, history

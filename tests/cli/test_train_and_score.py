@@ -248,7 +248,7 @@ def test_several_data_sets_are_an_error_that_lists_them(shell: Shell) -> None:
         ([*TRAIN, "--set", "fusion=5"], "give one of faithful, additive, none"),
         ([*TRAIN, "--sync-batchnorm"], "CUDA"),
         ([*TRAIN, "--init", "nowhere"], "no checkpoint"),
-        (["train", "--resume", "--out", RUN, "--recipe", "modern"], "begun with the recipe"),
+        (["train", "--resume", "--out", RUN, "--recipe", "modern"], "was started with"),
         # told though there is no data: a size needs none to be wrong
         ([*TRAIN, "--image-size", "65", "--data", "nowhere"], "a multiple of 32, such as 64 or 96"),
         ([*TRAIN, "--out", RUN], "holds a run already"),
@@ -376,7 +376,7 @@ def test_resume_finds_the_only_run_that_is_not_done(shell: Shell) -> None:
     answer = shell("train", "--resume")
     assert (answer.code, answer.out) == (1, "")
     assert "no run under runs/" in answer.err
-    assert f"hint: {RUN} is complete; name the folder of one" in answer.err
+    assert f"can be resumed; complete: {RUN}" in answer.err
 
 
 def test_resume_of_a_run_that_is_done_says_so_in_a_line_does_nothing_and_how_to_go_on(
