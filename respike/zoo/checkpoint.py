@@ -21,6 +21,7 @@ from respike.common.text import counted, did_you_mean
 from respike.zoo.checkpoint_spec import HINT, CheckpointSpec, read_spec, seal_spec, waiting_spec
 from respike.zoo.models import OPEN_MODEL, model_config
 from respike.zoo.nn.respike import ModelConfig, ReSpike
+from respike.zoo.run_folder import BEST_NAME
 from respike.zoo.weights import (
     CARD_NAME,
     IN_PACKAGE,
@@ -38,7 +39,6 @@ from respike.zoo.weights import (
 __all__ = ["CheckpointSpec", "find_weights", "load_checkpoint", "names_near", "save_checkpoint"]
 
 _ANY = "*.safetensors"
-_BEST = "best.safetensors"
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
@@ -93,7 +93,7 @@ def load_checkpoint(
 def find_weights(path: Path) -> Path:
     """Return the `.safetensors` that `path` means; raise CheckpointError that lists what was looked for."""
     if path.is_dir():
-        candidates = [path / _BEST, path / WEIGHTS_NAME]
+        candidates = [path / BEST_NAME, path / WEIGHTS_NAME]
     elif path.suffix in (".safetensors", ".json"):
         candidates = [path.with_suffix(".safetensors")]
     else:
