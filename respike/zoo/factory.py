@@ -5,6 +5,7 @@ from pathlib import Path
 
 from respike.common.errors import MismatchError, SettingError
 from respike.common.progress import SILENCE, Progress
+from respike.common.text import pick
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.model_options import ModelOptions
 from respike.zoo.models import MODELS, model_config
@@ -57,7 +58,7 @@ def _load_pretrained(
     progress: Progress,
 ) -> ReSpike:
 
-    MODELS.get(name)  # an unknown name is told before anything is fetched
+    pick(MODELS, name, "model")  # refuse an unknown name before fetching anything
     source, _ = load_checkpoint(pretrained, progress=progress)
     own = source.config
     wanted = replace(own, num_classes=num_classes or own.num_classes)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from respike.common.errors import SettingError
-from respike.common.text import Registry
+from respike.common.text import pick
 from respike.zoo.model_options import SCALES, ModelOptions
 from respike.zoo.nn.backbone import STRIDES, BackboneSettings, BackboneWeights, backbone_of
 from respike.zoo.nn.config import Branches, ModelConfig
@@ -20,20 +20,12 @@ OPEN_MODEL = "respike"
 # by which maps are pooled before fusion, at strides 4, 8, 16 and 32: at 224 pixels all meet at 14 or less
 _POOLS = (4, 2, 1, 1)
 
-# (number of classes, branches) → the network's config
-MODELS: Registry[Callable[[int, Branches], ModelConfig]] = Registry("model")
-
-
-def list_models() -> list[str]:
-    """The names that `create_model` takes."""
-    return MODELS.names()
-
 
 def model_config(
     name: str, *, num_classes: int, branches: Branches = "hybrid", options: ModelOptions | None = None
 ) -> ModelConfig:
     """Return the config that `create_model` builds, without building it. Raises as `create_model` does."""
-    make = MODELS.get(name)
+    make = pick(MODELS, name, "model").make_config
     if options is None:
         return make(num_classes, branches)
     if name != OPEN_MODEL:
@@ -87,7 +79,6 @@ def options_of(config: ModelConfig) -> ModelOptions | None:
     return options if _assemble(config.num_classes, config.branches, options) == config else None
 
 
-@MODELS.register("respike_r18")
 def respike_r18(num_classes: int, branches: Branches) -> ModelConfig:
     """The published network with ResNet-18 as its ANN branch: 30,132,773 parameters at 101 classes."""
     return ModelConfig(
@@ -99,7 +90,6 @@ def respike_r18(num_classes: int, branches: Branches) -> ModelConfig:
     )
 
 
-@MODELS.register("respike_r50")
 def respike_r50(num_classes: int, branches: Branches) -> ModelConfig:
     """The published network with ResNet-50 as its ANN branch: 44,708,389 parameters at 101 classes."""
     return ModelConfig(
@@ -111,7 +101,6 @@ def respike_r50(num_classes: int, branches: Branches) -> ModelConfig:
     )
 
 
-@MODELS.register("respike_mobile")
 def respike_mobile(num_classes: int, branches: Branches) -> ModelConfig:
     """A network for small devices: MobileNetV4 for the key frames, half the channels for the events.
 
@@ -130,7 +119,6 @@ def respike_mobile(num_classes: int, branches: Branches) -> ModelConfig:
     )
 
 
-@MODELS.register("respike_convnext")
 def respike_convnext(num_classes: int, branches: Branches) -> ModelConfig:
     """A network of today's parts: ConvNeXt-Tiny, pretrained on ImageNet-12k, parametric LIF, additive fusion.
 
@@ -147,7 +135,6 @@ def respike_convnext(num_classes: int, branches: Branches) -> ModelConfig:
     )
 
 
-@MODELS.register("respike_tiny")
 def respike_tiny(num_classes: int, branches: Branches) -> ModelConfig:
     """A network of the same build for 32×32 or 64×64 clips on a CPU: tests, the demo, first tries.
 
@@ -164,10 +151,44 @@ def respike_tiny(num_classes: int, branches: Branches) -> ModelConfig:
     )
 
 
-@MODELS.register(OPEN_MODEL)
 def respike(num_classes: int, branches: Branches) -> ModelConfig:
     """The network that takes options, with none given."""
     return _assemble(num_classes, branches, ModelOptions())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """One network by name.
+
+    `make_config` returns its config for a number of classes and branches; `image_size` is the side in pixels that it is
+    trained at unless the user asks for another.
+    """
+
+    make_config: Callable[[int, Branches], ModelConfig]
+    image_size: int = 224
+
+
+MODELS = {
+    "respike_r18": ModelEntry(make_config=respike_r18),
+    "respike_r50": ModelEntry(make_config=respike_r50),
+    "respike_mobile": ModelEntry(make_config=respike_mobile),
+    "respike_convnext": ModelEntry(make_config=respike_convnext),
+    "respike_tiny": ModelEntry(make_config=respike_tiny, image_size=64),
+    OPEN_MODEL: ModelEntry(make_config=respike),
+}
+
+
+def list_models() -> list[str]:
+    """Return the names that `create_model` takes."""
+    return list(MODELS)
+
+
+def default_image_size(name: str) -> int:
+    """Return the side in pixels that the network `name` is trained at by default.
+
+    Raises RespikeError that suggests the nearest name and lists all.
+    """
+    return pick(MODELS, name, "model").image_size
 
 
 OWN_FUSION = "default"
