@@ -12,7 +12,7 @@ from typing import Any, Literal
 from respike.common.config import from_plain, to_plain
 from respike.common.download import fetch
 from respike.common.errors import CheckpointError, RespikeError, SettingError
-from respike.common.files import canonical_json, sha256_of_bytes
+from respike.common.files import cache_folder, canonical_json, sha256_of_bytes
 from respike.common.progress import SILENCE, Progress
 from respike.common.storage import check_address, is_address
 from respike.common.text import suggest
@@ -23,6 +23,8 @@ WEIGHTS_NAME = "model.safetensors"
 SPEC_NAME = "model.json"
 CARDS_FOLDER = Path(__file__).parent / "cards"
 IN_PACKAGE = "package"
+# the folder of downloaded weights below respike's cache
+CACHE_NAME = "zoo"
 
 Counted = Literal["clips", "videos"]
 Origin = Literal["measured here", "reported"]
@@ -163,7 +165,6 @@ def read_cards(folder: Path = CARDS_FOLDER) -> dict[str, WeightCard]:
 
 WEIGHTS_FOLDER = Path(__file__).parent / "pretrained"
 MIRROR_VARIABLE = "RESPIKE_ZOO_MIRROR"
-CACHE_VARIABLE = "RESPIKE_CACHE"
 OFFLINE_VARIABLE = "RESPIKE_OFFLINE"
 DEFAULT_NAME = "respike_tiny.demo16"
 
@@ -221,7 +222,7 @@ def read_published(address: str, *, offline: bool | None = None, progress: Progr
     # as it was given, before the name of a file stands behind it
     check_address(address)
     address = address.rstrip("/")
-    folder = cache_folder() / f"address-{sha256_of_bytes(address.encode())[:16]}"
+    folder = cache_folder(CACHE_NAME) / f"address-{sha256_of_bytes(address.encode())[:16]}"
     path = fetch(f"{address}/{CARD_NAME}", folder / CARD_NAME, offline=_is_offline(offline), progress=progress)
     card = read_card(path)
     if not card.has_weights:
@@ -265,20 +266,12 @@ def folder_of(card: WeightCard) -> Path:
         return packaged_folder(card)
     # under the hash of the weights, so that two cards of one name never share a file
     weights = next(file for file in card.files if file.name == WEIGHTS_NAME)
-    return cache_folder() / f"{card.name}-{weights.sha256[:16]}"
+    return cache_folder(CACHE_NAME) / f"{card.name}-{weights.sha256[:16]}"
 
 
 def packaged_folder(card: WeightCard) -> Path:
     """Where the package holds a card's files, if it does."""
     return WEIGHTS_FOLDER / card.name
-
-
-def cache_folder() -> Path:
-    """Where weights are fetched to: RESPIKE_CACHE, else `respike` in XDG_CACHE_HOME or ~/.cache; below it `zoo`."""
-    if given := os.environ.get(CACHE_VARIABLE):
-        return Path(given) / "zoo"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "respike" / "zoo"
 
 
 @dataclass(frozen=True, kw_only=True)
