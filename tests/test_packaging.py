@@ -21,7 +21,6 @@ DATA = (
     "data/obtain/*.toml",
     "zoo/cards/*.json",
     "zoo/recipes/*.toml",
-    "zoo/pretrained/*/model.json",
     "zoo/pretrained/*/model.safetensors",
 )
 

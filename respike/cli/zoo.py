@@ -57,9 +57,8 @@ def import_weights(
     from respike.zoo.model_options import check_image_size
     from respike.zoo.published_code import import_published, read_published_file
 
-    for path in (out, out.with_suffix(".json")):
-        if path.exists():
-            raise RespikeError(f"{path} is there already", "choose another --out, or remove it first")
+    if out.exists():
+        raise RespikeError(f"{out} is there already", "choose another --out, or remove it first")
     check_image_size(image_size, image_size)
     train = open_shards(data, "train")
     _warn_of_inexact(train.spec, console.make_progress(quiet=False, json=as_json))

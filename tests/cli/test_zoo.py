@@ -68,7 +68,7 @@ def test_a_download_by_address_is_told_by_path(call, place):
 def test_verify_is_quiet_on_whole_weights_and_exits_1_on_damaged_ones(call, monkeypatch, place):
     import shutil
 
-    import respike.zoo.catalog as catalog
+    from respike.zoo import weights as catalog
 
     answer = call("zoo", "verify")
     assert (answer.code, "damaged" in answer.out) == (0, False)
@@ -106,13 +106,14 @@ def test_verify_looks_at_what_was_fetched_by_its_address_too(call, place):
 def test_verify_goes_on_past_a_card_that_cannot_be_read_and_never_takes_the_packages_copy_for_a_fetched_one(
     call, place
 ):
-    from respike.zoo.weights import CARDS_FOLDER, cache_folder
+    from respike.common.files import cache_folder
+    from respike.zoo.weights import CARDS_FOLDER
 
-    mirrored = cache_folder() / "address-0"
+    mirrored = cache_folder("zoo") / "address-0"
     mirrored.mkdir(parents=True)
     # its author's sources say that it is in the package; its weights were never fetched
     (mirrored / "card.json").write_bytes((CARDS_FOLDER / "respike_tiny.demo16.json").read_bytes())
-    torn = cache_folder() / "address-1"
+    torn = cache_folder("zoo") / "address-1"
     torn.mkdir()
     (torn / "card.json").write_text("{")
     answer = call("zoo", "verify", "--json")

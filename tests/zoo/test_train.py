@@ -95,11 +95,9 @@ def test_the_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
     notes, source = Notes(), _source()
     result = _fit(tmp_path / "deep/run", source=source, validate=lambda _: {"top1": 0.25}, progress=notes)
     assert {path.name for path in result.out.iterdir()} == {
-        "best.json",
         "best.safetensors",
         "config.json",
         "history.jsonl",
-        "last.json",
         "last.safetensors",
         "tensorboard",
     }
