@@ -1,8 +1,7 @@
 """Scoring: a trained network on clips it has not seen."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,22 +23,9 @@ from respike.zoo.metrics import (
     measure_accuracy,
     measure_calibration,
 )
+from respike.zoo.nn.modes import eval_mode
 from respike.zoo.predictions import Predictions, Provenance, Row, collect, merge_crops
 from respike.zoo.train_config import Amp
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode and record no gradients; afterwards each layer has the mode it had before."""
-    # layer by layer: a network may hold a part of itself still while the rest trains
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, is_training in modes:
-            module.training = is_training
 
 
 @dataclass(frozen=True, kw_only=True)

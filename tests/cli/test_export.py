@@ -34,8 +34,8 @@ def test_nir_of_spikes_alone_is_written(call, small_shards: Path, tmp_path: Path
 def test_a_hybrid_is_told_that_attention_has_no_place_in_nir(call, small_run: Path, tmp_path: Path):
     answer = call("export", small_run, "--format", "nir", "--out", tmp_path / "spikes.nir")
     assert answer.code == 1
-    assert "attention has no place" in answer.err
-    assert "--branches snn" in answer.err
+    assert "neither attention nor key frames" in answer.err
+    assert "branches snn" in answer.err
     assert not (tmp_path / "spikes.nir").exists()
 
 
