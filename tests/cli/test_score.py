@@ -322,7 +322,7 @@ def _changed(spec: DataSpec, **settings: object) -> DataSpec:
         (lambda spec: _changed(spec, sampling="uniform"), "sampling is 'uniform'"),
         (lambda spec: _changed(spec, threshold=1), "threshold is 1"),
         (lambda spec: _changed(spec, color="rgb"), "color is 'rgb'"),
-        (None, "4 of the 4 test videos were trained on"),
+        (None, "test videos that were trained on: 4 of 4"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_reason_and_marked_if_forced(

@@ -176,7 +176,7 @@ def test_a_training_starts_from_a_name_of_the_zoo(call, small_shards, place):
     named = ["--data", small_shards, "--model", "respike_tiny", "--epochs", 1, "--image-size", 32, "--no-flip"]
     answer = call("train", *named, "--init", "respike_tiny.demo16", "--out", "run")
     assert answer.code == 0
-    assert "from respike_tiny.demo16: loaded: ANN branch, SNN branch, fusions; from chance: head" in answer.err
+    assert "from respike_tiny.demo16: loaded: ANN branch, SNN branch, fusions; from random weights: head" in answer.err
     answer = call("train", *named, "--init", "respike_tiny.demo15", "--out", "other")
     assert (answer.code, "did you mean 'respike_tiny.demo16'" in answer.err) == (1, True)
 

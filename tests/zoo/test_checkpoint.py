@@ -362,7 +362,7 @@ def test_a_spec_from_before_an_option_was_added_loads(saved, model):
     ("change", "words"),
     [
         (lambda model: model["snn"].update(channels=[4096] * 4, num_blocks=[50] * 4), "the weights lack"),
-        (lambda model: model["snn"].update(num_blocks=[10**9] * 4), "allowed are 1 to 100"),
+        (lambda model: model["snn"].update(num_blocks=[10**9] * 4), r"the field snn.num_blocks\[0\] is 1000000000"),
         (lambda model: model["backbone"].update(timm_name="hf-hub:some/one"), "timm has no network 'hf-hub:some/one'"),
         (lambda model: model["backbone"].update(timm_name="resnet18", imagenet_tag=""), "the weights lack"),
         (lambda model: model["backbone"].update(channels=[1, 2]), "gives no four maps"),
