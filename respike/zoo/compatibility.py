@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from respike.common.errors import MismatchError
+from respike.common.text import counted
 from respike.types import DataSpec
 from respike.zoo.checkpoint_spec import CheckpointSpec
 from respike.zoo.nn.respike import ReSpike
@@ -63,7 +64,7 @@ def find_mismatches(spec: CheckpointSpec, data: DataSpec, test_videos: Iterable[
 
 def _compare_classes(trained: tuple[str, ...], given: tuple[str, ...]) -> list[str]:
     if len(trained) != len(given):
-        return [f"the number of classes is {len(trained)} in the checkpoint and {len(given)} in the data"]
+        return [f"the checkpoint has {counted(len(trained), 'class')} and the data {len(given)}"]
     pairs = enumerate(zip(trained, given, strict=True))
     different = (
         f"class {label} is {there!r} in the checkpoint and {here!r} in the data"

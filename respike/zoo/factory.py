@@ -78,6 +78,6 @@ def _require_same(asked: ModelConfig, own: ModelConfig, pretrained: str | Path) 
     for field, value in ours.items():
         if value != theirs[field]:
             raise MismatchError(
-                f"the weights {pretrained} are of a network whose {field} is {theirs[field]!r}, asked for was {value!r}",
+                f"the weights {pretrained} are of a network whose {field} is {theirs[field]!r}, not {value!r}",
                 f"create {own.name!r} as the weights have it, or start a training from them (init)",
             )

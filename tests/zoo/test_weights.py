@@ -275,7 +275,7 @@ def test_a_pretrained_network_keeps_all_but_the_head_for_other_classes(listed):
     ("name", "options", "words"),
     [
         ("respike_r18", {}, "a network whose name is 'respike_tiny'"),
-        ("respike_tiny", {"branches": "hybrid"}, "whose branches is 'snn', asked for was 'hybrid'"),
+        ("respike_tiny", {"branches": "hybrid"}, "whose branches is 'snn', not 'hybrid'"),
         ("respike_tny", {}, "did you mean 'respike_tiny'"),
     ],
 )
