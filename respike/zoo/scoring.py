@@ -1,8 +1,7 @@
 """Scoring: accuracy of a trained network on clips and videos, and its mean over several networks."""
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +23,7 @@ from respike.zoo.metrics import (
     measure_accuracy,
     measure_calibration,
 )
+from respike.zoo.nn.modes import eval_mode
 from respike.zoo.predictions import Predictions, Provenance, Row, collect, merge_crops
 from respike.zoo.train_config import Amp
 
@@ -164,20 +164,6 @@ def predict(
             "score a whole pass; with the loader of one rank, score in a process group of all ranks",
         )
     return collect(probabilities, rows)
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode without gradients. Afterwards each layer has its former mode."""
-    # a network may have layers in either mode while it is trained
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, is_training in modes:
-            module.training = is_training
 
 
 def _predict_batch(model: nn.Module, batch: Batch, num_classes: int, device: torch.device) -> tuple[Tensor, list[Row]]:

@@ -67,7 +67,7 @@ def shell(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_a_bare_train_leaves_a_whole_run(shell: Shell) -> None:
     names = {path.name for path in (shell.folder / RUN).iterdir()}
-    wanted = {"best.safetensors", "best.json", "last.safetensors", "last.json", "history.jsonl", "config.json"}
+    wanted = {"best.safetensors", "last.safetensors", "history.jsonl", "config.json"}
     assert names == wanted | {"curves.png", "tensorboard", "recipe.toml", "request.json"}
 
 
