@@ -121,7 +121,7 @@ def test_parts_are_joined_by_index(here, call):
     early = call("index", "parts")
     assert early.code == 1
     assert "shards of parts are not finished" in early.err
-    assert "--part 2/2" in early.err
+    assert "prepare these parts: 2/2" in early.err
     answer = call("prepare", *common, "--part", "2/2")
     assert answer.out.splitlines()[0].split() == ["part", "2/2"]
     joined = call("index", "parts")
@@ -141,8 +141,8 @@ def test_other_settings_are_refused_without_overwrite(here, call):
     refused = call(*common, "--threshold", 9)
     assert refused.code == 1
     assert "threshold 8 → 9" in refused.err
-    assert "--overwrite" in refused.err
-    assert "another --out" in refused.err
+    assert "use overwrite" in refused.err
+    assert "another output folder" in refused.err
     assert call(*common, "--threshold", 9, "--overwrite").code == 0
     assert open_shards("shards/folder").spec.settings["threshold"] == 9
     assert "all was done before" in call(*common, "--threshold", 9, "--resume").out
@@ -198,7 +198,7 @@ def test_a_list_names_the_videos(here, call):
     ("arguments", "said"),
     [
         (("folder", "--part", "3"), "'3' is not K/N, such as 3/16"),
-        (("folder", "--part", "3/2"), "part is 3/2: it must be from 1/N to N/N"),
+        (("folder", "--part", "3/2"), "part is 3/2: give K/N with K from 1 to N"),
         (("folder", "--part", "1/2", "--overwrite"), "--overwrite would delete what the other parts made"),
         (("folder", "--resume", "--overwrite"), "exclude each other"),
         (("folder", "--video-timeout", 0), "--video-timeout"),
