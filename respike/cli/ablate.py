@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.cli import completion, options
+from respike.cli import completion, console, options
 from respike.cli.options import OutputFolder
 from respike.common.text import counted
 
@@ -119,7 +119,6 @@ def command(
     table.md, accuracy.png, accuracy_by_energy.png and accuracy_by_stride.png after each cell. After a stop run the same
     command to go on, or add values to add cells: what is finished is kept.
     """
-    from respike.cli import console
     from respike.workflows.ablation import AblationConfig, run_ablation
     from respike.workflows.ablation_grid import Grid
     from respike.zoo.recipe import parse_assignment
@@ -135,7 +134,6 @@ def command(
 
 
 def _print(result: "AblationResult", source: str) -> None:
-    from respike.cli import console
     from respike.workflows.ablation import COLUMNS, RESULTS_NAME, TABLE_NAME, table_rows
 
     title = f"{counted(len(result.results), 'cell')} of {source}"

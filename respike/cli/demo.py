@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from respike.cli import console
 from respike.cli.options import OutputFolder
 from respike.common.text import format_joules
 
@@ -48,7 +49,6 @@ def command(
     touched. The 16 classes are 4 things at rest, each with 4 motions of something else: key frames show the thing,
     events the motion, and only both together tell all 16 apart.
     """
-    from respike.cli import console
     from respike.workflows.demo import run_demo
 
     result = run_demo(
@@ -68,8 +68,6 @@ def command(
 
 
 def _print(result: "DemoResult", out: Path) -> None:
-    from respike.cli import console
-
     rows = [
         (
             network.title,

@@ -4,6 +4,8 @@ from dataclasses import asdict
 
 import click
 
+from respike.cli import console
+
 
 @click.command(
     epilog="""\b
@@ -19,7 +21,6 @@ def command(context: click.Context, as_json: bool) -> None:
 
     Exits 1 if something that respike needs is missing.
     """
-    from respike.cli import console
     from respike.workflows.environment import check_environment
 
     checks = check_environment()

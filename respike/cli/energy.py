@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.cli import completion, options
+from respike.cli import completion, console, options
 from respike.cli.options import PICTURE, OutputFile
 from respike.common.text import format_joules
 
@@ -64,7 +64,6 @@ def command(
     If `respike score` would refuse to score the checkpoint on --data, this command refuses as well: the firing rates
     would be different.
     """
-    from respike.cli import console
     from respike.workflows import plots
     from respike.workflows.energy import DEFAULT_BASELINES, measure_energy
 
@@ -82,7 +81,6 @@ def command(
 
 
 def _print(comparison: "EnergyComparison", *, layers: bool) -> None:
-    from respike.cli import console
     from respike.zoo.energy import MAC_JOULES
 
     report = comparison.report

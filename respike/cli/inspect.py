@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from respike.cli import completion, options
+from respike.cli import completion, console, options
 from respike.cli.options import PAGE, PICTURE, OutputFile
 from respike.common.text import counted
 
@@ -29,7 +29,6 @@ def command(shards: str, png: Path | None, html: Path | None, as_json: bool) -> 
 
     In the contact sheet red pixels are brighter than in the key frame, blue ones darker.
     """
-    from respike.cli import console
     from respike.workflows.inspection import inspect_shards
 
     options.check_outputs(click.get_current_context())
@@ -45,8 +44,6 @@ def command(shards: str, png: Path | None, html: Path | None, as_json: bool) -> 
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from respike.cli import console
-
     settings, videos, counts = facts["settings"], facts["videos"], facts["clips_a_class"]
     split = f", split {facts['split']}" if facts["split"] is not None else ""
     parts = {name: console.format_bytes(size) for name, size in facts["sizes"].items()}

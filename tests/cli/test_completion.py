@@ -130,7 +130,7 @@ def test_nothing_heavy_is_loaded_at_tab(line):
     command = [sys.executable, "-c", code]
     answer = subprocess.run(command, env=_ENVIRONMENT | told, capture_output=True, text=True, check=True)
     assert not answer.stderr
-    assert not {"torch", "timm", "numpy", "rich"} & set(answer.stdout.splitlines()[-1].split())
+    assert not {"torch", "timm", "numpy"} & set(answer.stdout.splitlines()[-1].split())
 
 
 def test_a_mistyped_command_before_tab_is_not_an_error():
