@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import av.error
 import av.logging
 import cv2
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
@@ -79,8 +81,7 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
     Raises UnreadableVideoError where the file is missing, not a regular file, empty or without a video stream. Damage
     after the header is returned as `fault`.
     """
-    with _open(path) as container:
-        stream = container.streams.video[0]
+    with _open(path) as (container, stream):
         width, height = stream.codec_context.width, stream.codec_context.height
         _check_size(width, height)
         fault = _find_cut(path, container)
@@ -113,8 +114,8 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
 
 def check_header(path: Path) -> None:
     """Check only the header of a video and the sizes that it announces. Raises UnreadableVideoError."""
-    with _open(path) as container:
-        context = container.streams.video[0].codec_context
+    with _open(path) as (container, stream):
+        context = stream.codec_context
         _check_size(context.width, context.height)
         if (fault := _find_cut(path, container)) is not None:
             raise UnreadableVideoError("decode", fault)
@@ -143,8 +144,7 @@ class Decoding:
         `wanted` is asked once for each index, in order. All frames are decoded, wanted or not, so that damage anywhere
         is found. Raises UnreadableVideoError at the first fault.
         """
-        with _open(self._path) as container:
-            stream = container.streams.video[0]
+        with _open(self._path) as (container, stream):
             context = stream.codec_context
             _check_size(context.width, context.height)
             # one thread for each video: workers run in parallel, and frame threads would delay errors
@@ -264,7 +264,9 @@ def _plane_view(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
     return rows[:, : plane.width]
 
 
-def _open(path: Path) -> av.container.InputContainer:
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open a file; give its container and the video stream that players show. Raises UnreadableVideoError."""
     try:
         status = path.stat()
     except OSError as error:
@@ -279,13 +281,29 @@ def _open(path: Path) -> av.container.InputContainer:
         container = av.open(f"file:{path}", mode="r", options=_OPTIONS)
     except (av.error.FFmpegError, ValueError) as error:
         raise UnreadableVideoError("open", _reason(error)) from error
+    with container:
+        yield container, _choose_stream(container)
+
+
+def _choose_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """Return the stream flagged default; of several, or of none, that with the largest pictures, as ffmpeg does."""
     if not container.streams.video:
-        container.close()
         raise UnreadableVideoError("open", "no video stream")
-    if container.streams.video[0].codec_context is None:
-        container.close()
+    # the cover of a song or a film is a picture, not a video
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        raise UnreadableVideoError("open", "no video stream, only an attached picture")
+
+    def rank(stream: av.VideoStream) -> tuple[bool, int]:
+        context = stream.codec_context
+        num_pixels = 0 if context is None else context.width * context.height
+        return bool(stream.disposition & Disposition.default), num_pixels
+
+    # `max` keeps the first of equals
+    chosen = max(streams, key=rank)
+    if chosen.codec_context is None:
         raise UnreadableVideoError("open", "no decoder for its codec")
-    return container
+    return chosen
 
 
 def _check_size(width: int, height: int) -> None:
