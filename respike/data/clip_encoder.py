@@ -195,6 +195,7 @@ class _ClipBuilder:
             rotation_degrees=parts.rotation_degrees,
             variable_frame_rate=self._source.variable_frame_rate,
             partial=self._is_partial,
+            mirrored=parts.mirrored,
         )
 
 
@@ -205,12 +206,13 @@ class _ClipParts:
         self.key_frames: list[bytes] = []
         self.times_seconds: list[float] = []
         self.rotation_degrees = 0
+        self.mirrored = False
         self.event_planes: tuple[Events, ...] = ()
         self._key_planes: Planes | None = None
 
     def add(self, frame: Frame, position: int, settings: PrepareConfig) -> None:
         self.times_seconds.append(frame.time_seconds)
-        self.rotation_degrees = frame.rotation_degrees
+        self.rotation_degrees, self.mirrored = frame.rotation_degrees, frame.mirrored
         group, step = divmod(position, settings.stride)
         if step == 0:
             self._key_planes = frame.planes

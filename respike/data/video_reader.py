@@ -66,13 +66,15 @@ class Frame:
     """One decoded frame: index and time from the first frame, and three colour planes, uint8, upright and scaled.
 
     For `ycc` the planes are full-range BT.601: Y′ `[H, W]`, Cb and Cr `[ceil(H/2), ceil(W/2)]`. For `rgb` they are
-    three of `[H, W]`. `rotation_degrees` was applied already, counter-clockwise.
+    three of `[H, W]`. They were mirrored left to right if `mirrored`, then turned counter-clockwise by
+    `rotation_degrees`.
     """
 
     index: int
     time_seconds: float
     planes: Planes
     rotation_degrees: int
+    mirrored: bool
 
 
 def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
@@ -166,18 +168,58 @@ class Decoding:
                     if wanted is not None and index not in wanted:
                         continue
                     seconds = 0.0 if frame.time is None or start is None else frame.time - start
+                    orientation = read_orientation(frame)
                     yield Frame(
                         index=index,
                         time_seconds=round(index / counted_rate if counted_rate else seconds, 6),
-                        planes=converter.convert(frame),
-                        rotation_degrees=frame.rotation % 360,
+                        planes=orientation.apply(converter.convert(frame)),
+                        rotation_degrees=90 * orientation.num_quarter_turns,
+                        mirrored=orientation.mirrored,
                     )
             except av.error.FFmpegError as error:
                 raise UnreadableVideoError("decode", _reason(error)) from error
 
 
+@dataclass(frozen=True)
+class Orientation:
+    """How coded pictures become upright: mirrored left to right if `mirrored`, then turned counter-clockwise."""
+
+    num_quarter_turns: int = 0
+    mirrored: bool = False
+
+    def apply(self, planes: Planes) -> Planes:
+        """Return the planes as they are shown; the same arrays if nothing is to be done."""
+        if self == _UPRIGHT:
+            return planes
+        sources = [plane[:, ::-1] if self.mirrored else plane for plane in planes]
+        first, second, third = (np.ascontiguousarray(np.rot90(each, self.num_quarter_turns)) for each in sources)
+        return first, second, third
+
+
+_UPRIGHT = Orientation()
+
+
+def read_orientation(frame: av.VideoFrame) -> Orientation:
+    """Return the orientation that the display matrix of a frame asks for; other angles count as the nearest right one.
+
+    The matrix maps a coded point to (a·x + c·y, b·x + d·y), with y pointing down. Source: libavutil/display.h.
+    """
+    # `frame.rotation` would lose that a matrix mirrors
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return _UPRIGHT
+    a, b, _, c, d = (int(value) for value in np.frombuffer(matrix, np.int32)[:5])
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        # without the mirror that comes first
+        a, b = -a, -b
+    if abs(a) >= abs(b):
+        return Orientation(2 if a < 0 else 0, mirrored)
+    return Orientation(1 if b < 0 else 3, mirrored)
+
+
 class FrameConverter:
-    """Converts the frames of one video to upright planes of at most `short_side` pixels; frames are never scaled up."""
+    """Converts the frames of one video to coded planes of at most `short_side` pixels; frames are never scaled up."""
 
     def __init__(self, color: Color, short_side: int) -> None:
         self._color, self._short_side = color, short_side
@@ -208,11 +250,7 @@ class FrameConverter:
                 frame, *self._size, format="rgb24", dst_color_range=ColorRange.JPEG, threads=1
             ).to_ndarray()
             planes = _copy(*(pixels[..., channel] for channel in range(3)))
-        quarter_turns = frame.rotation // 90 % 4
-        if not quarter_turns:
-            return planes
-        upright = [np.ascontiguousarray(np.rot90(plane, quarter_turns)) for plane in planes]
-        return upright[0], upright[1], upright[2]
+        return planes
 
     def _to_full_range(self, luma: NDArray[np.uint8], blue: NDArray[np.uint8], red: NDArray[np.uint8]) -> Planes:
         """Convert limited range to full range, rounded; values out of range are clipped."""

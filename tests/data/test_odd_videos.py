@@ -7,6 +7,7 @@ import pytest
 from respike.common.errors import UnreadableVideoError
 from respike.data.clip_encoder import stream_clips
 from respike.data.prepare_config import PrepareConfig
+from respike.data.shard import decode_info, encode_info
 from respike.data.video_reader import Decoding, check_header, probe
 from respike.data.video_writer import ffmpeg_path, write_video
 
@@ -98,3 +99,61 @@ def test_the_stream_flagged_default_is_chosen(pieces, tmp_path, flags, expected)
     order = ["-i", pieces / "preview.mp4", "-i", pieces / "video.mp4", "-map", "0:v", "-map", "1:v", "-c", "copy"]
     ffmpeg(*order, "-disposition:v:0", flags[0], "-disposition:v:1", flags[1], path)
     assert sizes_of(path) == expected
+
+
+# orientation
+
+# the display matrix of each orientation: the numbers a, b, c, d, with y pointing down
+MATRICES = {
+    "as coded": (1, 0, 0, 1),
+    "turned left": (0, -1, 1, 0),
+    "turned half": (-1, 0, 0, -1),
+    "turned right": (0, 1, -1, 0),
+    "mirrored": (-1, 0, 0, 1),
+    "upside down": (1, 0, 0, -1),
+    "transposed": (0, 1, 1, 0),
+    "transposed across": (0, -1, -1, 0),
+}
+
+
+def with_matrix(path, out, numbers):
+    """Write an MP4 again with another matrix in the header of its video track."""
+    content = path.read_bytes()
+    a, b, c, d = (number << 16 for number in numbers)
+    matrices = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    usual, wanted = (b"".join(each.to_bytes(4, "big", signed=True) for each in matrix) for matrix in matrices)
+    start = content.index(b"tkhd")
+    assert usual in content[start : start + 100]
+    out.write_bytes(content[:start] + content[start:].replace(usual, wanted, 1))
+    return out
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_display_matrix_is_applied_as_ffmpeg_does(pieces, tmp_path, name):
+    path = with_matrix(pieces / "video.mp4", tmp_path / "turned.mp4", MATRICES[name])
+    frames = decode_all(path)
+    decoded = np.stack([np.stack(frame.planes, -1) for frame in frames])
+    shown = shown_by_ffmpeg(path).astype(int)
+    assert decoded.shape == shown.shape
+    # the two scalers round colours differently, and a mirrored picture differs by far more
+    assert np.abs(decoded - shown).mean() < 4
+    # the recorded facts lead from the coded to the stored pictures
+    coded = np.stack(decode_all(pieces / "video.mp4")[0].planes, -1)
+    source = coded[:, ::-1] if frames[0].mirrored else coded
+    np.testing.assert_array_equal(decoded[0], np.rot90(source, frames[0].rotation_degrees // 90))
+
+
+@pytest.mark.parametrize("color", ["ycc", "rgb"])
+def test_a_mirrored_video_is_recorded_in_its_sample(pieces, tmp_path, color):
+    path = with_matrix(pieces / "video.mp4", tmp_path / "mirrored.mp4", MATRICES["upside down"])
+    info = clips_of(path, color=color)[0].info
+    assert (info.mirrored, info.rotation_degrees) == (True, 180)
+    assert b"mirrored" in encode_info(info)
+    assert b"mirrored" not in encode_info(clips_of(pieces / "video.mp4")[0].info)
+    assert decode_info(encode_info(info)) == info
+
+
+def test_a_slanted_display_matrix_counts_as_the_nearest_turn(pieces, tmp_path):
+    path = tmp_path / "slanted.mp4"
+    ffmpeg("-display_rotation", 80, "-i", pieces / "video.mp4", "-c", "copy", path)
+    assert decode_all(path)[0].rotation_degrees == 90
