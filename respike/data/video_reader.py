@@ -1,5 +1,6 @@
 """Video reader: a video file to frames as 8-bit colour planes, with times and rotation; the only code that decodes."""
 
+import math
 import stat
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ _MAX_SIDE = 1 << 15
 _OPTIONS = {"err_detect": "explode+crccheck+bitstream+buffer", "max_pixels": str(MAX_PIXELS)}
 # as ffmpeg names them: BT.470 B/G and SMPTE 170M have the matrix of BT.601; 2 is unspecified and is read as BT.601
 _BT601_MATRICES = (Colorspace.ITU601, Colorspace.SMPTE170M, 2)
+_USUAL_FRAME_RATE = 25
 # limited range: luma is 16 to 235, chroma 16 to 240 around 128
 _LIMITED_MIN = 16
 _LUMA_STEPS, _CHROMA_STEPS = 219, 224
@@ -65,6 +67,7 @@ class VideoInfo:
 class Frame:
     """One decoded frame: index and time from the first frame, and three colour planes, uint8, upright and scaled.
 
+    `is_time_counted` is True if the file holds no usable time for the frame, so that it follows from the frame rate.
     For `ycc` the planes are full-range BT.601: Y′ `[H, W]`, Cb and Cr `[ceil(H/2), ceil(W/2)]`. For `rgb` they are
     three of `[H, W]`. They were mirrored left to right if `mirrored`, then turned counter-clockwise by
     `rotation_degrees`.
@@ -72,6 +75,7 @@ class Frame:
 
     index: int
     time_seconds: float
+    is_time_counted: bool
     planes: Planes
     rotation_degrees: int
     mirrored: bool
@@ -88,6 +92,7 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
         _check_size(width, height)
         fault = _find_cut(path, container)
         num_packets, times = 0, []
+        is_joined, last_dts = False, -math.inf
         try:
             for packet in container.demux(stream):
                 beat(0)
@@ -98,8 +103,21 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
                     num_packets += 1
                     if packet.pts is not None:
                         times.append(packet.pts)
+                    # a recording that was joined from several begins again
+                    is_joined = is_joined or (packet.dts is not None and packet.dts < last_dts)
+                    last_dts = last_dts if packet.dts is None else packet.dts
         except av.error.FFmpegError as error:
             fault = fault or _reason(error)
+        if is_joined or len(times) < num_packets:
+            # some times have to be counted
+            return VideoInfo(
+                width=width,
+                height=height,
+                num_packets=num_packets,
+                variable_frame_rate=False,
+                seconds=num_packets / _frame_rate(stream),
+                fault=fault,
+            )
         steps = np.diff(np.sort(np.array(times, np.int64)))
         step = float(np.median(steps)) if len(steps) else 0.0
         # at a constant rate, containers with a coarse clock alternate between two neighbouring steps
@@ -153,31 +171,69 @@ class Decoding:
             context.thread_count = 1
             context.options = _OPTIONS
             converter = FrameConverter(self._color, self._short_side)
-            # AVI stores no presentation times, and those that decoders guess run backwards at B-frames
-            counted_rate = float(stream.average_rate or 0) if container.format.name == "avi" else 0.0
-            # times count from the first frame: an MPEG-TS begins at 1.4 s or anywhere, other files before 0
-            start: float | None = None
+            clock = _Clock(container, stream)
             try:
                 for frame in container.decode(stream):
                     if frame.is_corrupt:
                         raise UnreadableVideoError("decode", f"frame {self.num_frames} is corrupt")
                     index, self.num_frames = self.num_frames, self.num_frames + 1
                     self._beat(1)
-                    if start is None:
-                        start = frame.time
+                    seconds, is_counted = clock.read(frame)
                     if wanted is not None and index not in wanted:
                         continue
-                    seconds = 0.0 if frame.time is None or start is None else frame.time - start
                     orientation = read_orientation(frame)
                     yield Frame(
                         index=index,
-                        time_seconds=round(index / counted_rate if counted_rate else seconds, 6),
+                        time_seconds=seconds,
+                        is_time_counted=is_counted,
                         planes=orientation.apply(converter.convert(frame)),
                         rotation_degrees=90 * orientation.num_quarter_turns,
                         mirrored=orientation.mirrored,
                     )
             except av.error.FFmpegError as error:
                 raise UnreadableVideoError("decode", _reason(error)) from error
+
+
+class _Clock:
+    """Gives the frames of one video their times in seconds from the first frame; each is later than the one before."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        self._num_per_second = _frame_rate(stream)
+        # AVI stores no presentation times, and those that decoders guess run backwards at B-frames. It stores when a
+        # frame is decoded, in units of its frame rate, and players show it then.
+        self._is_avi = container.format.name == "avi"
+        self._units_per_second = float(1 / stream.time_base) if self._is_avi and stream.time_base else 1.0
+        # an MPEG-TS begins at 1.4 s or anywhere, other files before 0
+        self._start: float | None = None
+        self._last: float | None = None
+        # frames are counted from the last one with a usable time
+        self._counted_from, self._num_counted = 0.0, 0
+
+    def read(self, frame: av.VideoFrame) -> tuple[float, bool]:
+        """Return the time of the next frame, rounded to microseconds, and whether it follows from the frame rate."""
+        stored = frame.dts if self._is_avi else frame.time
+        if self._last is None:
+            next_counted = 0.0
+        else:
+            self._num_counted += 1
+            next_counted = self._counted_from + self._num_counted / self._num_per_second
+        seconds = None
+        if stored is not None:
+            if self._start is None:
+                self._start = stored - next_counted * self._units_per_second
+            seconds = (stored - self._start) / self._units_per_second
+        if seconds is not None and (self._last is None or seconds > self._last):
+            self._counted_from, self._num_counted, self._last = seconds, 0, seconds
+            return round(seconds, 6), False
+        # no time, or it runs backwards, as where recordings are joined
+        self._last = next_counted
+        # all times of an AVI are counts, so nothing is unusual about one at its end
+        return round(next_counted, 6), not self._is_avi
+
+
+def _frame_rate(stream: av.VideoStream) -> float:
+    """Return the frames per second that the container says, else the number that ffmpeg takes for raw streams."""
+    return float(stream.average_rate or stream.guessed_rate or _USUAL_FRAME_RATE)
 
 
 @dataclass(frozen=True)
@@ -205,7 +261,7 @@ def read_orientation(frame: av.VideoFrame) -> Orientation:
     The matrix maps a coded point to (a·x + c·y, b·x + d·y), with y pointing down. Source: libavutil/display.h.
     """
     # `frame.rotation` would lose that a matrix mirrors
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return _UPRIGHT
     a, b, _, c, d = (int(value) for value in np.frombuffer(matrix, np.int32)[:5])

@@ -2,6 +2,7 @@
 
 import subprocess
 
+import av
 import numpy as np
 import pytest
 from respike.common.errors import UnreadableVideoError
@@ -157,3 +158,88 @@ def test_a_slanted_display_matrix_counts_as_the_nearest_turn(pieces, tmp_path):
     path = tmp_path / "slanted.mp4"
     ffmpeg("-display_rotation", 80, "-i", pieces / "video.mp4", "-c", "copy", path)
     assert decode_all(path)[0].rotation_degrees == 90
+
+
+# times
+
+
+def even(num_frames, frames_per_second=25):
+    return pytest.approx([number / frames_per_second for number in range(num_frames)], abs=1e-6)
+
+
+@pytest.fixture
+def stream_without_times(tmp_path):
+    """An H.264 elementary stream under a video's name."""
+    write_video(tmp_path / "raw.h264", iter(FRAMES))
+    return (tmp_path / "raw.h264").rename(tmp_path / "raw.mp4")
+
+
+def with_few_times(path, out, every):
+    """Write an MPEG-TS again, with the time of each `every`-th frame only."""
+    content = bytearray(path.read_bytes())
+    num_frames = 0
+    for at in range(0, len(content), 188):
+        start = content.find(b"\0\0\1\xe0", at, at + 188)
+        if content[at + 1] & 0x40 and start > 0:
+            if num_frames % every:
+                content[start + 7] &= 0x3F
+                length = content[start + 8]
+                content[start + 9 : start + 9 + length] = b"\xff" * length
+            num_frames += 1
+    out.write_bytes(content)
+    return out
+
+
+def test_frames_without_times_are_counted(stream_without_times):
+    frames = decode_all(stream_without_times)
+    assert [frame.time_seconds for frame in frames] == even(24)
+    info = probe(stream_without_times)
+    assert (info.seconds, info.variable_frame_rate) == (pytest.approx(24 / 25), False)
+    sample = clips_of(stream_without_times)[0].info
+    assert sample.counted_times
+    assert sample.times_seconds == even(16)
+    assert b'"counted_times":true' in encode_info(sample)
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("every", [5, 12, 1000])
+def test_missing_times_are_filled_in(tmp_path, every, b_frames):
+    source = tmp_path / "source.ts"
+    write_video(source, iter(FRAMES), options={"bf": b_frames})
+    path = with_few_times(source, tmp_path / "few.ts", every)
+    times = [frame.time_seconds for frame in decode_all(path)]
+    if not b_frames:
+        assert times == even(24)
+        assert clips_of(path)[0].info.counted_times
+    assert len(times) == 24
+    assert min(np.diff(times)) > 0
+    assert not clips_of(source)[0].info.counted_times
+
+
+def test_times_that_run_backwards_are_counted(tmp_path):
+    one, path = tmp_path / "one.ts", tmp_path / "twice.ts"
+    write_video(one, iter(FRAMES), codec="mpeg2video")
+    # counters of MPEG-TS are not checked in a program stream
+    ffmpeg("-i", one, "-c", "copy", tmp_path / "one.mpg")
+    path = tmp_path / "twice.mpg"
+    path.write_bytes((tmp_path / "one.mpg").read_bytes() * 2)
+    assert [frame.time_seconds for frame in decode_all(path)] == even(48)
+    assert probe(path).seconds == pytest.approx(48 / 25)
+    assert [clip.info.counted_times for clip in clips_of(path)] == [False, True, True]
+
+
+def test_empty_chunks_of_an_avi_take_time(tmp_path):
+    whole, path = tmp_path / "whole.avi", tmp_path / "vfr.avi"
+    write_video(whole, iter(FRAMES), codec="mpeg4")
+    with av.open(str(whole)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.pts = packet.dts = packet.dts + (10 if packet.dts >= 8 else 0)
+                packet.stream = stream
+                out.mux(packet)
+    times = [number / 25 for number in (*range(8), *range(18, 34))]
+    assert [frame.time_seconds for frame in decode_all(path)] == pytest.approx(times)
+    assert probe(path).variable_frame_rate
+    assert probe(path).seconds == pytest.approx(34 / 25)
+    assert not clips_of(path)[0].info.counted_times
