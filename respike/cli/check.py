@@ -1,6 +1,5 @@
 """`respike check`: raw videos looked through before anything is written."""
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ import click
 from respike.cli import options
 from respike.cli.options import FAULTS, OutputFile, require_apart
 from respike.common.errors import RespikeError
+from respike.common.processes import usable_cpus
 from respike.common.text import agree, counted
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def command(
     listing = videos.layout.list_videos(videos.request())
     for warning in listing.warnings:
         progress.warn(warning)
-    found = core.check(listing, full=full, num_workers=workers or os.cpu_count() or 1, progress=progress)
+    found = core.check(listing, full=full, num_workers=workers or usable_cpus(), progress=progress)
     if report is not None:
         core.write_report(found, report)
     if as_json:

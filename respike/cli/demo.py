@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from respike.cli.options import OutputFolder
+from respike.common.processes import usable_cpus
 from respike.common.signals import ShutdownNotice
 from respike.common.text import counted
 from respike.workflows.demo_folder import claim_folder, renew_run, run_folder
@@ -121,14 +122,12 @@ def demo_training(seed: int = 0, *, epochs: int = 12) -> "TrainConfig":
 def _make_data(
     out: Path, settings: "DemoSettings", workers: int | None, progress: "Progress"
 ) -> "tuple[ShardDataset, ShardDataset]":
-    import os
-
     from respike.data import open_shards
     from respike.data.datasets import DATASETS, ListingRequest
     from respike.data.preparation import PrepareConfig, prepare
     from respike.data.synthetic import write_demo
 
-    num_workers = workers or os.cpu_count() or 1
+    num_workers = workers or usable_cpus()
     write_demo(out / "videos", settings, num_workers=num_workers, progress=progress)
     listing = DATASETS["demo"].list_videos(ListingRequest(root=out / "videos"))
     chosen = PrepareConfig(clip_length=settings.clip_length, videos_per_shard=8, seed=settings.seed)

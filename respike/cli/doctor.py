@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import click
 
 import respike
+from respike.common.processes import usable_cpus
 from respike.common.text import format_bytes
 
 # module → the package that brings it; loading them shows what a version number hides, such as a missing system library
@@ -136,7 +136,7 @@ def check_ffmpeg() -> Check:
 
 
 def _check_cores() -> Check:
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    num_cores = usable_cpus()
     try:
         import psutil
     except ImportError:

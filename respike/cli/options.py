@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 DATASETS = ("ucf101", "hmdb51", "kinetics400", "kinetics600", "kinetics700", "folder", "demo")
 
-workers = click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
+workers = click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a usable core]")
 quiet = click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 

@@ -1,6 +1,5 @@
 """`respike verify`: what prepare wrote, against its index; what is damaged is named, and with --repair dropped."""
 
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ import click
 
 from respike.cli import completion
 from respike.common.errors import RespikeError
+from respike.common.processes import usable_cpus
 from respike.common.text import counted, name_some
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Examples:
 @click.argument("out", metavar="OUT", shell_complete=completion.data_sets)
 @click.option("--repair", is_flag=True, help="Drop damaged shards, so that the next prepare makes just those again.")
 @click.option("--quick", is_flag=True, help="Hash every file, but decode no sample.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a usable core]")
 @click.option("--quiet", is_flag=True, help="Say nothing but what is wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @click.pass_context
@@ -48,7 +48,7 @@ def command(
         )
     look = core.repair if repair else core.verify
     progress = console.make_progress(quiet=quiet, json=as_json)
-    report = look(Path(out), quick=quick, num_workers=workers or os.cpu_count() or 1, progress=progress)
+    report = look(Path(out), quick=quick, num_workers=workers or usable_cpus(), progress=progress)
     if as_json:
         console.print_json(gather_facts(report, quick=quick))
     else:

@@ -1,7 +1,6 @@
 """Ablation workflow: a grid over raw videos to shards, runs and results."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from respike.common.distributed import num_processes
 from respike.common.errors import MismatchError, RespikeError, SettingError
 from respike.common.files import canonical_json, folder_lock, write_atomically
+from respike.common.processes import usable_cpus
 from respike.common.signals import ProcessError
 from respike.common.text import did_you_mean, format_share
 from respike.workflows.plots import draw_pictures
@@ -332,7 +332,7 @@ def _list_videos(request: AblateRequest, layout: "Dataset", progress: "Progress"
 
         require_own_videos(root)
         made = choose_settings(request.scenes or PLAIN, request.clip_length, request.num_videos)
-        write_demo(root, made, num_workers=request.num_workers or os.cpu_count() or 1, progress=progress)
+        write_demo(root, made, num_workers=request.num_workers or usable_cpus(), progress=progress)
     return layout.list_videos(ListingRequest(root=root, split=request.split))
 
 

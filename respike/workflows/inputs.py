@@ -2,13 +2,13 @@
 
 import dataclasses
 import itertools
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from respike.common.errors import RespikeError
+from respike.common.processes import usable_cpus
 from respike.common.text import did_you_mean
 from respike.data.index import SHARDS_ROOT
 from respike.zoo.run_folder import RUNS_ROOT
@@ -64,7 +64,7 @@ def choose_num_workers(given: int | None, device_type: str) -> int:
     """
     if given is not None:
         return given
-    return 0 if device_type == "cpu" else max(1, min(8, (os.cpu_count() or 1) - 1))
+    return 0 if device_type == "cpu" else max(1, min(8, usable_cpus() - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
