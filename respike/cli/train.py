@@ -9,7 +9,7 @@ import click
 
 from respike.cli import completion, console
 from respike.cli.options import OutputFolder, config_options
-from respike.common.distributed import leave_together, process_index
+from respike.common.distributed import process_index, shutdown_process_group
 from respike.common.errors import RespikeError
 from respike.zoo.recipe import Recipe, parse_assignment
 from respike.zoo.train_config import TrainConfig
@@ -113,9 +113,9 @@ def command(
         )
     except RespikeError as error:
         if error.is_shared:
-            leave_together()
+            shutdown_process_group()
         raise
-    leave_together()
+    shutdown_process_group()
     if is_first and as_json:
         console.print_json(outcome.to_json())
     elif is_first and not quiet:

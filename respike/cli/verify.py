@@ -1,6 +1,5 @@
 """`respike verify`: shards compared with their index; damaged ones are named, and with --repair removed."""
 
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ import click
 
 from respike.cli import completion, console
 from respike.common.errors import RespikeError
+from respike.common.processes import usable_cpus
 from respike.common.text import counted, name_some
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def command(
         )
     look = core.repair if repair else core.verify
     progress = console.make_progress(quiet=quiet, json=as_json)
-    report = look(Path(out), quick=quick, num_workers=workers or os.cpu_count() or 1, progress=progress)
+    report = look(Path(out), quick=quick, num_workers=workers or usable_cpus(), progress=progress)
     if as_json:
         console.print_json(gather_facts(report, quick=quick))
     else:
@@ -96,7 +96,7 @@ def _print(report: "VerifyReport", *, quick: bool, quiet: bool) -> None:
         console.print_line(
             f"next: the same `respike prepare` as before: it makes what was dropped and keeps the rest{again}"
         )
-    elif any(not fault.is_stranger for fault in report.faults):
+    elif any(not fault.is_unknown_shard for fault in report.faults):
         console.print_line(f"next: respike verify {shlex.quote(str(report.out))} --repair")
     else:
         console.print_line("next: remove these files from the folder, or prepare the data again")

@@ -148,7 +148,7 @@ class _InterruptibleSource:
         self._source.set_epoch(epoch)
 
 
-class ProcessError(RespikeError):
+class ExitCodeError(RespikeError):
     """An error that ends the program with its own exit `code`."""
 
     def __init__(self, problem: str, hint: str, code: int) -> None:

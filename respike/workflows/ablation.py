@@ -1,7 +1,6 @@
 """Ablation workflow: a grid of settings over raw videos; shards, a training and scores for each of its cells."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 from respike.common.distributed import num_processes
 from respike.common.errors import MismatchError, RespikeError, SettingError
 from respike.common.files import canonical_json, folder_lock, write_atomically
+from respike.common.processes import usable_cpus
 from respike.common.progress import SILENCE, Progress
-from respike.common.signals import ProcessError
+from respike.common.signals import ExitCodeError
 from respike.common.text import did_you_mean, format_joules, format_share
 from respike.data import make_loader, open_shards
 from respike.data.datasets import DATASETS, Dataset, ListingRequest
@@ -23,7 +23,7 @@ from respike.types import VideoListing
 from respike.workflows.ablation_grid import Cell, Grid, GridPoint, Summary, summarize_cells
 from respike.workflows.demo import require_own_videos
 from respike.workflows.evaluation import evaluate
-from respike.workflows.inputs import spread
+from respike.workflows.inputs import choose_spread_clips
 from respike.workflows.plots import METRIC_TITLES, draw_ablation, save_figure
 from respike.workflows.training import train
 from respike.zoo.checkpoint import load_checkpoint
@@ -266,7 +266,7 @@ def _list_videos(config: AblationConfig, progress: Progress) -> VideoListing:
     if config.makes_videos:
         require_own_videos(root)
         settings = choose_settings(config.scenes, config.clip_length, config.num_videos)
-        write_demo(root, settings, num_workers=config.num_workers or os.cpu_count() or 1, progress=progress)
+        write_demo(root, settings, num_workers=config.num_workers or usable_cpus(), progress=progress)
     return dataset.list_videos(ListingRequest(root=root, split=config.split))
 
 
@@ -291,9 +291,9 @@ def _run_cell(
             fusion=point.fusion,
             progress=progress,
         )
-    except ProcessError as error:
+    except ExitCodeError as error:
         hint = "run the same command to go on: finished cells are kept"
-        raise ProcessError(error.problem, hint, error.code) from error
+        raise ExitCodeError(error.problem, hint, error.code) from error
     result = {
         "cell": cell.name,
         **point.to_json(),
@@ -313,7 +313,7 @@ def evaluate_cell(run: Path, shards: Path, device: str, progress: Progress = SIL
     torch_device = resolve_device(device)
     model, spec = load_checkpoint(run, torch_device)
     dataset = open_shards(shards, open_shards(shards).spec.evaluation_subset)
-    clips = spread(dataset, _NUM_ENERGY_CLIPS)
+    clips = choose_spread_clips(dataset, _NUM_ENERGY_CLIPS)
     # with the crop that is scored
     loader = make_loader(
         clips, batch_size=len(clips), training=False, image_size=spec.image_size, eval_crop=spec.eval_crop

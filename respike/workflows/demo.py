@@ -1,7 +1,6 @@
 """Demo workflow: videos, shards, training, scores and energy in one folder, with a page that shows them."""
 
 import dataclasses
-import os
 import re
 import shutil
 import time
@@ -14,6 +13,7 @@ import torch
 
 from respike.common.errors import RespikeError
 from respike.common.files import write_atomically
+from respike.common.processes import usable_cpus
 from respike.common.progress import SILENCE, Progress
 from respike.common.text import counted
 from respike.data import ShardDataset, make_loader, open_shards
@@ -98,7 +98,7 @@ def run_demo(
     settings = DemoSettings(seed=seed)
     if num_videos is not None:
         settings = dataclasses.replace(settings, train_videos=num_videos, test_videos=max(1, num_videos // 2))
-    train, test = _make_shards(out, settings, num_workers or os.cpu_count() or 1, progress)
+    train, test = _make_shards(out, settings, num_workers or usable_cpus(), progress)
     recipe = read_recipe(DEMO_RECIPE).override({"seed": seed} | ({} if num_epochs is None else {"epochs": num_epochs}))
     networks = tuple(_train_and_score(branches, train, test, recipe, out, progress) for branches in all_branches)
     seconds = time.perf_counter() - started

@@ -13,7 +13,7 @@ from respike.data import ShardDataset, make_loader, open_shards
 from respike.data.prepare_config import PrepareConfig
 from respike.types import Batch
 from respike.workflows.evaluation import check_or_force
-from respike.workflows.inputs import batches_of, demo_clips, open_network, settings_of, spread
+from respike.workflows.inputs import batches_of, choose_spread_clips, demo_clips, open_network, prepare_config_of
 from respike.zoo.device import resolve_device
 from respike.zoo.energy import BaselineEnergy, EnergyReport, estimate_baseline, estimate_energy
 from respike.zoo.model_options import check_image_size
@@ -123,7 +123,7 @@ def measure_energy(
     remarks = [] if spec else ["the weights are random: a trained network has other firing rates"]
     batches: Iterable[Batch]
     if data is None:
-        config = settings_of(spec) if spec else PrepareConfig()
+        config = prepare_config_of(spec) if spec else PrepareConfig()
         config = dataclasses.replace(
             config, stride=stride or config.stride, clip_length=clip_length or config.clip_length
         )
@@ -137,7 +137,7 @@ def measure_energy(
         stored = open_shards(data, subset)
         # random weights were trained on no data, so that any data fits them
         remarks += [] if spec is None else check_or_force(spec, stored, SILENCE, force=force)
-        chosen = spread(stored, num_clips)
+        chosen = choose_spread_clips(stored, num_clips)
         batches = _shard_batches(chosen, size, eval_crop)
         measured_on = f"{counted(len(chosen), 'clip')} of {subset} of {data}"
         num_frames, frames_per_key = (int(stored.spec.settings[name]) for name in ("clip_length", "stride"))

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.metadata
-import os
 import platform
 import re
 import shutil
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import respike
+from respike.common.processes import usable_cpus
 from respike.common.text import format_bytes
 
 # packages whose module has another name
@@ -114,7 +114,7 @@ def check_ffmpeg() -> Check:
 
 
 def _check_cores() -> Check:
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    num_cores = usable_cpus()
     try:
         import psutil
     except Exception:  # the check of the module says why

@@ -14,7 +14,7 @@ from respike.common.progress import SILENCE, Progress
 from respike.data.loader import make_batch
 from respike.types import Batch, EventClip
 from respike.workflows.clip_plots import draw_explanation
-from respike.workflows.inputs import find_clip, load_model, settings_of
+from respike.workflows.inputs import find_clip, load_model, prepare_config_of
 from respike.zoo.device import resolve_device
 from respike.zoo.explanation import Explanation, Spot, strongest_spot
 from respike.zoo.explanation import explain as explain_batch
@@ -121,7 +121,7 @@ def explain(
     frame or outside the clip, or if `at` is outside the image.
     """
     model, spec = load_model(checkpoint, resolve_device(device), progress=progress)
-    chosen = find_clip(Path(source), clip, settings_of(spec))
+    chosen = find_clip(Path(source), clip, prepare_config_of(spec))
     batch = make_batch([chosen], spec.image_size, spec.eval_crop)
     return ClipExplanation(
         explanation=explain_batch(model, batch, _choose_spot(batch, chosen, frame, at)),

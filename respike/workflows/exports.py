@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from respike.common.errors import CheckpointError, SettingError
 from respike.common.progress import SILENCE, Progress
 from respike.data.loader import make_batch
-from respike.workflows.inputs import demo_clips, load_model, settings_of
+from respike.workflows.inputs import demo_clips, load_model, prepare_config_of
 from respike.zoo.checkpoint import find_weights
 from respike.zoo.export import export_nir, export_onnx
 from respike.zoo.export.nir import STEP_SECONDS
@@ -67,7 +67,7 @@ def export(
         raise SettingError("float64 is only for the format nir", "leave float64 out", setting="float64")
     model, spec = load_model(checkpoint, progress=progress)
     path = default_path(checkpoint, format) if out is None else Path(out)
-    settings = settings_of(spec)
+    settings = prepare_config_of(spec)
     # what a reader of the file needs to feed it and to read its answers
     facts = {"classes": list(spec.data.classes), "settings": dict(spec.data.settings), "model": dict(spec.model)}
     if format == "onnx":

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from respike.common.errors import RespikeError, UnreadableVideoError
+from respike.common.processes import usable_cpus
 from respike.common.progress import SILENCE, Progress
 from respike.common.text import did_you_mean
 from respike.data.clip_encoder import stream_clips
@@ -69,7 +69,7 @@ def choose_num_workers(given: int | None, device_type: str) -> int:
     """
     if given is not None:
         return given
-    return 0 if device_type == "cpu" else max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) - 1))
+    return 0 if device_type == "cpu" else max(1, min(_MOST_WORKERS, usable_cpus() - 1))
 
 
 def load_model(
@@ -118,7 +118,7 @@ def open_network(given: str, device: torch.device | str, *, num_classes: int) ->
     return Network(title=given, model=model, spec=spec)
 
 
-def settings_of(spec: CheckpointSpec) -> PrepareConfig:
+def prepare_config_of(spec: CheckpointSpec) -> PrepareConfig:
     """Return the settings that prepared the training clips of a checkpoint. Raises RespikeError if some are missing."""
     names = {field.name for field in dataclasses.fields(PrepareConfig)}
     given = {name: value for name, value in spec.data.settings.items() if name in names}
@@ -188,7 +188,7 @@ def demo_clips(settings: PrepareConfig, *, image_size: int) -> list[EventClip]:
     return collector.clips
 
 
-def spread(dataset: ShardDataset, most: int) -> ShardDataset:
+def choose_spread_clips(dataset: ShardDataset, most: int) -> ShardDataset:
     """Return at most `most` clips, spread evenly over a data set."""
     num_chosen = min(most, len(dataset))
     return dataset.select([place * len(dataset) // num_chosen for place in range(num_chosen)])

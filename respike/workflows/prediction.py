@@ -11,7 +11,7 @@ from respike.common.progress import SILENCE, Progress, Task
 from respike.data.clip_encoder import stream_clips
 from respike.data.loader import make_batch
 from respike.types import EventClip
-from respike.workflows.inputs import load_model, next_step, settings_of
+from respike.workflows.inputs import load_model, next_step, prepare_config_of
 from respike.zoo.checkpoint import CheckpointSpec
 from respike.zoo.device import resolve_device
 from respike.zoo.nn.respike import ReSpike
@@ -86,7 +86,7 @@ def _predict_all(
     on_failure: Callable[[Path, UnreadableVideoError], None] | None,
     progress: Progress,
 ) -> Iterator[VideoPrediction]:
-    settings = settings_of(spec)
+    settings = prepare_config_of(spec)
     num_failed = 0
     with progress.task("predict", total=len(paths), unit="videos") as task:
         for path in paths:

@@ -1,13 +1,13 @@
 """Preparation: the videos of a data set, listed, downloaded if asked, and turned into shards."""
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from respike.common.errors import SettingError
+from respike.common.processes import usable_cpus
 from respike.common.progress import SILENCE, Progress
 from respike.common.text import pick
 from respike.data.acquire import AcquireSettings, acquire_dataset, read_sources
@@ -146,7 +146,7 @@ def check_videos(
     listing = kind.list_videos(request)
     for warning in listing.warnings:
         progress.warn(warning)
-    return listing, check_listing(listing, full=full, num_workers=workers or os.cpu_count() or 1, progress=progress)
+    return listing, check_listing(listing, full=full, num_workers=workers or usable_cpus(), progress=progress)
 
 
 def _choose_config(dataset: Dataset, given: Mapping[str, object]) -> PrepareConfig:

@@ -11,10 +11,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from respike.common.distributed import as_told, find_launch_problem, num_processes, process_index, tells_plan_errors
+from respike.common.distributed import (
+    error_to_report,
+    is_local_main_process,
+    launch_warning,
+    num_processes,
+    process_index,
+)
 from respike.common.errors import DivergedError, MismatchError, RespikeError, StoppedError
 from respike.common.progress import SILENCE, Progress
-from respike.common.signals import GracefulShutdown, ProcessError
+from respike.common.signals import ExitCodeError, GracefulShutdown
 from respike.common.text import counted
 from respike.data.dataset import ShardDataset, open_shards
 from respike.data.loader import ClipLoader, count_epoch_clips, make_loader
@@ -135,10 +141,10 @@ def train(
         device = resolve_device(settings.device).type
         model, seen_videos = _create_network(request, clips, fusion, progress, force=force)
     except RespikeError as error:
-        if tells_plan_errors():
+        if is_local_main_process():
             raise
-        raise ProcessError("", "", 1) from error
-    if problem := find_launch_problem():
+        raise ExitCodeError("", "", 1) from error
+    if problem := launch_warning():
         progress.warn(problem)
     num_workers = choose_num_workers(workers, device)
     run: Path | None = None
@@ -349,11 +355,11 @@ def _error_of_process(error: RespikeError, signals: GracefulShutdown, run: Path 
     """Return what this process raises for an error of the training: without a text if another process reports it."""
     reported: RespikeError | None
     if isinstance(error, StoppedError):
-        reported = ProcessError(f"{signals.word}: {error.problem}", _resume_hint(run), signals.code)
+        reported = ExitCodeError(f"{signals.word}: {error.problem}", _resume_hint(run), signals.code)
         if process_index():
-            reported = ProcessError("", "", signals.code)
+            reported = ExitCodeError("", "", signals.code)
     else:
-        reported = as_told(error) or ProcessError("", "", 1)
+        reported = error_to_report(error) or ExitCodeError("", "", 1)
     reported.is_shared = error.is_shared
     return reported
 

@@ -18,7 +18,7 @@ from typing import Any, Generic
 
 import psutil
 
-from respike.common.processes import KEEP_MEMORY
+from respike.common.processes import KEEP_MEMORY, usable_cpus
 from respike.data.executors.base import Item, Job, OnEvent, PendingResult, Result, WorkerDeath
 
 # a worker process is replaced after so many items or bytes, so that a library that leaks cannot fill the machine
@@ -38,8 +38,8 @@ def run(
 ) -> Iterator[tuple[int, Result]]:
     """Run the job on every item and yield (index of the item, result) as each is done.
 
-    Keeps the promises of `base.Executor`. `num_workers` None means one per core. Even a single worker is a process of
-    its own, so that an item that crashes cannot end the caller.
+    Keeps the promises of `base.Executor`. `num_workers` None means one per core that this process may use. Even a
+    single worker is a process of its own, so that an item that crashes cannot end the caller.
     """
     return (done for done in run_in_steps(job, items, num_workers, on_event) if done is not None)
 
@@ -58,7 +58,7 @@ def run_in_steps(
     """
     pool = _Pool(job, items, on_event, idle_processes)
     try:
-        yield from pool.run(min(num_workers or os.cpu_count() or 1, len(items)))
+        yield from pool.run(min(num_workers or usable_cpus(), len(items)))
     finally:
         pool.shutdown()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from respike.common.errors import RespikeError
+from respike.common.processes import usable_cpus
 from respike.data.executors import local
 from respike.data.executors.base import Item, Job, OnEvent, Result, WorkerDeath
 
@@ -83,7 +84,7 @@ def _connect(ray: Any, address: str | None, num_workers: int | None) -> Iterator
         # a Ray instance of our own gets its own number of processors, and reports no usage statistics
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         new_instance = {
-            "num_cpus": num_workers,
+            "num_cpus": num_workers or usable_cpus(),
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE_BYTES,
         }

@@ -165,6 +165,12 @@ def test_no_items_need_no_worker():
     assert run(square, []) == {}
 
 
+def test_by_default_there_are_as_many_workers_as_usable_cpus(monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    process_ids = run(process_id, range(8), None).values()
+    assert len(set(process_ids)) == 1
+
+
 def test_a_single_worker_is_another_process_too():
     assert os.getpid() not in run(process_id, [1, 2], 1).values()
 
