@@ -43,8 +43,10 @@ def cudnn_benchmark(step: TrainingStep) -> Callable[[], None]:
 
 def checkpointing(step: TrainingStep) -> Callable[[], None]:
     """Use gradient checkpointing in the spiking branch."""
-    assert hasattr(step.model, "recomputes"), "the switch for gradient checkpointing has another name"
-    step.model.recomputes = True
+    assert hasattr(step.model, "uses_activation_checkpointing"), (
+        "the switch for gradient checkpointing has another name"
+    )
+    step.model.uses_activation_checkpointing = True
     return step
 
 

@@ -10,7 +10,7 @@ from respike.cli.completion import cards, checkpoints, data_sets
 from respike.cli.options import OutputFolder
 
 if TYPE_CHECKING:
-    from respike.zoo.weights import Finding, WeightCard
+    from respike.zoo.weights import WeightCard, WeightsStatus
 
 _offline = click.option("--offline", is_flag=True, help="Download nothing; the same as setting RESPIKE_OFFLINE.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -40,7 +40,7 @@ def command() -> None:
 @_json
 def list_weights(markdown: bool, as_json: bool) -> None:
     """List the weights, and the recipes without weights."""
-    from respike.zoo.publishing import data_told, top1_told, zoo_table
+    from respike.zoo.publishing import describe_data, describe_top1, zoo_table
     from respike.zoo.weights import look, read_cards
 
     cards = list(read_cards().values())
@@ -54,7 +54,7 @@ def list_weights(markdown: bool, as_json: bool) -> None:
         console.print_json([{**card.to_json(), "state": finding.state} for card, finding in rows])
         return
     table = [
-        (card.name, data_told(card), next(iter(top1_told(card)), "–"), _size(card), finding.state)
+        (card.name, describe_data(card), next(iter(describe_top1(card)), "–"), _size(card), finding.state)
         for card, finding in zip(cards, findings, strict=True)
     ]
     console.print_table(("name", "data", "top-1", "size", "state"), table)
@@ -66,7 +66,7 @@ def list_weights(markdown: bool, as_json: bool) -> None:
 @_json
 def show(name: str, offline: bool, as_json: bool) -> None:
     """Show the card of NAME, or of the published folder at an address."""
-    from respike.zoo.publishing import data_told, score_told
+    from respike.zoo.publishing import describe_data, describe_score
     from respike.zoo.weights import look
 
     card = _card(name, offline=offline)
@@ -76,10 +76,10 @@ def show(name: str, offline: bool, as_json: bool) -> None:
         return
     facts: dict[str, object] = {"state": finding.state, "size": _size(card)}
     facts |= {"parameters": f"{card.num_parameters:,}"} if card.num_parameters else {}
-    facts |= {"data": data_told(card), "pixels": card.image_size, "trained by": card.command}
+    facts |= {"data": describe_data(card), "pixels": card.image_size, "trained by": card.command}
     facts |= {"fingerprint": card.data.fingerprint} if card.data.fingerprint else {}
     for score in card.scores:
-        facts[score.metric if score.metric not in facts else f"{score.metric}, {score.of}"] = score_told(score)
+        facts[score.metric if score.metric not in facts else f"{score.metric}, {score.of}"] = describe_score(score)
     commands = sorted({score.command for score in card.scores if score.command})
     facts |= {"scored by": "; ".join(commands)} if commands else {}
     facts |= {f"SHA-256 of {file.name}": file.sha256 for file in card.files}
@@ -257,7 +257,7 @@ def _size(card: "WeightCard") -> str:
     return f"{card.num_bytes / 1e6:.1f} MB" if card.has_weights else "–"
 
 
-def _finding_json(finding: "Finding") -> dict[str, object]:
+def _finding_json(finding: "WeightsStatus") -> dict[str, object]:
     return {
         "name": finding.name,
         "state": finding.state,

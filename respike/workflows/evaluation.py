@@ -22,7 +22,7 @@ from respike.zoo.scoring import (
     Scores,
     ScoreSet,
     find_differences,
-    find_discord,
+    find_mean_problem,
     score_predictions,
     summarise_scores,
 )
@@ -126,7 +126,7 @@ def evaluate_all(
         _open_data(title, model, spec, folder, subset, views, eval_crop, amp, place, progress, force=force)
         for title, (model, spec), folder in zip(titles, loaded, folders, strict=True)
     ]
-    if reason := find_discord([provenance for _, provenance in opened]):
+    if reason := find_mean_problem([provenance for _, provenance in opened]):
         raise MismatchError(reason, "score them one by one")
     results = []
     for number, ((model, spec), (dataset, provenance)) in enumerate(zip(loaded, opened, strict=True)):

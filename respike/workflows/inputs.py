@@ -20,7 +20,7 @@ from respike.data.loader import make_batch
 from respike.data.prepare_config import PrepareConfig
 from respike.data.synthetic import DemoSettings, write_demo_video
 from respike.types import Batch, DataSpec, EventClip
-from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, names_near
+from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, suggest_weights
 from respike.zoo.factory import create_model
 from respike.zoo.models import list_models
 from respike.zoo.nn.respike import ReSpike
@@ -109,7 +109,7 @@ def open_network(given: str, device: torch.device | str, *, num_classes: int) ->
         torch.manual_seed(0)
         return Network(title=given, model=create_model(given, num_classes=num_classes).to(device).eval(), spec=None)
     if not names_weights(given):
-        suggestion = did_you_mean(given, [*names, *names_near(Path(given))])
+        suggestion = did_you_mean(given, [*names, *suggest_weights(Path(given))])
         raise RespikeError(
             f"there is no checkpoint and no network {given!r}",
             f"{suggestion}name the folder of a run, a .safetensors file, or one of {', '.join(names)}",

@@ -34,7 +34,7 @@ from respike.zoo.models import OWN_VARIANT, FusionVariant, create_variant
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.recipe import Recipe, read_recipe, setting_name
 from respike.zoo.run_folder import RunSummary, summarise_run
-from respike.zoo.run_request import RunRequest, find_run_request, read_run_request
+from respike.zoo.run_request import RunRequest, find_resumable_run, read_run_request
 from respike.zoo.scoring import score
 from respike.zoo.train_config import TrainConfig
 from respike.zoo.train_state import make_accelerator
@@ -130,7 +130,7 @@ def train(
     is empty in those that need not report it.
     """
     try:
-        folder = Path(out) if out is not None else find_run_request() if resume else None
+        folder = Path(out) if out is not None else find_resumable_run() if resume else None
         resumed = folder if resume else None
         request, is_batch_size_given = _resolve_request(data, recipe, network, branches, config, init, resumed)
         clips = _open_clips(request)

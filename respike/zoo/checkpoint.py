@@ -23,8 +23,8 @@ from respike.zoo.weights import (
     CARD_NAME,
     IN_PACKAGE,
     WEIGHTS_NAME,
-    Finding,
     WeightCard,
+    WeightsStatus,
     folder_of,
     look,
     read_card,
@@ -32,7 +32,7 @@ from respike.zoo.weights import (
     resolve_weights,
 )
 
-__all__ = ["CheckpointSpec", "find_weights", "load_checkpoint", "names_near", "save_checkpoint"]
+__all__ = ["CheckpointSpec", "find_weights", "load_checkpoint", "save_checkpoint", "suggest_weights"]
 
 _ANY = "*.safetensors"
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}
@@ -95,12 +95,12 @@ def find_weights(path: Path) -> Path:
             return candidate
     raise CheckpointError(
         f"there is no checkpoint {path}: looked for {', '.join(map(str, candidates))}",
-        f"{did_you_mean(str(path), names_near(path))}name a .safetensors file, the folder of a run, or weights of "
+        f"{did_you_mean(str(path), suggest_weights(path))}name a .safetensors file, the folder of a run, or weights of "
         "`respike zoo list`",
     )
 
 
-def names_near(path: Path) -> list[str]:
+def suggest_weights(path: Path) -> list[str]:
     """Return what a mistyped path of weights may have meant: checkpoints and runs beside it, and names of the zoo."""
     try:
         found = sorted(each for each in path.parent.iterdir() if each.match(_ANY) or any(each.glob(_ANY)))
@@ -171,14 +171,16 @@ def _read_tensors(weights: Any, expected: Mapping[str, Tensor]) -> dict[str, Ten
     return {name: weights.get_tensor(name) for name in expected}
 
 
-def verify_fetched() -> list[Finding]:
+def verify_fetched() -> list[WeightsStatus]:
     """Verify the weights that were downloaded from addresses, sorted by name. Skips cards without their weights."""
     findings = []
     for path in cache_folder(CACHE_NAME).glob(f"address-*/{CARD_NAME}"):
         try:
             card = read_card(path)
         except CheckpointError as error:
-            findings.append(Finding(name=path.parent.name, state="damaged", folder=path.parent, problem=error.problem))
+            findings.append(
+                WeightsStatus(name=path.parent.name, state="damaged", folder=path.parent, problem=error.problem)
+            )
             continue
         # this copy is in the cache, even if its author's copy is in the package
         card = replace(card, sources=tuple(source for source in card.sources if source != IN_PACKAGE))
@@ -187,7 +189,7 @@ def verify_fetched() -> list[Finding]:
     return sorted(findings, key=lambda finding: finding.name)
 
 
-def verify_weights(card: WeightCard) -> Finding:
+def verify_weights(card: WeightCard) -> WeightsStatus:
     """Check a card's files byte by byte, and that their network is the one on the card."""
     found = look(card)
     if found.folder is None or found.state == "damaged":

@@ -297,7 +297,7 @@ def _body(card: WeightCard) -> str:
 
 {card.summary}
 {f"{chr(10)}{card.notes}{chr(10)}" if card.notes else ""}
-{card.num_parameters:,} parameters, {card.num_bytes / 1e6:.1f} MB. Data: {data_told(card)}, {card.image_size} pixels.
+{card.num_parameters:,} parameters, {card.num_bytes / 1e6:.1f} MB. Data: {describe_data(card)}, {card.image_size} pixels.
 
 ```bash
 respike zoo download {address}
@@ -342,24 +342,31 @@ def zoo_table(cards: Iterable[WeightCard]) -> str:
         size = f"{card.num_bytes / 1e6:.1f} MB" if card.has_weights else "no weights yet"
         parameters = f"{card.num_parameters:,}" if card.num_parameters else "–"
         licence = card.licence if card.has_weights else "–"
-        cells = (f"`{card.name}`", data_told(card), "; ".join(top1_told(card)) or "–", parameters, size, licence)
+        cells = (
+            f"`{card.name}`",
+            describe_data(card),
+            "; ".join(describe_top1(card)) or "–",
+            parameters,
+            size,
+            licence,
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def data_told(card: WeightCard) -> str:
+def describe_data(card: WeightCard) -> str:
     """Describe a card's data: `ucf101, split 1, stride 4, 101 classes`."""
     split = [] if card.data.split is None else [f"split {card.data.split}"]
     stride = [f"stride {card.data.settings['stride']}"] if "stride" in card.data.settings else []
     return ", ".join([card.data.dataset, *split, *stride, counted(card.num_classes, "class")])
 
 
-def top1_told(card: WeightCard) -> list[str]:
-    """Describe each top-1 accuracy of a card, see `score_told`."""
-    return [score_told(score) for score in card.scores if score.metric == "top1"]
+def describe_top1(card: WeightCard) -> list[str]:
+    """Describe each top-1 accuracy of a card, see `describe_score`."""
+    return [describe_score(score) for score in card.scores if score.metric == "top1"]
 
 
-def score_told(score: CardScore) -> str:
+def describe_score(score: CardScore) -> str:
     """Describe a score and its origin: `91.2 % of 64 clips (test), measured here`."""
     count = "" if score.count is None else f"{score.count:,} "
     origin = "measured here" if score.origin == "measured here" else f"reported by {score.by}"

@@ -57,7 +57,7 @@ def read_run_request(folder: Path, recipe_name: str | None) -> RunRequest | None
     return request
 
 
-def find_run_request() -> Path:
+def find_resumable_run() -> Path:
     """Return the only run under `runs/` that can be resumed. Runs in which a process is training do not count.
 
     Raises RespikeError if there is none or more than one.

@@ -257,7 +257,7 @@ def summarise_scores(scores: Sequence[Scores]) -> ScoreSet:
 
     Raises MismatchError if they are of different data sets, or if two are of the same checkpoint.
     """
-    if reason := find_discord([each.provenance for each in scores if each.provenance is not None]):
+    if reason := find_mean_problem([each.provenance for each in scores if each.provenance is not None]):
         raise MismatchError(reason, "score them one by one")
     columns: list[Figures] = [
         {
@@ -277,7 +277,7 @@ def summarise_scores(scores: Sequence[Scores]) -> ScoreSet:
     return ScoreSet(scores=tuple(scores), mean=combine(statistics.fmean), deviation=combine(statistics.stdev))
 
 
-def find_discord(sources: Sequence[Provenance]) -> str:
+def find_mean_problem(sources: Sequence[Provenance]) -> str:
     """Return why a mean over these scores would mean nothing, or an empty text."""
     datasets = sorted({source.dataset for source in sources})
     if len(datasets) > 1:

@@ -156,7 +156,7 @@ def make_state(
     if config.sync_batchnorm:
         convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model.to(accelerator.device)
-    model.recomputes = config.gradient_checkpointing
+    model.uses_activation_checkpointing = config.gradient_checkpointing
     set_lif_backend(model, config.lif_backend)
     optimizer = create_optimizer_v2(
         make_param_groups(model, config),

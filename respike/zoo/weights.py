@@ -279,7 +279,7 @@ def folder_of(card: WeightCard) -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class WeightsStatus:
     """The state of a card's files. `problem` is one line where they are damaged."""
 
     name: str
@@ -288,18 +288,18 @@ class Finding:
     problem: str = ""
 
 
-def look(card: WeightCard) -> Finding:
+def look(card: WeightCard) -> WeightsStatus:
     """Return the state of a card's files, judged by their names and sizes alone; `verify_weights` reads them."""
     if not card.has_weights:
-        return Finding(name=card.name, state="no weights yet")
+        return WeightsStatus(name=card.name, state="no weights yet")
     folder = folder_of(card)
     is_packaged = IN_PACKAGE in card.sources
     missing = [file.name for file in card.files if not (folder / file.name).is_file()]
     if missing and not is_packaged:
-        return Finding(name=card.name, state="to fetch")
+        return WeightsStatus(name=card.name, state="to fetch")
     problem = f"{folder} lacks {', '.join(missing)}: install respike again" if missing else ""
     for file in () if missing else card.files:
         if (num_bytes := (folder / file.name).stat().st_size) != file.num_bytes:
             problem = f"{folder / file.name} has {num_bytes:,} bytes, not {file.num_bytes:,}"
     state: State = "damaged" if problem else "in the package" if is_packaged else "here"
-    return Finding(name=card.name, state=state, folder=folder, problem=problem)
+    return WeightsStatus(name=card.name, state=state, folder=folder, problem=problem)

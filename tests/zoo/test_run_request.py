@@ -8,7 +8,7 @@ import pytest
 from respike.common.errors import MismatchError, RespikeError
 from respike.zoo.recipe import Recipe
 from respike.zoo.run_folder import BEST_NAME, RUNS_ROOT, RunFolder
-from respike.zoo.run_request import RunRequest, find_run_request, read_run_request
+from respike.zoo.run_request import RunRequest, find_resumable_run, read_run_request
 
 REQUEST = RunRequest(recipe=Recipe().override({"epochs": 3}), recipe_name="mine", data="shards/x", init=None)
 
@@ -46,36 +46,36 @@ def test_a_request_reads_back_the_same(tmp_path: Path) -> None:
 def test_the_only_stopped_run_is_resumed() -> None:
     _complete_run("a")
     stopped = _stop_run("b")
-    assert find_run_request() == stopped
+    assert find_resumable_run() == stopped
 
 
 def test_a_running_training_is_not_one_to_resume() -> None:
     stopped = _stop_run("stopped")
     with RunFolder(RUNS_ROOT / "running", resume=False):
-        assert find_run_request() == stopped
+        assert find_resumable_run() == stopped
         stopped.rename("elsewhere")
         with pytest.raises(RespikeError, match="no run under runs/ can be resumed; still running: runs/running"):
-            find_run_request()
+            find_resumable_run()
 
 
 def test_a_run_whose_process_was_killed_is_one_to_resume() -> None:
     stopped = _stop_run("killed")
     owner = f'{{"pid": {os.getpid()}, "host": "{socket.gethostname()}", "for": "respike train"}}'
     (stopped / "state/training.owner.json").write_text(owner)
-    assert find_run_request() == stopped
+    assert find_resumable_run() == stopped
 
 
 def test_of_two_stopped_runs_the_command_for_one_is_named() -> None:
     first, second = _stop_run("a"), _stop_run("b")
     with pytest.raises(RespikeError, match=f"2 runs can be resumed: {first}, {second}") as caught:
-        find_run_request()
+        find_resumable_run()
     assert f"`respike train --resume --out {first}`" in caught.value.hint
 
 
 def test_without_a_stopped_run_the_complete_ones_are_named() -> None:
     with pytest.raises(RespikeError, match=r"no run under runs/ can be resumed .name the folder"):
-        find_run_request()
+        find_resumable_run()
     for name in "ab":
         _complete_run(name)
     with pytest.raises(RespikeError, match="complete: runs/a, runs/b"):
-        find_run_request()
+        find_resumable_run()

@@ -98,7 +98,7 @@ def test_schedules_end_at_their_documented_rates() -> None:
 
 def test_gradient_checkpointing_changes_no_weight() -> None:
     plain, saving = _begin(), _begin(gradient_checkpointing=True)
-    assert saving.model.recomputes
+    assert saving.model.uses_activation_checkpointing
     for state in (plain, saving):
         for _ in range(2):
             _learn(state)
@@ -107,9 +107,9 @@ def test_gradient_checkpointing_changes_no_weight() -> None:
 
 
 def test_gradient_checkpointing_needs_less_memory() -> None:
-    def kept_bytes(*, recomputes: bool) -> int:
+    def kept_bytes(*, uses_activation_checkpointing: bool) -> int:
         model = make_model()
-        model.recomputes = recomputes
+        model.uses_activation_checkpointing = uses_activation_checkpointing
         seen: dict[int, int] = {}
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -120,7 +120,7 @@ def test_gradient_checkpointing_needs_less_memory() -> None:
             model.train()(BATCH.keys, BATCH.residuals, BATCH.color)
         return sum(seen.values())
 
-    assert kept_bytes(recomputes=True) < 0.6 * kept_bytes(recomputes=False)
+    assert kept_bytes(uses_activation_checkpointing=True) < 0.6 * kept_bytes(uses_activation_checkpointing=False)
 
 
 def test_synchronised_batch_norm_needs_cuda() -> None:

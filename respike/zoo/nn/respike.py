@@ -25,11 +25,11 @@ __all__ = ["BRANCHES", "SIZE_STEP", "Branches", "ModelConfig", "ReSpike"]
 class ReSpike(nn.Module):
     """The hybrid network, or one of its branches, see `config.branches`. `create_model` makes one.
 
-    With `recomputes`, training keeps only the features between the stages of the spiking branch and computes the rest
+    With `uses_activation_checkpointing`, training keeps only the features between the stages of the spiking branch and computes the rest
     again in the backward pass: less memory, more time, the same gradients.
     """
 
-    recomputes = False
+    uses_activation_checkpointing = False
 
     def __init__(self, config: ModelConfig, backbone_weights: BackboneWeights = "none") -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class ReSpike(nn.Module):
     def _run_snn(self, residuals: Tensor, num_steps: int, maps: list[Tensor]) -> Tensor:
         features: Tensor = self.snn.stem(residuals)
         for scale, stage in enumerate(self.snn.stages):
-            if self.recomputes and self.training:
+            if self.uses_activation_checkpointing and self.training:
                 features = run_checkpointed(self._run_scale, stage, scale, features, num_steps, maps)
             else:
                 features = self._run_scale(scale, features, num_steps, maps)
