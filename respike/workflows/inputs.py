@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from respike.common.errors import RespikeError, UnreadableVideoError
+from respike.common.files import SHARDS_ROOT
 from respike.common.progress import SILENCE, Progress
 from respike.common.text import did_you_mean
 from respike.data.clip_encoder import stream_clips
 from respike.data.dataset import ShardDataset, open_shards
-from respike.data.index import SHARDS_ROOT
 from respike.data.loader import make_batch
 from respike.data.prepare_config import PrepareConfig
 from respike.data.synthetic import DemoSettings, write_demo_video
