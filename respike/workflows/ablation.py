@@ -29,7 +29,7 @@ from respike.workflows.training import train
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.device import resolve_device
 from respike.zoo.energy import estimate_energy
-from respike.zoo.models import default_image_size, variant_config
+from respike.zoo.models import variant_config
 from respike.zoo.nn.config import ModelConfig
 from respike.zoo.recipe import Recipe, read_recipe
 from respike.zoo.train_config import TrainConfig
@@ -136,11 +136,8 @@ class AblationConfig:
 
     def read_recipe(self) -> Recipe:
         """Return how each cell is trained. Raises RespikeError if there is no such recipe, network or setting."""
-        overrides = dict(self.overrides)
-        if self.recipe_name is not None:
-            return read_recipe(self.recipe_name).override(overrides)
-        network = overrides.get("network", Recipe().network)
-        return Recipe().override({"image_size": default_image_size(network)} | overrides)
+        recipe = Recipe() if self.recipe_name is None else read_recipe(self.recipe_name)
+        return recipe.override(self.overrides).resolve()
 
 
 @dataclass(frozen=True, kw_only=True)

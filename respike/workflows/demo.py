@@ -130,7 +130,7 @@ def _train_and_score(
     clips, epochs = counted(len(train), "clip"), counted(config.epochs, "epoch")
     progress.say(f"{_TITLES[branches]}: {clips} to train on, {epochs}")
     result = fit(model, loader, config, out=run, data=train.spec, progress=progress)
-    test_loader = make_loader(test, batch_size=32, training=False, image_size=config.image_size)
+    test_loader = make_loader(test, batch_size=32, training=False, image_size=config.resolved_image_size)
     fingerprint = test.spec.fingerprint
     scores = score(
         model, test_loader, num_classes=num_classes, fingerprint=fingerprint, forced=False, progress=progress

@@ -112,9 +112,8 @@ def import_checkpoint(
     the tensors are not those of such a network.
     """
     out = Path(out)
-    for path in (out, out.with_suffix(".json")):
-        if path.exists():
-            raise RespikeError(f"{path} exists already", "choose another file to write, or remove it first")
+    if out.exists():
+        raise RespikeError(f"{out} exists already", "choose another file to write, or remove it first")
     check_image_size(image_size, image_size)
     train = open_shards(str(data), "train")
     color, threshold = train.spec.settings.get("color"), train.spec.settings.get("threshold")

@@ -24,7 +24,7 @@ from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.compatibility import find_overlap, transfer_weights
 from respike.zoo.device import resolve_device
 from respike.zoo.history import EpochRecord, read_history
-from respike.zoo.models import OWN_VARIANT, FusionVariant, create_variant, default_image_size
+from respike.zoo.models import OWN_VARIANT, FusionVariant, create_variant
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.recipe import Recipe, read_recipe, setting_name
 from respike.zoo.run_folder import RunSummary, summarise_run
@@ -181,7 +181,7 @@ def make_train_loader(dataset: ShardDataset, config: TrainConfig, num_workers: i
         dataset,
         batch_size=config.batch_size,
         training=True,
-        image_size=config.image_size,
+        image_size=config.resolved_image_size,
         num_workers=num_workers,
         seed=config.seed,
         flip=config.flip,
@@ -232,16 +232,15 @@ def _resolve_request(
         started = read_run_request(resumed, recipe_name)
         if started is not None:
             request = RunRequest(
-                recipe=started.recipe.override(values),
+                recipe=started.recipe.override(values).resolve(),
                 recipe_name=started.recipe_name,
                 data=started.data if data is None else str(data),
                 init=started.init if checkpoint is None else checkpoint,
             )
             return request, True
     base = recipe if isinstance(recipe, Recipe) else Recipe() if recipe is None else read_recipe(recipe)
-    if recipe is None:
-        values = {"image_size": default_image_size(str(values.get("network", base.network)))} | values
-    request = RunRequest(recipe=base.override(values), recipe_name=recipe_name, data=find_data(data), init=checkpoint)
+    recipe = base.override(values).resolve()
+    request = RunRequest(recipe=recipe, recipe_name=recipe_name, data=find_data(data), init=checkpoint)
     return request, is_batch_size_given
 
 
@@ -324,7 +323,7 @@ def _make_validate(
         dataset,
         batch_size=config.batch_size,
         training=False,
-        image_size=config.image_size,
+        image_size=config.resolved_image_size,
         eval_crop=config.eval_crop,
         num_workers=num_workers,
         rank=process_index(),

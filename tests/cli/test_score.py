@@ -323,7 +323,7 @@ def _changed(spec: DataSpec, **settings: object) -> DataSpec:
         (lambda spec: _changed(spec, sampling="uniform"), "sampling is 'uniform'"),
         (lambda spec: _changed(spec, threshold=1), "threshold is 1"),
         (lambda spec: _changed(spec, color="rgb"), "color is 'rgb'"),
-        (None, "4 of the 4 test videos were trained on"),
+        (None, "test videos that were trained on: 4 of 4"),
     ],
 )
 def test_data_that_does_not_fit_is_refused_with_the_reason(

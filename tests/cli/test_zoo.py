@@ -102,13 +102,14 @@ def test_verify_looks_at_what_was_fetched_by_its_address_too(call, place):
 
 
 def test_verify_reports_an_unreadable_card_and_goes_on(call, place):
-    from respike.zoo.weights import CARDS_FOLDER, cache_folder
+    from respike.common.files import cache_folder
+    from respike.zoo.weights import CARDS_FOLDER
 
-    mirrored = cache_folder() / "address-0"
+    mirrored = cache_folder("zoo") / "address-0"
     mirrored.mkdir(parents=True)
     # its author's sources say that it is in the package; its weights were never fetched
     (mirrored / "card.json").write_bytes((CARDS_FOLDER / "respike_tiny.demo16.json").read_bytes())
-    torn = cache_folder() / "address-1"
+    torn = cache_folder("zoo") / "address-1"
     torn.mkdir()
     (torn / "card.json").write_text("{")
     answer = call("zoo", "verify", "--json")
@@ -171,7 +172,7 @@ def test_a_training_starts_from_a_name_of_the_zoo(call, small_shards, place):
     named = ["--data", small_shards, "--model", "respike_tiny", "--epochs", 1, "--image-size", 32, "--no-flip"]
     answer = call("train", *named, "--init", "respike_tiny.demo16", "--out", "run")
     assert answer.code == 0
-    assert "from respike_tiny.demo16: loaded: ANN branch, SNN branch, fusions; from chance: head" in answer.err
+    assert "from respike_tiny.demo16: loaded: ANN branch, SNN branch, fusions; from random weights: head" in answer.err
     answer = call("train", *named, "--init", "respike_tiny.demo15", "--out", "other")
     assert (answer.code, "did you mean 'respike_tiny.demo16'" in answer.err) == (1, True)
 

@@ -159,7 +159,7 @@ def test_options_that_make_no_network_are_named(name, options, words):
 
 
 def test_the_number_of_classes_may_be_left_out_only_with_weights():
-    with pytest.raises(SettingError, match="for how many classes"):
+    with pytest.raises(SettingError, match="without a number of classes"):
         create_model("respike_tiny")
 
 
