@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from respike.common.errors import RespikeError, UnreadableVideoError
-from respike.common.files import SHARDS_ROOT
+from respike.common.files import RUNS_ROOT, SHARDS_ROOT
 from respike.common.progress import SILENCE, Progress
 from respike.common.text import did_you_mean
 from respike.data.clip_encoder import stream_clips
@@ -24,7 +24,6 @@ from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, names_near
 from respike.zoo.factory import create_model
 from respike.zoo.models import list_models
 from respike.zoo.nn.respike import ReSpike
-from respike.zoo.run_folder import RUNS_ROOT
 from respike.zoo.weights import names_weights
 
 _DEMO_SIZE = 256
