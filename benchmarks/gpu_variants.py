@@ -43,9 +43,7 @@ def cudnn_benchmark(step: TrainingStep) -> Callable[[], None]:
 
 def checkpointing(step: TrainingStep) -> Callable[[], None]:
     """Use gradient checkpointing in the spiking branch."""
-    assert hasattr(step.model, "uses_activation_checkpointing"), (
-        "the switch for gradient checkpointing has another name"
-    )
+    assert hasattr(step.model, "uses_activation_checkpointing"), "the model has no such switch"
     step.model.uses_activation_checkpointing = True
     return step
 

@@ -16,7 +16,7 @@ import filelock
 from respike.common import failpoints
 from respike.common.errors import RespikeError
 
-# where commands look for shards and runs, and put them, by default
+# the folders, relative to the current one, under which shards and runs are made and found by default
 SHARDS_ROOT = Path("shards")
 RUNS_ROOT = Path("runs")
 _CHUNK_BYTES = 1 << 20

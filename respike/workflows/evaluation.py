@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from respike.common.errors import MismatchError, RespikeError, SettingError, ShardError
+from respike.common.files import SHARDS_ROOT
 from respike.common.progress import SILENCE, Progress
 from respike.data.dataset import ShardDataset, open_shards
-from respike.data.index import SHARDS_ROOT, DatasetIndex, read_index, read_skipped
+from respike.data.index import DatasetIndex, read_index, read_skipped
 from respike.data.loader import Views, make_loader, parse_views, spread_clips
 from respike.workflows.inputs import choose_num_workers, find_data, load_model
 from respike.zoo.checkpoint import CheckpointSpec

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 
 from respike.common.errors import RespikeError, UnreadableVideoError
+from respike.common.files import RUNS_ROOT, SHARDS_ROOT
 from respike.common.processes import usable_cpus
 from respike.common.progress import SILENCE, Progress
 from respike.common.text import did_you_mean
 from respike.data.clip_encoder import stream_clips
 from respike.data.dataset import ShardDataset, open_shards
-from respike.data.index import SHARDS_ROOT
 from respike.data.loader import make_batch
 from respike.data.prepare_config import PrepareConfig
 from respike.data.synthetic import DemoSettings, write_demo_video
@@ -24,7 +24,6 @@ from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, suggest_weig
 from respike.zoo.factory import create_model
 from respike.zoo.models import list_models
 from respike.zoo.nn.respike import ReSpike
-from respike.zoo.run_folder import RUNS_ROOT
 from respike.zoo.weights import names_weights
 
 _DEMO_SIZE = 256

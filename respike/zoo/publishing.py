@@ -293,11 +293,12 @@ def _body(card: WeightCard) -> str:
     )
     table = f"| metric | of | part | value | origin | command |\n| --- | --- | --- | ---: | --- | --- |\n{scores}\n"
     files = "\n".join(f"{file.sha256}  {file.name}" for file in card.files)
+    data = describe_data(card)
     return f"""# {card.name}
 
 {card.summary}
 {f"{chr(10)}{card.notes}{chr(10)}" if card.notes else ""}
-{card.num_parameters:,} parameters, {card.num_bytes / 1e6:.1f} MB. Data: {describe_data(card)}, {card.image_size} pixels.
+{card.num_parameters:,} parameters, {card.num_bytes / 1e6:.1f} MB. Data: {data}, {card.image_size} pixels.
 
 ```bash
 respike zoo download {address}

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from respike.zoo.event_file import EventFile
     from respike.zoo.nn.config import ModelConfig
 
-RUNS_ROOT = Path("runs")
 BEST_NAME = "best.safetensors"
 LAST_NAME = "last.safetensors"
 CONFIG_NAME = "config.json"

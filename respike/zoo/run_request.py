@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from respike.common.errors import MismatchError, RespikeError
-from respike.common.files import canonical_json
+from respike.common.files import RUNS_ROOT, canonical_json
 from respike.common.text import name_some
 from respike.zoo.recipe import Recipe, read_recipe
-from respike.zoo.run_folder import BEST_NAME, RECIPE_NAME, REQUEST_NAME, RUNS_ROOT, STATE_NAME, is_running
+from respike.zoo.run_folder import BEST_NAME, RECIPE_NAME, REQUEST_NAME, STATE_NAME, is_running
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from respike.common.errors import MismatchError, RespikeError
+from respike.common.files import RUNS_ROOT
 from respike.zoo.recipe import Recipe
-from respike.zoo.run_folder import BEST_NAME, RUNS_ROOT, RunFolder
+from respike.zoo.run_folder import BEST_NAME, RunFolder
 from respike.zoo.run_request import RunRequest, find_resumable_run, read_run_request
 
 REQUEST = RunRequest(recipe=Recipe().override({"epochs": 3}), recipe_name="mine", data="shards/x", init=None)

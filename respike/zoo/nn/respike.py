@@ -25,8 +25,8 @@ __all__ = ["BRANCHES", "SIZE_STEP", "Branches", "ModelConfig", "ReSpike"]
 class ReSpike(nn.Module):
     """The hybrid network, or one of its branches, see `config.branches`. `create_model` makes one.
 
-    With `uses_activation_checkpointing`, training keeps only the features between the stages of the spiking branch and computes the rest
-    again in the backward pass: less memory, more time, the same gradients.
+    With `uses_activation_checkpointing`, training keeps only the features between the stages of the spiking branch. It
+    computes the rest again in the backward pass: less memory, more time, the same gradients.
     """
 
     uses_activation_checkpointing = False
