@@ -1,5 +1,6 @@
 """Video reader: a video file to frames as 8-bit colour planes, with times and rotation; the only code that decodes."""
 
+import itertools
 import math
 import stat
 from collections.abc import Callable, Container, Iterator
@@ -33,6 +34,9 @@ _OPTIONS = {"err_detect": "explode+crccheck+bitstream+buffer", "max_pixels": str
 # as ffmpeg names them: BT.470 B/G and SMPTE 170M have the matrix of BT.601; 2 is unspecified and is read as BT.601
 _BT601_MATRICES = (Colorspace.ITU601, Colorspace.SMPTE170M, 2)
 _USUAL_FRAME_RATE = 25
+# their decoders begin with the first picture that they can show; others refuse a stream that begins between key frames,
+# or show grey pictures until the next one
+_SELF_STARTING_CODECS = ("h264", "mpeg1video", "mpeg2video")
 # limited range: luma is 16 to 235, chroma 16 to 240 around 128
 _LIMITED_MIN = 16
 _LUMA_STEPS, _CHROMA_STEPS = 219, 224
@@ -91,13 +95,18 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
         width, height = stream.codec_context.width, stream.codec_context.height
         _check_size(width, height)
         fault = _find_cut(path, container)
-        num_packets, times = 0, []
+        num_packets = 0
+        times: list[int] = []
+        waits_for_key = stream.codec_context.name not in _SELF_STARTING_CODECS
         is_joined, last_dts = False, -math.inf
         try:
             for packet in container.demux(stream):
                 beat(0)
                 if packet.is_corrupt:
                     fault = fault or f"packet {num_packets} is corrupt"
+                if waits_for_key and packet.is_keyframe and packet.size:
+                    # what came before is not decoded
+                    waits_for_key, num_packets, times = False, 0, []
                 # an edit list may discard packets after they are decoded
                 if packet.size and not packet.is_discard:
                     num_packets += 1
@@ -172,8 +181,11 @@ class Decoding:
             context.options = _OPTIONS
             converter = FrameConverter(self._color, self._short_side)
             clock = _Clock(container, stream)
+            packets = container.demux(stream)
             try:
-                for frame in container.decode(stream):
+                if context.name not in _SELF_STARTING_CODECS:
+                    packets = _from_first_key(packets, self._path)
+                for frame in itertools.chain.from_iterable(packet.decode() for packet in packets):
                     if frame.is_corrupt:
                         raise UnreadableVideoError("decode", f"frame {self.num_frames} is corrupt")
                     index, self.num_frames = self.num_frames, self.num_frames + 1
@@ -192,6 +204,22 @@ class Decoding:
                     )
             except av.error.FFmpegError as error:
                 raise UnreadableVideoError("decode", _reason(error)) from error
+
+
+def _from_first_key(packets: Iterator[Any], path: Path) -> Iterator[Any]:
+    """Yield packets from the first key frame on: all of them if the first is one, or if the file at `path` has none."""
+    is_skipping: bool | None = None
+    for packet in packets:
+        if is_skipping is None:
+            is_skipping = bool(packet.size) and not packet.is_keyframe and _has_key_frame(path)
+        is_skipping = is_skipping and not packet.is_keyframe
+        if not is_skipping:
+            yield packet
+
+
+def _has_key_frame(path: Path) -> bool:
+    with _open(path) as (container, stream):
+        return any(packet.is_keyframe for packet in container.demux(stream) if packet.size)
 
 
 class _Clock:

@@ -243,3 +243,51 @@ def test_empty_chunks_of_an_avi_take_time(tmp_path):
     assert probe(path).variable_frame_rate
     assert probe(path).seconds == pytest.approx(34 / 25)
     assert not clips_of(path)[0].info.counted_times
+
+
+# the begin of a stream
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("h264.ts", "libx264", {}),
+        ("hevc.ts", "libx265", {"x265-params": "log-level=none:keyint=8:min-keyint=8"}),
+        ("hevc.mkv", "libx265", {"x265-params": "log-level=none:keyint=8:min-keyint=8"}),
+        ("mpeg2.ts", "mpeg2video", {}),
+        ("mpeg4.ts", "mpeg4", {}),
+        ("mpeg4.avi", "mpeg4", {}),
+        ("vp8.webm", "libvpx", {}),
+        ("vp9.webm", "libvpx-vp9", {"cpu-used": 8}),
+        ("wmv2.wmv", "wmv2", {}),
+        ("flv.flv", "flv", {}),
+    ],
+)
+def test_a_stream_begins_with_its_first_key_frame(tmp_path, name, codec, options):
+    whole, path = tmp_path / name, tmp_path / f"later-{name}"
+    write_video(whole, iter(FRAMES), codec=codec, options={"g": 8, **options})
+    with av.open(str(whole)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size][3:]
+        for packet in packets:
+            packet.stream = stream
+            out.mux(packet)
+    frames = decode_all(path)
+    assert [frame.time_seconds for frame in frames] == even(16)
+    # pictures that need one before the key frame are not shown either
+    assert 16 <= probe(path).num_packets <= 21
+    expected = decode_all(whole)[8:]
+    for frame, other in zip(frames, expected, strict=True):
+        np.testing.assert_array_equal(frame.planes[0], other.planes[0])
+    assert len(clips_of(path)) == 1
+
+
+def test_a_stream_without_key_frames_is_decoded_whole(tmp_path):
+    whole, path = tmp_path / "whole.mkv", tmp_path / "none.mkv"
+    write_video(whole, iter(FRAMES), codec="mpeg4", options={"g": 100})
+    with av.open(str(whole)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in [packet for packet in source.demux(video=0) if packet.size][1:]:
+            packet.stream = stream
+            out.mux(packet)
+    assert (len(decode_all(path)), probe(path).num_packets) == (23, 23)
