@@ -82,7 +82,8 @@ class ClipInfo:
     `frame_indices` and `times_seconds` are those of the T source frames. The frames were mirrored left to right if
     `mirrored`, then turned counter-clockwise by `rotation_degrees`, as the container asked. `width` and `height` are
     those of the coded video in pixels. `counted_times` is True where the file lacks usable times for some of the
-    frames, so that these follow from the frame rate. `partial` is True where the video is damaged and only the part before the damage was kept.
+    frames, so that these follow from the frame rate. `partial` is True where the video is damaged and only the part
+    before the damage was kept.
     """
 
     video: str

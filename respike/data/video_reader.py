@@ -19,7 +19,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from respike.common.errors import UnreadableVideoError
-from respike.data.container import find_cut
+from respike.data.container import find_cut, find_lost_packets
 from respike.types import Color
 
 # messages of the decoder are not printed: what matters comes back as an exception
@@ -98,12 +98,13 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
         num_packets = 0
         times: list[int] = []
         waits_for_key = stream.codec_context.name not in _SELF_STARTING_CODECS
-        is_joined, last_dts = False, -math.inf
+        is_joined, runs_backwards, last_dts = False, False, -math.inf
         try:
             for packet in container.demux(stream):
                 beat(0)
-                if packet.is_corrupt:
-                    fault = fault or f"packet {num_packets} is corrupt"
+                if packet.is_corrupt and fault is None and not is_joined:
+                    fault = _find_damage(path, container, stream, f"packet {num_packets}")
+                    is_joined = fault is None
                 if waits_for_key and packet.is_keyframe and packet.size:
                     # what came before is not decoded
                     waits_for_key, num_packets, times = False, 0, []
@@ -112,12 +113,12 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
                     num_packets += 1
                     if packet.pts is not None:
                         times.append(packet.pts)
-                    # a recording that was joined from several begins again
-                    is_joined = is_joined or (packet.dts is not None and packet.dts < last_dts)
+                    # where recordings were joined
+                    runs_backwards = runs_backwards or (packet.dts is not None and packet.dts < last_dts)
                     last_dts = last_dts if packet.dts is None else packet.dts
         except av.error.FFmpegError as error:
             fault = fault or _reason(error)
-        if is_joined or len(times) < num_packets:
+        if runs_backwards or len(times) < num_packets:
             # some times have to be counted
             return VideoInfo(
                 width=width,
@@ -181,13 +182,16 @@ class Decoding:
             context.options = _OPTIONS
             converter = FrameConverter(self._color, self._short_side)
             clock = _Clock(container, stream)
+            is_joined = False
             packets = container.demux(stream)
             try:
                 if context.name not in _SELF_STARTING_CODECS:
                     packets = _from_first_key(packets, self._path)
                 for frame in itertools.chain.from_iterable(packet.decode() for packet in packets):
-                    if frame.is_corrupt:
-                        raise UnreadableVideoError("decode", f"frame {self.num_frames} is corrupt")
+                    if frame.is_corrupt and not is_joined:
+                        if damage := _find_damage(self._path, container, stream, f"frame {self.num_frames}"):
+                            raise UnreadableVideoError("decode", damage)
+                        is_joined = True
                     index, self.num_frames = self.num_frames, self.num_frames + 1
                     self._beat(1)
                     seconds, is_counted = clock.read(frame)
@@ -204,6 +208,18 @@ class Decoding:
                     )
             except av.error.FFmpegError as error:
                 raise UnreadableVideoError("decode", _reason(error)) from error
+
+
+def _find_damage(path: Path, container: av.container.InputContainer, stream: av.VideoStream, what: str) -> str | None:
+    """Return what is wrong with a packet or frame that ffmpeg calls corrupt; None where nothing is."""
+    if container.format.name != "mpegts":
+        return f"{what} is corrupt"
+    # ffmpeg also says so where a counter jumps
+    try:
+        lost = find_lost_packets(path, stream.id)
+    except OSError as error:
+        raise UnreadableVideoError("read", error.strerror or "cannot be read") from error
+    return None if lost is None else f"{what} is corrupt: {lost}"
 
 
 def _from_first_key(packets: Iterator[Any], path: Path) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """Odd videos: what is stored of an unusual file is what a current ffmpeg shows of it."""
 
+import struct
 import subprocess
 
 import av
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from respike.common.errors import UnreadableVideoError
 from respike.data.clip_encoder import stream_clips
+from respike.data.container import find_lost_packets
 from respike.data.prepare_config import PrepareConfig
 from respike.data.shard import decode_info, encode_info
 from respike.data.video_reader import Decoding, check_header, probe
@@ -291,3 +293,117 @@ def test_a_stream_without_key_frames_is_decoded_whole(tmp_path):
             packet.stream = stream
             out.mux(packet)
     assert (len(decode_all(path)), probe(path).num_packets) == (23, 23)
+
+
+# joined and edited files
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    """The packets of an MPEG-TS of four segments of twelve frames: bytes of 188 each."""
+    path = tmp_path_factory.mktemp("recording") / "video.ts"
+    # with noise, each frame takes many packets
+    noise = np.random.default_rng(0).integers(0, 80, (48, 64, 96, 3), dtype=np.uint8)
+    write_video(path, iter(moving_square(48, width=96, height=64) // 2 + noise), options={"g": 12, "sc_threshold": 0})
+    content = path.read_bytes()
+    return [content[at : at + 188] for at in range(0, len(content), 188)]
+
+
+def is_of_video(packet):
+    return (packet[1] & 0x1F) << 8 | packet[2] == 0x100
+
+
+def starts_of_segments(packets):
+    """The numbers of the packets that begin a key frame: those with the flag of random access."""
+    flagged = [bool(packet[3] & 0x20 and packet[4] and packet[5] & 0x40) for packet in packets]
+    return [at for at, packet in enumerate(packets) if flagged[at] and packet[1] & 0x40 and is_of_video(packet)]
+
+
+def write_packets(path, packets):
+    path.write_bytes(b"".join(packets))
+    return path
+
+
+def fault_of(path):
+    """What is wrong with a video, as `check --full` and `prepare` find it; None if nothing is."""
+    try:
+        if (fault := probe(path).fault) is not None:
+            return fault
+        decode_all(path)
+    except UnreadableVideoError as error:
+        return error.reason
+    return None
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg2video"])
+def test_joined_recordings_are_decoded(tmp_path, codec):
+    one, path = tmp_path / "one.ts", tmp_path / "twice.ts"
+    write_video(one, iter(FRAMES), codec=codec, options={"g": 12, "bf": 0})
+    path.write_bytes(one.read_bytes() * 2)
+    assert fault_of(path) is None
+    assert [frame.time_seconds for frame in decode_all(path)] == even(48)
+
+
+@pytest.mark.parametrize("bytes_before", [0, 4])
+def test_a_recording_without_one_segment_is_decoded(recording, tmp_path, bytes_before):
+    _, second, third, _ = starts_of_segments(recording)
+    packets = [bytes(bytes_before) + packet for packet in [*recording[:second], *recording[third:]]]
+    path = write_packets(tmp_path / "lost.ts", packets)
+    assert fault_of(path) is None
+    assert len(decode_all(path)) == 36
+    assert len(clips_of(path)) == 2
+
+
+def test_a_lost_part_of_a_frame_is_found(recording, tmp_path):
+    generator = np.random.default_rng(0)
+    numbers = [at for at, packet in enumerate(recording) if is_of_video(packet)]
+    for _ in range(40):
+        first = int(generator.integers(20, len(numbers) - 12))
+        lost = set(numbers[first : first + int(generator.integers(1, 12))])
+        path = write_packets(tmp_path / "lost.ts", [each for at, each in enumerate(recording) if at not in lost])
+        assert fault_of(path) is not None
+
+
+def test_a_lost_end_of_a_frame_before_a_segment_is_found(recording, tmp_path):
+    _, second, third, _ = starts_of_segments(recording)
+    before = [at for at in range(second) if is_of_video(recording[at])]
+    last_frame = [at for at in before if recording[at][1] & 0x40][-1]
+    num_packets = sum(at > last_frame for at in before)
+    assert num_packets > 5
+    for num_lost in range(1, num_packets):
+        kept = [recording[at] for at in range(second) if at not in before[-num_lost:]]
+        assert fault_of(write_packets(tmp_path / "lost.ts", [*kept, *recording[third:]])) is not None
+
+
+def test_what_an_mpeg_ts_lost_is_told(recording, tmp_path):
+    _, second, third, fourth = starts_of_segments(recording)
+    path = tmp_path / "video.ts"
+
+    def lost(packets):
+        return find_lost_packets(write_packets(path, packets), 0x100)
+
+    assert lost(recording) is None
+    assert lost([*recording[:second], *recording[third:]]) is None
+    assert lost([*recording[: second + 5], *recording[second + 6 :]]) == "packets are missing"
+    assert lost([*recording[: second + 5], *recording[third:fourth], *recording[fourth + 3 :]]) == "packets are missing"
+    marked = bytes([0x47, recording[20][1] | 0x80]) + recording[20][2:]
+    assert "marked" in lost([*recording[:20], marked, *recording[21:]])
+    assert "aligned" in lost([*recording[:20], b"xyz", *recording[20:]])
+
+
+def flv_that_says(path, name, number):
+    """Change a number in the metadata of an FLV."""
+    content = path.read_bytes()
+    at = content.index(name) + len(name) + 1
+    path.write_bytes(content[:at] + struct.pack(">d", number) + content[at + 8 :])
+
+
+def test_an_flv_with_a_wrong_size_in_its_metadata_is_whole(tmp_path):
+    path = tmp_path / "video.flv"
+    write_video(path, iter(FRAMES), codec="flv")
+    flv_that_says(path, b"filesize", path.stat().st_size + 5000)
+    assert fault_of(path) is None
+    assert len(decode_all(path)) == 24
+    # cut between two frames: then the duration does not fit either
+    flv_that_says(path, b"duration", 5.0)
+    assert "was cut" in fault_of(path)
