@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,11 @@ def test_video_is_decoded_in_one_place():
     for path in FILES:
         assert not imports_of(path) & VIDEO_LIBRARIES or name_of(path) == "data/video_reader.py"
         assert "VideoCapture" not in path.read_text()
+
+
+def test_processors_are_counted_in_one_place():
+    counts = re.compile(r"cpu_count\b|sched_getaffinity")
+    assert {name_of(path) for path in FILES if counts.search(path.read_text())} == {"common/processes.py"}
 
 
 def test_timm_backbones_are_made_in_one_place():

@@ -1,11 +1,11 @@
 """Defaults that hang on what lies on disk."""
 
-import os
 from pathlib import Path
 
 import pytest
 from respike.common.errors import RespikeError
 from respike.types import DataSpec
+from respike.workflows import inputs
 from respike.workflows.inputs import choose_num_workers, choose_run_folder, find_data
 
 
@@ -34,7 +34,7 @@ def test_several_data_sets_are_listed() -> None:
     _make_data("b", "a")
     with pytest.raises(RespikeError, match="2 data sets: a, b") as caught:
         find_data(None)
-    assert "--data shards/a" in caught.value.hint
+    assert "shards/a" in caught.value.hint
 
 
 def test_no_data_set_leads_to_prepare() -> None:
@@ -64,11 +64,11 @@ def test_a_run_folder_that_is_named_is_taken_as_it_is() -> None:
 
 
 def test_workers_are_few_on_a_cpu_and_many_beside_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(inputs, "usable_cpus", lambda: 16)
     assert (choose_num_workers(None, "cpu"), choose_num_workers(None, "cuda"), choose_num_workers(3, "cpu")) == (
         0,
         8,
         3,
     )
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(inputs, "usable_cpus", lambda: 1)
     assert choose_num_workers(None, "cuda") == 1

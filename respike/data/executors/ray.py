@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from respike.common.errors import RespikeError
+from respike.common.processes import usable_cpus
 from respike.data.executors import local
 from respike.data.executors.base import Item, Job, OnEvent, Result, WorkerDeath
 
@@ -83,7 +84,7 @@ def _connect(ray: Any, address: str | None, num_workers: int | None) -> Iterator
         # a Ray instance of our own gets its own number of processors, and reports no usage statistics
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         new_instance = {
-            "num_cpus": num_workers,
+            "num_cpus": num_workers or usable_cpus(),
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE_BYTES,
         }
@@ -123,11 +124,16 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0][:200]
 
 
+# of the Ray worker that loads this module, so that not every task has to start a process and load its libraries
+_idle_processes = local.IdleProcesses(idle_seconds=5.0)
+
+
 def _run_items(job: Job[Any, Any], items: Sequence[Any]) -> Iterator[_Message]:
     """Run a job on the items of one task. This is what a Ray worker does."""
     events: list[object] = []
     last_sent = time.monotonic()
-    for done in local.run_in_steps(job, items, 1, lambda _, event: events.append(event)):
+    steps = local.run_in_steps(job, items, 1, lambda _, event: events.append(event), idle_processes=_idle_processes)
+    for done in steps:
         if done is not None or (events and time.monotonic() - last_sent > _EVENT_SECONDS):
             yield list(events), done
             events.clear()
