@@ -2,6 +2,7 @@
 
 import struct
 import subprocess
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -9,12 +10,16 @@ import pytest
 from respike.common.errors import UnreadableVideoError
 from respike.data.clip_encoder import stream_clips
 from respike.data.container import find_lost_packets
+from respike.data.executors.base import run_serially
+from respike.data.index import read_index
+from respike.data.preparation import prepare
 from respike.data.prepare_config import PrepareConfig
 from respike.data.shard import decode_info, encode_info
+from respike.data.verification import verify
 from respike.data.video_reader import Decoding, check_header, probe
 from respike.data.video_writer import ffmpeg_path, write_video
 
-from tests.conftest import moving_square
+from tests.conftest import listing_of, moving_square
 
 FRAMES = moving_square(24, width=96, height=64)
 
@@ -407,3 +412,65 @@ def test_an_flv_with_a_wrong_size_in_its_metadata_is_whole(tmp_path):
     # cut between two frames: then the duration does not fit either
     flv_that_says(path, b"duration", 5.0)
     assert "was cut" in fault_of(path)
+
+
+# pixels that are not square
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A folder with a video of 96 x 64 pixels of 64:45, and one of square pixels."""
+    folder = tmp_path_factory.mktemp("wide") / "root"
+    (folder / "a").mkdir(parents=True)
+    write_video(folder / "a" / "wide.mp4", iter(FRAMES), options={"vf": "setsar=64/45"})
+    write_video(folder / "a" / "square.mp4", iter(FRAMES))
+    return folder
+
+
+def test_pixels_that_are_not_square_are_recorded(wide):
+    path = wide / "a" / "wide.mp4"
+    assert probe(path).sample_aspect_ratio == Fraction(64, 45)
+    (clip,) = clips_of(path)
+    assert clip.keys.shape[-2:] == (64, 96)
+    assert clip.info.sample_aspect_ratio == "64:45"
+    assert decode_info(encode_info(clip.info)) == clip.info
+    assert b"sample_aspect_ratio" not in encode_info(clips_of(wide / "a" / "square.mp4")[0].info)
+
+
+@pytest.mark.parametrize("color", ["ycc", "rgb"])
+@pytest.mark.parametrize(("short_side", "size"), [(256, (64, 137)), (32, (32, 68))])
+def test_square_pixels_scales_the_width(wide, color, short_side, size):
+    (clip,) = clips_of(wide / "a" / "wide.mp4", square_pixels=True, color=color, short_side=short_side)
+    assert clip.keys.shape[-2:] == size
+    assert (clip.info.width, clip.info.height, clip.info.sample_aspect_ratio) == (96, 64, "64:45")
+
+
+def test_square_pixels_changes_no_other_video(wide):
+    path = wide / "a" / "square.mp4"
+    for one, other in zip(clips_of(path), clips_of(path, square_pixels=True), strict=True):
+        np.testing.assert_array_equal(one.keys, other.keys)
+
+
+def test_a_turned_video_is_scaled_along_its_coded_width(wide, tmp_path):
+    path = tmp_path / "turned.mp4"
+    ffmpeg("-display_rotation", 90, "-i", wide / "a" / "wide.mp4", "-c", "copy", path)
+    assert clips_of(path, square_pixels=True)[0].keys.shape[-2:] == (137, 64)
+
+
+def test_a_set_with_square_pixels_records_the_setting_and_verifies(wide, tmp_path):
+    for square_pixels in (False, True):
+        out = tmp_path / str(square_pixels)
+        prepare(listing_of(wide), out, PrepareConfig(square_pixels=square_pixels), executor=run_serially)
+        assert read_index(out).spec.settings.get("square_pixels", False) == square_pixels
+        assert ("square_pixels" in (out / "dataset.json").read_text()) == square_pixels
+        assert {row.video: row.sample_aspect_ratio for row in read_index(out).videos} == {
+            "a/wide.mp4": "64:45",
+            "a/square.mp4": "1:1",
+        }
+        assert not verify(out).faults
+
+
+def test_an_extreme_aspect_ratio_is_ignored(tmp_path):
+    path = tmp_path / "extreme.mp4"
+    write_video(path, iter(FRAMES), options={"vf": "setsar=50/1"})
+    assert clips_of(path, square_pixels=True)[0].keys.shape[-2:] == (64, 96)
