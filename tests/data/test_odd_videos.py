@@ -10,6 +10,7 @@ import pytest
 from respike.common.errors import UnreadableVideoError
 from respike.data.clip_encoder import stream_clips
 from respike.data.container import find_lost_packets
+from respike.data.datasets.common import is_video
 from respike.data.executors.base import run_serially
 from respike.data.index import read_index
 from respike.data.preparation import prepare
@@ -474,3 +475,44 @@ def test_an_extreme_aspect_ratio_is_ignored(tmp_path):
     path = tmp_path / "extreme.mp4"
     write_video(path, iter(FRAMES), options={"vf": "setsar=50/1"})
     assert clips_of(path, square_pixels=True)[0].keys.shape[-2:] == (64, 96)
+
+
+# suffixes
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        ("mts", {}),
+        ("m2ts", {}),
+        ("m2t", {}),
+        ("f4v", {}),
+        ("3gp", {"vcodec": "mpeg4"}),
+        ("3g2", {"vcodec": "mpeg4"}),
+        ("qt", {"f": "mov"}),
+        ("ogv", {"vcodec": "libtheora"}),
+        ("vob", {"vcodec": "mpeg2video"}),
+        ("mpe", {"vcodec": "mpeg2video", "f": "mpeg"}),
+        ("m2v", {"vcodec": "mpeg2video"}),
+        ("mxf", {"vcodec": "mpeg2video"}),
+        ("asf", {"vcodec": "wmv2"}),
+        ("divx", {"vcodec": "mpeg4", "f": "avi"}),
+        ("rm", {"vcodec": "rv20"}),
+        ("gif", {"vcodec": "gif", "pix_fmt": "pal8"}),
+        ("nut", {}),
+        ("y4m", {"vcodec": "rawvideo"}),
+        ("h264", {}),
+        ("hevc", {"vcodec": "libx265", "x265-params": "log-level=none"}),
+    ],
+)
+def test_videos_of_less_usual_suffixes_are_prepared(tmp_path, suffix, options):
+    path = tmp_path / f"video.{suffix}"
+    source = tmp_path / "source.mkv"
+    write_video(source, iter(FRAMES), codec="ffv1")
+    arguments = {"vcodec": "libx264", "pix_fmt": "yuv420p", **options}
+    ffmpeg("-i", source, *(part for name, value in arguments.items() for part in (f"-{name}", value)), path)
+    assert is_video(path.name)
+    assert fault_of(path) is None
+    (clip,) = clips_of(path)
+    assert clip.info.times_seconds == pytest.approx([number / 25 for number in range(16)], abs=0.002)
+    assert np.abs(clip.to_frames()[:, :, 10:22].astype(int) - FRAMES[:16, 10:22].transpose(0, 3, 1, 2)).mean() < 25
