@@ -12,15 +12,16 @@ from respike.data.clip_encoder import stream_clips
 from respike.data.container import find_lost_packets
 from respike.data.datasets.common import is_video
 from respike.data.executors.base import run_serially
-from respike.data.index import read_index
+from respike.data.index import read_index, read_skipped
 from respike.data.preparation import prepare
 from respike.data.prepare_config import PrepareConfig
 from respike.data.shard import decode_info, encode_info
 from respike.data.verification import verify
+from respike.data.video_check import check
 from respike.data.video_reader import Decoding, check_header, probe
 from respike.data.video_writer import ffmpeg_path, write_video
 
-from tests.conftest import listing_of, moving_square
+from tests.conftest import REAL_CLIPS, listing_of, moving_square
 
 FRAMES = moving_square(24, width=96, height=64)
 
@@ -516,3 +517,68 @@ def test_videos_of_less_usual_suffixes_are_prepared(tmp_path, suffix, options):
     (clip,) = clips_of(path)
     assert clip.info.times_seconds == pytest.approx([number / 25 for number in range(16)], abs=0.002)
     assert np.abs(clip.to_frames()[:, :, 10:22].astype(int) - FRAMES[:16, 10:22].transpose(0, 3, 1, 2)).mean() < 25
+
+
+# real files of each kind, shared between projects
+
+CASES = REAL_CLIPS.parent / "cases"
+# frames, width and height as stored, time of the last frame; None is skipped
+EXPECTED = {
+    "cat_same.ts": (50, 160, 120, 1.96),
+    "cover.wmv": (30, 160, 120, 1.16),
+    "crop.mkv": (30, 160, 120, 1.16),
+    "flvsize.flv": (30, 160, 120, 1.16),
+    "hflip.mp4": (30, 160, 120, 1.16),
+    "mid_hevc.ts": (75, 160, 120, 2.96),
+    "nopts_nob.ts": (50, 160, 120, 1.96),
+    "rawh264.mp4": (50, 160, 120, 1.96),
+    "sar.mp4": (15, 160, 120, 0.56),
+    "song.mp4": None,
+    "two_low_first.mkv": (30, 160, 120, 1.16),
+    "vflip.mp4": (30, 160, 120, 1.16),
+    "vfr.avi": (24, 160, 120, 1.96),
+}
+needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="the shared odd videos are missing")
+
+
+@needs_cases
+@pytest.mark.parametrize("name", [name for name, expected in EXPECTED.items() if expected])
+def test_a_shared_odd_video_is_read_as_ffmpeg_shows_it(name):
+    num_frames, width, height, last = EXPECTED[name]
+    frames = decode_all(CASES / name)
+    assert {frame.planes[0].shape for frame in frames} == {(height, width)}
+    times = [frame.time_seconds for frame in frames]
+    assert (len(frames), times[0], times[-1]) == (num_frames, 0, pytest.approx(last, abs=1e-3))
+    assert min(np.diff(times)) > 0
+    # ffmpeg applies the cropping of a container
+    if name != "crop.mkv":
+        decoded = np.stack([np.stack(frame.planes, -1) for frame in frames]).astype(int)
+        assert np.abs(decoded - shown_by_ffmpeg(CASES / name)).mean() < 2
+
+
+@needs_cases
+def test_a_full_check_and_prepare_agree_on_the_shared_odd_videos(tmp_path):
+    root, out = tmp_path / "root", tmp_path / "out"
+    (root / "a").mkdir(parents=True)
+    files = [path for path in CASES.iterdir() if is_video(path.name)]
+    for path in files:
+        (root / "a" / path.name).symlink_to(path)
+    listing = listing_of(root)
+    report = check(listing, full=True)
+    prepare(listing, out, PrepareConfig(clip_length=4), executor=run_serially)
+    found = [(fault.video, fault.stage, fault.reason) for fault in report.faults]
+    assert sorted(found) == sorted((row.video, row.stage, row.reason) for row in read_skipped(read_index(out)))
+    assert {path.name for path in files} == set(EXPECTED)
+    assert [video for video, _, _ in found] == ["a/song.mp4"]
+    rows = {row.video.removeprefix("a/"): row for row in read_index(out).videos}
+    assert {name: row.num_clips for name, row in rows.items()} == {
+        name: expected[0] // 4 for name, expected in EXPECTED.items() if expected
+    }
+    assert {name for name, row in rows.items() if row.sample_aspect_ratio != "1:1"} == {"sar.mp4"}
+    assert not verify(out).faults
+
+
+@needs_cases
+def test_the_shared_video_of_wide_pixels_is_scaled_on_request():
+    (clip,) = clips_of(CASES / "sar.mp4", square_pixels=True)
+    assert clip.keys.shape[-2:] == (120, 228)
