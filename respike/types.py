@@ -81,9 +81,9 @@ class ClipInfo:
 
     `frame_indices` and `times_seconds` are those of the T source frames. The frames were mirrored left to right if
     `mirrored`, then turned counter-clockwise by `rotation_degrees`, as the container asked. `width` and `height` are
-    those of the coded video in pixels. `counted_times` is True if the file lacks usable times for some of the frames,
-    so that these follow from the frame rate. `partial` is True if the video is damaged and only the part before the
-    damage was kept.
+    those of the coded video in pixels, `sample_aspect_ratio` is width:height of such a pixel. `counted_times` is True
+    where the file lacks usable times for some of the frames, so that these follow from the frame rate. `partial` is
+    True where the video is damaged and only the part before the damage was kept.
     """
 
     video: str
@@ -102,6 +102,7 @@ class ClipInfo:
     partial: bool = False
     mirrored: bool = False
     counted_times: bool = False
+    sample_aspect_ratio: str = "1:1"
 
 
 @dataclass(frozen=True, kw_only=True)

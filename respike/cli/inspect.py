@@ -58,6 +58,7 @@ def _print(facts: dict[str, Any]) -> None:
             f"stride {settings['stride']}, {settings['sampling']} sampling",
             "events": f"{console.format_share(facts['event_density'])} of the samples are not zero; "
             f"threshold {settings['threshold']}, {settings['color']}",
+            **_describe_pixels(facts["sample_aspect_ratios"], applied=settings.get("square_pixels", False)),
             "size": f"{console.format_bytes(facts['num_bytes'])}; {clip} a clip, {frame} a frame",
             "of a clip": f"key frames {parts['key_frames']}, events {parts['events']}, JSON {parts['json']}",
             "fingerprint": facts["fingerprint"][:16],
@@ -68,3 +69,12 @@ def _print(facts: dict[str, Any]) -> None:
         for name, part in facts["subsets"].items()
     ]
     console.print_table(("subset", "shards", "videos", "clips", "size"), rows)
+
+
+def _describe_pixels(num_videos: dict[str, int], *, applied: bool) -> dict[str, str]:
+    """Return a fact about videos whose pixels are not square; none where all are."""
+    if unusual := {ratio: count for ratio, count in num_videos.items() if ratio != "1:1"}:
+        ratios = ", ".join(f"{counted(count, 'video')} of {ratio}" for ratio, count in unusual.items())
+        how = "scaled to square ones" if applied else "stored as coded, without scaling; see --square-pixels"
+        return {"pixels": f"not square in {ratios}; {how}"}
+    return {}

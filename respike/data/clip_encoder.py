@@ -2,6 +2,7 @@
 
 from collections import defaultdict, deque
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -28,11 +29,15 @@ class EncodedClip:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedVideo:
-    """Frames decoded of a video, their duration in seconds, and why only a part was decoded (None: all was)."""
+    """Frames decoded of a video, their duration in seconds, and why only a part was decoded (None: all was).
+
+    `sample_aspect_ratio` is width:height of a coded pixel.
+    """
 
     num_frames: int
     seconds: float
     partial: str | None
+    sample_aspect_ratio: str
 
 
 class ClipSink(Protocol):
@@ -82,10 +87,20 @@ def encode_video(
             raise fault
         if num_decoded == num_frames and (fault is None or partial is not None):
             seconds = source.seconds * num_decoded / max(1, source.num_packets)
-            return EncodedVideo(num_frames=num_decoded, seconds=seconds, partial=partial)
+            return EncodedVideo(
+                num_frames=num_decoded,
+                seconds=seconds,
+                partial=partial,
+                sample_aspect_ratio=format_ratio(source.sample_aspect_ratio),
+            )
         num_frames, partial = num_decoded, partial or (None if fault is None else fault.reason)
         sink.restart()
     raise UnreadableVideoError("decode", "two passes gave different numbers of frames")
+
+
+def format_ratio(ratio: Fraction) -> str:
+    """Return a ratio as text, such as `64:45`."""
+    return f"{ratio.numerator}:{ratio.denominator}"
 
 
 def stream_clips(path: Path, settings: PrepareConfig, taker: ClipTaker) -> EncodedVideo:
@@ -137,7 +152,11 @@ class _ClipBuilder:
         """Decode at most `max_frames` frames; return how many were decoded, and the fault that ended it."""
         assert self._video.path is not None
         decoding = Decoding(
-            self._video.path, color=self._settings.color, short_side=self._settings.short_side, beat=beat
+            self._video.path,
+            color=self._settings.color,
+            short_side=self._settings.short_side,
+            square_pixels=self._settings.square_pixels,
+            beat=beat,
         )
         if max_frames == 0:
             return 0, None
@@ -197,6 +216,7 @@ class _ClipBuilder:
             partial=self._is_partial,
             mirrored=parts.mirrored,
             counted_times=parts.counted_times,
+            sample_aspect_ratio=format_ratio(self._source.sample_aspect_ratio),
         )
 
 

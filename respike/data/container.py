@@ -1,7 +1,7 @@
 """Container: finds files that were cut, which ffmpeg mostly decodes as if they were shorter videos.
 
 Only the sizes that the container announces are compared with the file. What a container does not announce is not
-checked here.
+checked here. In MPEG-TS, lost packets are told from recordings that were joined.
 """
 
 import os
@@ -10,8 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+from numpy.typing import NDArray
+
 _MATROSKA_SEGMENT = 0x18538067
 _MATROSKA_CLUSTER = 0x1F43B675
+_TS_SYNC = 0x47
+_TS_PACKET_BYTES = 188
+# the last frame is shown for a while, and tools round
+_FLV_TOLERANCE_SECONDS = 1.0
+# bytes before each packet, and from one to the next: plain, with a time (AVCHD, Blu-ray), with check bytes
+_TS_LAYOUTS = ((0, 188), (4, 192), (0, 204))
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
 
@@ -144,12 +153,89 @@ def _check_asf(file: IO[bytes], size: int) -> str | None:
 
 
 def _check_flv(file: IO[bytes], size: int) -> str | None:
-    """Check the file size that most files have in the metadata of their first tag, as a float64."""
-    _, found, after = _read(file, 0, 4096).partition(b"\0\x08filesize\0")
-    if not found or len(after) < 8:
+    """Check the file size in the metadata of the first tag; tools that change a file often leave the old size there."""
+    head = _read(file, 0, 4096)
+    num_announced = _find_flv_number(head, b"filesize")
+    if not 0 < num_announced < 1 << 62:
         return None
-    (num_announced,) = struct.unpack(">d", after[:8])
-    return _describe_cut("its metadata", int(num_announced), size) if 0 < num_announced < 1 << 62 else None
+    cut = _describe_cut("its metadata", int(num_announced), size)
+    if cut is None or _has_whole_flv_tags(file, size, _find_flv_number(head, b"duration")):
+        return None
+    return cut
+
+
+def _find_flv_number(head: bytes, name: bytes) -> float:
+    """Return a number of the metadata, a float64 after its name; 0 where there is none."""
+    _, found, after = head.partition(len(name).to_bytes(2, "big") + name + b"\0")
+    return float(struct.unpack(">d", after[:8])[0]) if found and len(after) >= 8 else 0.0
+
+
+def _has_whole_flv_tags(file: IO[bytes], size: int, duration_seconds: float) -> bool:
+    """Return whether the last tag ends where the file ends, within a second of the announced duration."""
+    at = int.from_bytes(_read(file, 5, 4), "big") + 4
+    milliseconds = 0
+    while len(head := _read(file, at, 11)) == 11:
+        num_bytes = 11 + int.from_bytes(head[1:4], "big")
+        if _read(file, at + num_bytes, 4) != num_bytes.to_bytes(4, "big"):
+            return False
+        # the upper eight bits come last
+        milliseconds = max(milliseconds, int.from_bytes(head[7:8] + head[4:7], "big"))
+        at += num_bytes + 4
+    return at == size and milliseconds / 1000 > duration_seconds - _FLV_TOLERANCE_SECONDS
+
+
+def find_lost_packets(path: Path, stream_id: int) -> str | None:
+    """Return what an MPEG-TS lost of the stream `stream_id`; None where only its packet counters jump.
+
+    Recordings that were joined, and a recording that lacks whole segments, jump from the end of one frame to a frame
+    where decoding can begin. Any other jump means that a part of a frame, or a frame that others need, is lost. A frame
+    that lacks its end before a jump is found by the decoder. Raises OSError.
+    """
+    packets = _read_ts_packets(path)
+    if packets is None:
+        return "its packets are not aligned"
+    own = np.flatnonzero((packets[:, 1].astype(int) & 0x1F) << 8 | packets[:, 2] == stream_id)
+    headers = packets[own, :6]
+    if (headers[:, 1] & 0x80).any():
+        return "the receiver marked a packet as damaged"
+    counters, has_payload = headers[:, 3] & 0x0F, headers[:, 3] & 0x10 > 0
+    is_start = headers[:, 1] & 0x40 > 0
+    # the flags of the adaptation field, which may be empty
+    flags = np.where((headers[:, 3] & 0x20 > 0) & (headers[:, 4] > 0), headers[:, 5], 0)
+    expected = counters[:-1] + has_payload[1:] & 0x0F
+    jumps = 1 + np.flatnonzero((counters[1:] != expected) & (flags[1:] & 0x80 == 0))
+    if not (is_start & (flags & 0x40 > 0))[jumps].all():
+        return "packets are missing"
+    for jump in jumps:
+        start = np.flatnonzero(is_start[:jump])[-1:]
+        if _lacks_end(packets[own[int(start[0]) if len(start) else 0 : jump]]):
+            return "the end of a frame is missing"
+    return None
+
+
+def _read_ts_packets(path: Path) -> NDArray[np.uint8] | None:
+    """Return the packets of an MPEG-TS, uint8 `[packets, 188]`, as a view of the file; None where it has gaps."""
+    content: NDArray[np.uint8] = np.memmap(path, np.uint8, mode="r")
+    for before, step in _TS_LAYOUTS:
+        num_packets = (len(content) - before - _TS_PACKET_BYTES) // step + 1
+        if num_packets > 0:
+            packets = np.lib.stride_tricks.as_strided(content[before:], (num_packets, _TS_PACKET_BYTES), (step, 1))
+            if (packets[:, 0] == _TS_SYNC).all():
+                return packets
+    return None
+
+
+def _lacks_end(packets: NDArray[np.uint8]) -> bool:
+    """Return whether the packets of a frame hold less than its header says; it may leave its size open."""
+    payload = b"".join(map(_payload, packets))
+    num_announced = int.from_bytes(payload[4:6], "big")
+    return num_announced > 0 and len(payload) < 6 + num_announced
+
+
+def _payload(packet: NDArray[np.uint8]) -> bytes:
+    if not packet[3] & 0x10:
+        return b""
+    return packet[5 + int(packet[4]) if packet[3] & 0x20 else 4 :].tobytes()
 
 
 def _read(file: IO[bytes], at: int, num_bytes: int) -> bytes:

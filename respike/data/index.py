@@ -51,6 +51,7 @@ class VideoRow:
     """One written video. Its clips are in `shard`, in the order of the rows.
 
     `partial` says what is wrong with a video of which only the part before the damage was kept; None if it is whole.
+    `sample_aspect_ratio` is width:height of a coded pixel.
     """
 
     video: str
@@ -60,6 +61,7 @@ class VideoRow:
     shard: str
     num_clips: int
     partial: str | None = None
+    sample_aspect_ratio: str = "1:1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +242,8 @@ def _check_rows(index: DatasetIndex) -> None:
             raise ValueError(f"label {video.label} and {video.num_clips} clips of {video.video!r}")
         if not video.shard.startswith(f"{video.subset}-"):
             raise ValueError(f"{video.video!r} belongs to {video.subset} but is in {video.shard}")
+        if not re.fullmatch(r"[0-9]{1,9}:[0-9]{1,9}", video.sample_aspect_ratio):
+            raise ValueError(f"sample_aspect_ratio of {video.video!r} is {video.sample_aspect_ratio!r}")
         clips[video.shard] += video.num_clips
     for shard in index.shards:
         if clips[shard.name] != shard.num_samples:

@@ -13,7 +13,7 @@ from respike.data.sampling import Sampling, SamplingSettings
 from respike.types import Color
 
 # settings that older shards do not record: left out if they have the old behaviour, so that fingerprints stay the same
-OMITTED_DEFAULTS = {"eval_clips": 1}
+OMITTED_DEFAULTS = {"eval_clips": 1, "square_pixels": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,9 @@ class PrepareConfig(Config):
     eval_clips: Annotated[int, option("uniform: clips stored of a video to evaluate.", ge=1)] = 1
     frame_stride: Annotated[int, option("Use every n-th frame of the video.", ge=1)] = 1
     short_side: Annotated[int, option("Largest short side in pixels; videos are never scaled up.", ge=16)] = 256
+    square_pixels: Annotated[bool, option("Scale the width of videos whose pixels are not square, as players do.")] = (
+        False
+    )
     threshold: Annotated[
         int, option("Contrast threshold of events in grey levels; 1 is exact.", metavar="θ", ge=1, le=MAX_THRESHOLD)
     ] = 8

@@ -33,7 +33,7 @@ INFO_MEMBER = "json"
 
 # fields of a sample's JSON that are written only for unusual videos, with the value that is left out; all other samples
 # keep the bytes that earlier versions wrote
-OMITTED_FIELDS = {"partial": False, "mirrored": False, "counted_times": False}
+OMITTED_FIELDS = {"partial": False, "mirrored": False, "counted_times": False, "sample_aspect_ratio": "1:1"}
 
 _MAX_KEY_PIXELS = 1 << 26
 # a clip of a thousand frames takes less than 50 kB; JSON takes about twenty times its size when it is parsed

@@ -292,7 +292,7 @@ def _skipped_row(video: VideoRef, error: UnreadableVideoError) -> dict[str, str]
 
 
 def _video_row(video: VideoRef, shard: str, num_clips: int, encoded: EncodedVideo) -> dict[str, Any]:
-    row = {
+    row: dict[str, Any] = {
         "video": video.video_id,
         "label": video.label,
         "subset": video.subset,
@@ -300,7 +300,12 @@ def _video_row(video: VideoRef, shard: str, num_clips: int, encoded: EncodedVide
         "shard": shard,
         "num_clips": num_clips,
     }
-    return row if encoded.partial is None else row | {"partial": encoded.partial}
+    # only where they say something, so that the rows of usual videos are those of earlier versions
+    if encoded.partial is not None:
+        row["partial"] = encoded.partial
+    if encoded.sample_aspect_ratio != "1:1":
+        row["sample_aspect_ratio"] = encoded.sample_aspect_ratio
+    return row
 
 
 # Crash policy. The last event of a dead worker says which video it was at. The shard is built again, and a video that

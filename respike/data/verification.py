@@ -353,6 +353,7 @@ def _compare_sample(
         ("subset", info.subset, video.subset),
         ("group", info.group, video.group),
         ("partial", info.partial, video.partial is not None),
+        ("sample_aspect_ratio", info.sample_aspect_ratio, video.sample_aspect_ratio),
     )
     for name, found, expected in comparisons:
         if found != expected:

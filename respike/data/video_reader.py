@@ -1,10 +1,12 @@
 """Video reader: a video file to frames as 8-bit colour planes, with times and rotation; the only code that decodes."""
 
+import itertools
 import math
 import stat
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from respike.common.errors import UnreadableVideoError
-from respike.data.container import find_cut
+from respike.data.container import find_cut, find_lost_packets
 from respike.types import Color
 
 # messages of the decoder are not printed: what matters comes back as an exception
@@ -33,6 +35,11 @@ _OPTIONS = {"err_detect": "explode+crccheck+bitstream+buffer", "max_pixels": str
 # as ffmpeg names them: BT.470 B/G and SMPTE 170M have the matrix of BT.601; 2 is unspecified and is read as BT.601
 _BT601_MATRICES = (Colorspace.ITU601, Colorspace.SMPTE170M, 2)
 _USUAL_FRAME_RATE = 25
+# DV and DVD have pixels of up to 64:45, film scopes of 2:1
+_MAX_ASPECT_RATIO = 4
+# their decoders begin with the first picture that they can show; others refuse a stream that begins between key frames,
+# or show grey pictures until the next one
+_SELF_STARTING_CODECS = ("h264", "mpeg1video", "mpeg2video")
 # limited range: luma is 16 to 235, chroma 16 to 240 around 128
 _LIMITED_MIN = 16
 _LUMA_STEPS, _CHROMA_STEPS = 219, 224
@@ -51,14 +58,16 @@ def _ignore(num_frames: int) -> None:
 class VideoInfo:
     """What the container says: coded size in pixels, number of packets that should give a frame, duration.
 
-    `variable_frame_rate` is True where the steps between frames differ. `seconds` is how long the frames are shown.
-    `fault` says what is wrong with the file as a whole, None where nothing is.
+    `sample_aspect_ratio` is the width of a coded pixel over its height; 1 where unknown. `variable_frame_rate` is True
+    where the steps between frames differ. `seconds` is how long the frames are shown. `fault` says what is wrong with
+    the file as a whole, None where nothing is.
     """
 
     width: int
     height: int
     num_packets: int
     variable_frame_rate: bool
+    sample_aspect_ratio: Fraction = Fraction(1)
     seconds: float = 0.0
     fault: str | None = None
 
@@ -91,30 +100,37 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
         width, height = stream.codec_context.width, stream.codec_context.height
         _check_size(width, height)
         fault = _find_cut(path, container)
-        num_packets, times = 0, []
-        is_joined, last_dts = False, -math.inf
+        num_packets = 0
+        times: list[int] = []
+        waits_for_key = stream.codec_context.name not in _SELF_STARTING_CODECS
+        is_joined, runs_backwards, last_dts = False, False, -math.inf
         try:
             for packet in container.demux(stream):
                 beat(0)
-                if packet.is_corrupt:
-                    fault = fault or f"packet {num_packets} is corrupt"
+                if packet.is_corrupt and fault is None and not is_joined:
+                    fault = _find_damage(path, container, stream, f"packet {num_packets}")
+                    is_joined = fault is None
+                if waits_for_key and packet.is_keyframe and packet.size:
+                    # what came before is not decoded
+                    waits_for_key, num_packets, times = False, 0, []
                 # an edit list may discard packets after they are decoded
                 if packet.size and not packet.is_discard:
                     num_packets += 1
                     if packet.pts is not None:
                         times.append(packet.pts)
-                    # a recording that was joined from several begins again
-                    is_joined = is_joined or (packet.dts is not None and packet.dts < last_dts)
+                    # where recordings were joined
+                    runs_backwards = runs_backwards or (packet.dts is not None and packet.dts < last_dts)
                     last_dts = last_dts if packet.dts is None else packet.dts
         except av.error.FFmpegError as error:
             fault = fault or _reason(error)
-        if is_joined or len(times) < num_packets:
+        if runs_backwards or len(times) < num_packets:
             # some times have to be counted
             return VideoInfo(
                 width=width,
                 height=height,
                 num_packets=num_packets,
                 variable_frame_rate=False,
+                sample_aspect_ratio=_read_aspect_ratio(stream),
                 seconds=num_packets / _frame_rate(stream),
                 fault=fault,
             )
@@ -127,6 +143,7 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
             height=height,
             num_packets=num_packets,
             variable_frame_rate=variable,
+            sample_aspect_ratio=_read_aspect_ratio(stream),
             seconds=(float(steps.sum()) + step) * float(stream.time_base or 0),
             fault=fault,
         )
@@ -151,11 +168,15 @@ def _find_cut(path: Path, container: av.container.InputContainer) -> str | None:
 class Decoding:
     """One pass over a video. `num_frames` counts all frames decoded so far.
 
-    Frames are scaled down so that the short side is at most `short_side` pixels. `beat` is called at each frame.
+    Frames are scaled down so that the short side is at most `short_side` pixels. With `square_pixels` their width is
+    first scaled by the sample aspect ratio, which players do. `beat` is called at each frame.
     """
 
-    def __init__(self, path: Path, *, color: Color, short_side: int, beat: Beat = _ignore) -> None:
+    def __init__(
+        self, path: Path, *, color: Color, short_side: int, square_pixels: bool = False, beat: Beat = _ignore
+    ) -> None:
         self._path, self._color, self._short_side, self._beat = path, color, short_side, beat
+        self._square_pixels = square_pixels
         self.num_frames = 0
 
     def frames(self, wanted: Container[int] | None = None) -> Iterator[Frame]:
@@ -170,12 +191,20 @@ class Decoding:
             # one thread for each video: workers run in parallel, and frame threads would delay errors
             context.thread_count = 1
             context.options = _OPTIONS
-            converter = FrameConverter(self._color, self._short_side)
+            aspect_ratio = _read_aspect_ratio(stream) if self._square_pixels else Fraction(1)
+            _check_size(round(context.width * aspect_ratio), context.height)
+            converter = FrameConverter(self._color, self._short_side, aspect_ratio)
             clock = _Clock(container, stream)
+            is_joined = False
+            packets = container.demux(stream)
             try:
-                for frame in container.decode(stream):
-                    if frame.is_corrupt:
-                        raise UnreadableVideoError("decode", f"frame {self.num_frames} is corrupt")
+                if context.name not in _SELF_STARTING_CODECS:
+                    packets = _from_first_key(packets, self._path)
+                for frame in itertools.chain.from_iterable(packet.decode() for packet in packets):
+                    if frame.is_corrupt and not is_joined:
+                        if damage := _find_damage(self._path, container, stream, f"frame {self.num_frames}"):
+                            raise UnreadableVideoError("decode", damage)
+                        is_joined = True
                     index, self.num_frames = self.num_frames, self.num_frames + 1
                     self._beat(1)
                     seconds, is_counted = clock.read(frame)
@@ -192,6 +221,34 @@ class Decoding:
                     )
             except av.error.FFmpegError as error:
                 raise UnreadableVideoError("decode", _reason(error)) from error
+
+
+def _find_damage(path: Path, container: av.container.InputContainer, stream: av.VideoStream, what: str) -> str | None:
+    """Return what is wrong with a packet or frame that ffmpeg calls corrupt; None where nothing is."""
+    if container.format.name != "mpegts":
+        return f"{what} is corrupt"
+    # ffmpeg also says so where a counter jumps
+    try:
+        lost = find_lost_packets(path, stream.id)
+    except OSError as error:
+        raise UnreadableVideoError("read", error.strerror or "cannot be read") from error
+    return None if lost is None else f"{what} is corrupt: {lost}"
+
+
+def _from_first_key(packets: Iterator[Any], path: Path) -> Iterator[Any]:
+    """Yield packets from the first key frame on: all of them if the first is one, or if the file at `path` has none."""
+    is_skipping: bool | None = None
+    for packet in packets:
+        if is_skipping is None:
+            is_skipping = bool(packet.size) and not packet.is_keyframe and _has_key_frame(path)
+        is_skipping = is_skipping and not packet.is_keyframe
+        if not is_skipping:
+            yield packet
+
+
+def _has_key_frame(path: Path) -> bool:
+    with _open(path) as (container, stream):
+        return any(packet.is_keyframe for packet in container.demux(stream) if packet.size)
 
 
 class _Clock:
@@ -275,10 +332,13 @@ def read_orientation(frame: av.VideoFrame) -> Orientation:
 
 
 class FrameConverter:
-    """Converts the frames of one video to coded planes of at most `short_side` pixels; frames are never scaled up."""
+    """Converts the frames of one video to coded planes of at most `short_side` pixels.
 
-    def __init__(self, color: Color, short_side: int) -> None:
-        self._color, self._short_side = color, short_side
+    Their width is first scaled by `aspect_ratio`. Else frames are never scaled up.
+    """
+
+    def __init__(self, color: Color, short_side: int, aspect_ratio: Fraction = Fraction(1)) -> None:
+        self._color, self._short_side, self._aspect_ratio = color, short_side, aspect_ratio
         self._size: tuple[int, int] | None = None
         # one for the whole video: to set up a scaler costs more than to scale a small frame
         self._reformatter = VideoReformatter()
@@ -287,7 +347,9 @@ class FrameConverter:
     def convert(self, frame: av.VideoFrame) -> Planes:
         """Return three planes that share no memory with the decoder, which reuses its buffers for the next frame."""
         # the first frame decides for the video, so that all frames of a clip have one size
-        self._size = self._size or scaled_size(frame.width, frame.height, self._short_side)
+        if self._size is None:
+            width = max(1, round(frame.width * self._aspect_ratio))
+            self._size = scaled_size(width, frame.height, self._short_side)
         if self._color == "ycc" and _needs_no_scaler(frame, self._size):
             luma, blue, red = map(_plane_view, frame.planes)
             planes = _copy(luma, blue, red) if _is_full_range(frame) else self._to_full_range(luma, blue, red)
@@ -398,6 +460,12 @@ def _choose_stream(container: av.container.InputContainer) -> av.VideoStream:
     if chosen.codec_context is None:
         raise UnreadableVideoError("open", "no decoder for its codec")
     return chosen
+
+
+def _read_aspect_ratio(stream: av.VideoStream) -> Fraction:
+    """Return the width of a coded pixel over its height; 1 where it is unknown, or too extreme to be meant."""
+    ratio = stream.sample_aspect_ratio
+    return ratio if ratio and 1 / _MAX_ASPECT_RATIO <= ratio <= _MAX_ASPECT_RATIO else Fraction(1)
 
 
 def _check_size(width: int, height: int) -> None:

@@ -1,6 +1,7 @@
 """Inspection workflow: what a set of shards holds, in numbers, as a contact sheet and as a page."""
 
 import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def _gather_facts(dataset: ShardDataset) -> dict[str, Any]:
         "fingerprint": index.spec.fingerprint,
         "videos": {"listed": index.num_listed, "written": index.num_written, "skipped": index.num_skipped},
         "subsets": {subset: _count(index, subset) for subset in sorted({shard.subset for shard in index.shards})},
+        "sample_aspect_ratios": dict(Counter(video.sample_aspect_ratio for video in index.videos).most_common()),
         "num_classes": len(index.spec.classes),
         "clips_a_class": {"min": counts[0], "median": statistics.median_low(counts), "max": counts[-1]},
         "clips_by_class": clips_by_class,

@@ -5,7 +5,10 @@ import json
 import pytest
 from respike.common.errors import ShardError
 from respike.data import open_shards
+from respike.data.video_writer import write_video
 from respike.workflows.inspection import choose_clips, inspect_shards
+
+from tests.conftest import moving_square
 
 
 def test_the_command_prints_what_the_function_returns(call, small_shards):
@@ -23,6 +26,17 @@ def test_the_printed_facts_name_sizes_and_subsets(call, small_shards):
     answer = call("inspect", small_shards)
     assert "12 written, 0 skipped of 12" in answer.out
     assert [line.split()[0] for line in answer.out.splitlines()[-3:-1]] == ["test", "train"]
+
+
+@pytest.mark.parametrize(("option", "words"), [([], "stored as coded"), (["--square-pixels"], "scaled to square ones")])
+def test_pixels_that_are_not_square_are_told(call, tmp_path, option, words):
+    root, out = tmp_path / "root", tmp_path / "out"
+    (root / "a").mkdir(parents=True)
+    for name, filters in (("wide.mp4", "setsar=64/45"), ("square.mp4", "setsar=1")):
+        write_video(root / "a" / name, iter(moving_square(16)), options={"vf": filters})
+    call("prepare", "folder", "--root", root, "--out", out, "--quiet", *option)
+    assert inspect_shards(out)["sample_aspect_ratios"] == {"64:45": 1, "1:1": 1}
+    assert f"not square in 1 video of 64:45; {words}" in call("inspect", out).out
 
 
 def test_picture_and_page_are_written_and_hold_the_clips(small_shards, tmp_path):

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,19 @@ from respike.common.text import counted, name_some
 from respike.data.sampling import Sampling
 from respike.types import VideoListing, VideoRef
 
+# whatever ffmpeg decodes and people name so; audio and single pictures have other suffixes
 VIDEO_SUFFIXES = frozenset(
-    [".avi", ".mp4", ".mkv", ".webm", ".mov", ".wmv", ".m4v", ".mpg", ".mpeg", ".flv", ".ts", ".3gp"]
+    [
+        *(".mp4", ".m4v", ".mov", ".qt", ".f4v", ".3gp", ".3g2", ".mj2"),
+        *(".avi", ".divx", ".xvid", ".wmv", ".asf", ".wtv", ".dv", ".flv", ".rm", ".rmvb", ".amv"),
+        *(".mkv", ".webm", ".ogv", ".ogm", ".mxf", ".nut", ".gif", ".ivf", ".y4m"),
+        *(".ts", ".mts", ".m2ts", ".m2t", ".mpg", ".mpeg", ".mpe", ".mpv", ".vob", ".m1v", ".m2v"),
+        *(".h264", ".264", ".h265", ".265", ".hevc"),
+    ]
 )
 _ARCHIVE_SUFFIXES = (".rar", ".zip", ".tar", ".tar.gz", ".tgz")
 _MAX_WARNINGS = 5
+_MAX_SUFFIX_LENGTH = 12
 # two names that are less similar than this have hardly a letter in common
 _MIN_SIMILARITY = 0.7
 
@@ -190,13 +199,14 @@ def find_path(root: Path, relative: str) -> Path | None:
 class VideoFolder:
     """One folder under a root: its `parts` below the root, its `path`, the sorted file names of its videos.
 
-    `broken_links` are those of the names that are links to nothing.
+    `broken_links` are those of the names that are links to nothing. `others` are files without the suffix of a video.
     """
 
     parts: tuple[str, ...]
     path: Path
     videos: tuple[str, ...]
     broken_links: frozenset[str]
+    others: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +239,7 @@ def find_videos(root: Path) -> VideoTree:
         path = root.joinpath(*parts)
         videos: list[str] = []
         broken_links: list[str] = []
+        others: list[str] = []
         children: list[tuple[str, ...]] = []
         for entry in _read_entries(path):
             if _is_folder(entry):
@@ -243,9 +254,34 @@ def find_videos(root: Path) -> VideoTree:
                 videos.append(entry.name)
                 if entry.is_symlink() and not path_exists(Path(entry.path)):
                     broken_links.append(entry.name)
-        folders.append(VideoFolder(parts=parts, path=path, videos=tuple(videos), broken_links=frozenset(broken_links)))
+            else:
+                others.append(entry.name)
+        folders.append(
+            VideoFolder(
+                parts=parts,
+                path=path,
+                videos=tuple(videos),
+                broken_links=frozenset(broken_links),
+                others=tuple(others),
+            )
+        )
         waiting.extend(reversed(children))
     return VideoTree(folders=tuple(folders), skipped_links=tuple(map(to_text, skipped_links)))
+
+
+def describe_left_out(names: Iterable[str]) -> tuple[str, ...]:
+    """Return one line that counts files without the suffix of a video, by suffix; none where there is no such file."""
+    counts = Counter(_suffix_of(to_text(name)) for name in names)
+    if not counts:
+        return ()
+    # the most frequent first
+    shown = [f"{suffix}: {count:,}" for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    return (f"files left out, since their suffixes are not those of videos: {counts.total():,} ({name_some(shown)})",)
+
+
+def _suffix_of(name: str) -> str:
+    _, dot, suffix = name.rpartition(".")
+    return f".{suffix.lower()[:_MAX_SUFFIX_LENGTH]}" if dot and suffix.isprintable() and suffix else "no suffix"
 
 
 def _read_entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -17,6 +17,7 @@ from respike.data.datasets.common import (
     ListingRequest,
     VideoTree,
     check_distinct,
+    describe_left_out,
     find_path,
     find_videos,
     make_listing,
@@ -181,6 +182,7 @@ def _find_rows(root: Path) -> tuple[list[_Row], list[str], tuple[str, ...]]:
     class_depth = 2 if in_subsets else 1
     rows: list[_Row] = []
     outside: list[str] = []
+    left_out: list[str] = []
     classes: set[str] = set()
     for folder in tree.folders:
         parts = tuple(map(to_text, folder.parts))
@@ -189,6 +191,7 @@ def _find_rows(root: Path) -> tuple[list[_Row], list[str], tuple[str, ...]]:
             continue
         if len(parts) >= class_depth:
             classes.add(parts[class_depth - 1])
+            left_out += folder.others
         for name in folder.videos:
             video_id = "/".join((*parts, to_text(name)))
             if len(parts) < class_depth:
@@ -197,9 +200,17 @@ def _find_rows(root: Path) -> tuple[list[_Row], list[str], tuple[str, ...]]:
             path = None if name in folder.broken_links else folder.path / name
             rows.append(_Row(video_id=video_id, label=parts[class_depth - 1], subset=subset, path=path))
     outside_line = f"videos outside of class folders, skipped: {len(outside):,} ({name_some(outside)})"
+    left_out_lines = describe_left_out(left_out)
+    if left_out and not rows:
+        raise LayoutError(f"no videos under {root}; {left_out_lines[0]}", _ROOT_HINT)
     if outside and not rows:
         raise LayoutError(f"no class folders under {root}; {outside_line}", _ROOT_HINT)
-    warnings = (*tree.warnings(), *([outside_line] if outside else []), *_nesting_warnings(root, rows, class_depth))
+    warnings = (
+        *tree.warnings(),
+        *([outside_line] if outside else []),
+        *left_out_lines,
+        *_nesting_warnings(root, rows, class_depth),
+    )
     return rows, sorted(classes), warnings
 
 

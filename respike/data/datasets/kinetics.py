@@ -12,6 +12,7 @@ from respike.data.datasets.common import (
     ListingRequest,
     VideoTree,
     check_distinct,
+    describe_left_out,
     find_videos,
     make_listing,
     normalize_name,
@@ -75,6 +76,8 @@ def list_kinetics(name: str, request: ListingRequest) -> VideoListing:
         warnings=(
             *(f"there is no list of {subset}" for subset in ("train", "val") if subset not in subsets),
             *tree.warnings(),
+            # such as downloads that were not finished
+            *describe_left_out(name for folder in tree.folders for name in folder.others if _CLIP_NAME.match(name)),
         ),
         num_official_classes=_NUM_CLASSES[name],
         link_boundary=request.link_boundary,

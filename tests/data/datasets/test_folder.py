@@ -70,6 +70,24 @@ def test_a_root_without_class_folders_says_what_is_expected(tmp_path, names):
     assert "<class>/<video>" in error.value.hint
 
 
+def test_files_that_are_no_videos_are_counted_and_named(tmp_path):
+    touch(
+        tmp_path, "a/1.mp4", "a/2.M2TS", "a/notes.txt", "a/deep/more.TXT", "b/3.gif", "b/x.part", "b/README", "list.csv"
+    )
+    listing = listed("folder", tmp_path)
+    assert ids(listing) == ["a/1.mp4", "a/2.M2TS", "b/3.gif"]
+    assert (
+        "files left out, since their suffixes are not those of videos: 4 (.txt: 2, .part: 1, no suffix: 1)"
+        in listing.warnings
+    )
+
+
+def test_a_root_of_unknown_files_names_their_suffixes(tmp_path):
+    touch(tmp_path, "a/1.foo", "b/2.foo")
+    with pytest.raises(LayoutError, match=r"no videos under .*: 2 \(\.foo: 2\)"):
+        listed("folder", tmp_path)
+
+
 def test_an_empty_class_folder_keeps_its_label(tmp_path):
     touch(tmp_path, "a/1.mp4", "c/2.mp4")
     (tmp_path / "b").mkdir()

@@ -45,6 +45,12 @@ def test_files_are_found_flat_and_in_class_folders(kinetics, dataset, first, sec
     }
 
 
+def test_unfinished_downloads_are_counted_and_named(kinetics):
+    touch(kinetics, f"train/{ABC}", f"train/{DEF}.part", f"val/{GHI}", "notes.txt")
+    warnings = listed("kinetics400", kinetics).warnings
+    assert "files left out, since their suffixes are not those of videos: 1 (.part: 1)" in warnings
+
+
 def test_a_replacement_wins_where_there_is_one(kinetics):
     better = f"replacement/replacement_for_corrupted_k400/{DEF}"
     touch(kinetics, f"train/{DEF}", f"train/{ABC}", better)
