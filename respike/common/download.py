@@ -225,7 +225,7 @@ class _Download:
         self._facts_path = target.with_name(f".{target.name}.part.json")
         self._facts: dict[str, Any] = {}
         with suppress(OSError, ValueError, TypeError):
-            self._facts = dict(json.loads(self._facts_path.read_text()))
+            self._facts = dict(json.loads(self._facts_path.read_text("utf-8")))
         if not self._facts:
             self._drop()
         # whether the bytes come from more than one connection

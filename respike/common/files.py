@@ -194,7 +194,7 @@ def _describe_owner(owner_path: Path) -> str:
 
 def _read_owner(owner_path: Path) -> dict[str, Any] | None:
     try:
-        owner = json.loads(owner_path.read_text())
+        owner = json.loads(owner_path.read_text("utf-8"))
         return {"pid": int(owner["pid"]), "host": owner["host"], "for": owner["for"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
