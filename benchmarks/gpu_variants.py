@@ -43,8 +43,8 @@ def cudnn_benchmark(step: TrainingStep) -> Callable[[], None]:
 
 def checkpointing(step: TrainingStep) -> Callable[[], None]:
     """Use gradient checkpointing in the spiking branch."""
-    assert hasattr(step.model, "recomputes"), "the switch for gradient checkpointing has another name"
-    step.model.recomputes = True
+    assert hasattr(step.model, "uses_activation_checkpointing"), "the model has no such switch"
+    step.model.uses_activation_checkpointing = True
     return step
 
 

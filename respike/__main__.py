@@ -1,4 +1,4 @@
-"""`python -m respike`: the same program as the `respike` script."""
+"""`python -m respike`: the same program as the `respike` command."""
 
 from respike.cli.main import main
 

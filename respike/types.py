@@ -79,9 +79,11 @@ class Clip:
 class ClipInfo:
     """What a shard stores about a clip besides its pixels.
 
-    `frame_indices` and `times_seconds` are those of the T source frames. `rotation_degrees` is the rotation that the
-    container asked for, counter-clockwise; it is applied already. `width` and `height` are those of the coded video in
-    pixels. `partial` is True where the video is damaged and only the part before the damage was kept.
+    `frame_indices` and `times_seconds` are those of the T source frames. The frames were mirrored left to right if
+    `mirrored`, then turned counter-clockwise by `rotation_degrees`, as the container asked. `width` and `height` are
+    those of the coded video in pixels. `counted_times` is True if the file lacks usable times for some of the frames,
+    so that these follow from the frame rate. `partial` is True if the video is damaged and only the part before the
+    damage was kept.
     """
 
     video: str
@@ -98,6 +100,8 @@ class ClipInfo:
     variable_frame_rate: bool = False
     group: str | None = None
     partial: bool = False
+    mirrored: bool = False
+    counted_times: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Several processes that train together, forked from a server that has torch loaded, so that they start at once."""
+"""Processes that train together. They are forked from a server that has torch loaded, so that they start at once."""
 
 import multiprocessing
 import os
@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def forking_context() -> multiprocessing.context.ForkServerContext:
-    """Where processes start at once, with torch loaded; they import what this process imports."""
-    # the server finds modules by this alone, wherever a test has gone
+    """Return a context whose processes start with torch loaded and import from the same paths as this one."""
+    # the server finds modules by this alone, also if a test has changed the folder
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT), *inherited]))
     context = multiprocessing.get_context("forkserver")
@@ -28,7 +28,7 @@ def forking_context() -> multiprocessing.context.ForkServerContext:
 
 
 def start_together(target: Callable[..., None], *arguments: Any, num_processes: int = 2) -> list[BaseProcess]:
-    """Start `target(*arguments)` in processes that find each other as under torchrun."""
+    """Start `target(*arguments)` in processes that form a group, as under torchrun."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -58,7 +58,7 @@ def _run(rank: int, num_processes: int, port: int, target: Callable[..., None], 
 
 
 def call_respike(folder: str, arguments: list[str]) -> None:
-    """Call the program in `folder`; each process's streams go to `out-RANK` and `err-RANK` there."""
+    """Call the program in `folder`; each process writes to `out-RANK` and `err-RANK` there."""
     os.chdir(folder)
     rank = os.environ.get("RANK", "0")
     with Path(f"out-{rank}").open("w") as out, Path(f"err-{rank}").open("w") as err:

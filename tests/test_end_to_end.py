@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from respike.data.video_writer import write_video
-from respike.workflows.demo_folder import claim_folder, renew_run
+from respike.workflows.demo import claim_folder, clear_run
 
 from tests.conftest import REAL_CLIPS, moving_square
 
@@ -85,15 +85,15 @@ def test_a_missing_root_is_one_line_and_a_hint(tmp_path):
     [
         (("prepar", "ucf101"), "Did you mean 'prepare'"),
         (("prepare", "folder", "--split", "2"), "has no splits"),
-        (("prepare", "ucf101", "--list", "x.csv"), "--list goes with"),
-        (("prepare", "ucf101", "--split", "4"), "has splits 1, 2, 3"),
+        (("prepare", "ucf101", "--list", "x.csv"), "--list is for the data set folder"),
+        (("prepare", "ucf101", "--split", "4"), "has the splits 1, 2, 3"),
     ],
 )
 def test_wrong_usage_exits_2_and_says_why(tmp_path, arguments, said):
     assert said in run(*arguments, cwd=tmp_path, code=2).stderr
 
 
-def test_a_setting_that_cannot_be_is_one_line(tmp_path):
+def test_a_setting_that_is_not_allowed_is_one_line(tmp_path):
     (tmp_path / "data" / "folder").mkdir(parents=True)
     answer = run("prepare", "folder", "--stride", "5", cwd=tmp_path, code=1)
     assert "clip_length 16 is no multiple of stride 5" in answer.stderr
@@ -119,13 +119,13 @@ def test_the_demo_in_the_small_writes_its_page(tmp_path):
     # what it made is its own to make anew, and nothing else there
     assert (tmp_path / "demo" / "runs" / "hybrid" / "best.safetensors").is_file()
     claim_folder(tmp_path / "demo", ["hybrid"])
-    renew_run(tmp_path / "demo" / "runs" / "hybrid")
+    clear_run(tmp_path / "demo" / "runs" / "hybrid")
     assert not (tmp_path / "demo" / "runs" / "hybrid" / "best.safetensors").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_in_the_demo_the_hybrid_knows_what_neither_branch_knows_alone(tmp_path):
+def test_the_hybrid_of_the_demo_beats_both_branches(tmp_path):
     answer = run("demo", "--ablate", "--json", cwd=tmp_path, num_threads=os.cpu_count() or 1, timeout=1700)
     scores = json.loads(answer.stdout)["scores"]
     assert scores["hybrid"]["clip"]["top1"] >= 0.95

@@ -1,6 +1,5 @@
 """The promises of README, docs and help: the Python runs as it stands, and each command line is one that exists."""
 
-import ast
 import importlib
 import re
 import shlex
@@ -9,10 +8,8 @@ from pathlib import Path
 import click
 import pytest
 from respike.cli.main import COMMANDS
-from respike.data import open_shards
-from respike.data.preparation import PrepareConfig, prepare
 
-from tests.conftest import listing_of
+from tests.conftest import REAL_CLIPS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -54,14 +51,39 @@ def parse(line: str) -> None:
             pass
 
 
-def test_the_python_of_the_readme_runs(tmp_path, video_folder, monkeypatch, capsys):
+def run_python_of_readme(folder: Path, videos: dict[str, Path], rows: list[str], monkeypatch) -> dict[str, object]:
+    """Run the README's script in `folder` on videos that are linked there; return its variables."""
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    prepare(listing_of(video_folder), tmp_path / "shards" / "folder", PrepareConfig(), num_workers=1)
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
-    scores = ast.literal_eval(capsys.readouterr().out.splitlines()[-1])
-    # it looks at a batch first, which is scored all the same
-    assert scores["num_clips"] == len(open_shards("shards/folder", "test")) > 0
+    (folder / "videos").mkdir()
+    for name, path in videos.items():
+        (folder / "videos" / name).symlink_to(path)
+    (folder / "labels.csv").write_text("path,label,subset\n" + "\n".join(rows) + "\n")
+    monkeypatch.chdir(folder)
+    variables: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), variables)
+    return variables
+
+
+def test_the_python_of_the_readme_runs(tmp_path, video_folder, monkeypatch, capsys):
+    paths = sorted(video_folder.rglob("*.mp4"))[::2]
+    videos = {path.name: path for path in paths}
+    rows = [
+        f"{path.name},{path.parent.name},{'test' if number % 3 == 2 else 'train'}" for number, path in enumerate(paths)
+    ]
+    variables = run_python_of_readme(tmp_path, videos, rows, monkeypatch)
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert variables["logits"].shape == (2, 2)
+    assert (tmp_path / "why" / "attention.png").is_file()
+
+
+def test_the_python_of_the_readme_runs_on_real_clips(tmp_path, monkeypatch, capsys):
+    if not REAL_CLIPS.is_dir():
+        pytest.skip("the real clips are not at hand")
+    names = ("apply_eye_makeup.avi", "arm_wrestling.mp4", "flipping_pancake.mkv")
+    rows = [f"{names[0]},makeup,train", f"{names[1]},arm,train", f"{names[2]},arm,test"]
+    variables = run_python_of_readme(tmp_path, {name: REAL_CLIPS / name for name in names}, rows, monkeypatch)
+    assert variables["scored"].scores.num_videos == 1
+    assert variables["prepared"].written == 3
 
 
 def test_every_command_of_the_readme_exists():

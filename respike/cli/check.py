@@ -1,16 +1,17 @@
-"""`respike check`: raw videos looked through before anything is written."""
+"""`respike check`: raw videos listed and read before anything is written."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.cli import options
-from respike.cli.options import FAULTS, OutputFile, require_apart
+from respike.cli import console, options
+from respike.cli.options import OutputFile, check_outputs
+from respike.cli.prepare import spell_options
 from respike.common.errors import RespikeError
-from respike.common.processes import usable_cpus
-from respike.common.text import agree, counted
+from respike.common.text import counted
 
 if TYPE_CHECKING:
     from respike.data.video_check import CheckReport
@@ -28,17 +29,20 @@ Examples:
   respike check folder --root videos --list labels.csv --full --strict
 """
 )
-@options.video_choice
-@click.option("--full", is_flag=True, help="Decode every video whole instead of opening it: finds what is cut within.")
-@click.option(
-    "--report", type=OutputFile(FAULTS), metavar="FILE", help="Write what is wrong as JSONL of video, subset, …"
-)
+@options.video_options
+@click.option("--full", is_flag=True, help="Decode every video to its end instead of only opening it.")
+@click.option("--report", type=OutputFile(), metavar="FILE", help="Write the faults as JSONL of video, subset, …")
+@options.overwrite
 @options.workers
 @click.option("--strict", is_flag=True, help="Exit 1 if a video is missing or cannot be read.")
 @options.quiet
 @options.as_json
 def command(
-    videos: options.VideoChoice,
+    dataset: str,
+    root: Path | None,
+    list_path: Path | None,
+    split: int | None,
+    follow_symlinks: bool,
     full: bool,
     report: Path | None,
     workers: int | None,
@@ -46,37 +50,47 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Tell which videos of DATASET are listed, present, missing and unreadable, and of which classes.
+    """Count the videos of DATASET that are listed, present, missing and unreadable, class by class.
 
-    No shard is written. What is missing or unreadable here is what `respike prepare` would skip; without --full a
-    video counts as readable if its header is.
+    No shard is written. `respike prepare` would skip the videos that are missing or unreadable here. Without --full a
+    video counts as readable if its header can be read.
     """
-    from respike.cli import console
-    from respike.data import video_check as core
+    from respike.data.video_check import write_report
+    from respike.workflows.preparation import UnusedSettingError, check_videos
 
-    require_apart(click.get_current_context())
-    progress = console.make_progress(quiet=quiet, json=as_json)
-    listing = videos.layout.list_videos(videos.request())
-    for warning in listing.warnings:
-        progress.warn(warning)
-    found = core.check(listing, full=full, num_workers=workers or usable_cpus(), progress=progress)
+    check_outputs(click.get_current_context())
+    try:
+        listing, found = check_videos(
+            dataset,
+            root,
+            split=split,
+            list_path=list_path,
+            follow_symlinks=follow_symlinks,
+            full=full,
+            workers=workers,
+            progress=console.make_progress(quiet=quiet, json=as_json),
+        )
+    except UnusedSettingError as error:
+        raise spell_options(error) from error
     if report is not None:
-        core.write_report(found, report)
+        write_report(found, report)
     if as_json:
         console.print_json(gather_facts(listing, found, full=full, report=report))
     elif not quiet:
-        _print(found, full=full, report=report, arguments=videos.to_arguments())
+        given = {"--root": root, "--list": list_path, "--split": split}
+        words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+        words += [] if follow_symlinks else ["--no-follow-symlinks"]
+        _print(found, full=full, report=report, arguments=shlex.join([dataset, *words]))
     if strict and found.faults:
         raise RespikeError(
-            f"of {counted(found.listed, 'video')} {found.missing:,} {agree(found.missing, 'is', 'are')} missing and "
-            f"{found.unreadable:,} cannot be read, "
-            "and --strict was given",
-            f"they are named in {report}" if report else "name them with --report FILE",
+            f"videos listed: {found.listed:,}, missing: {found.missing:,}, unreadable: {found.unreadable:,}; "
+            "--strict was given",
+            f"they are named in {report}" if report else "use --report FILE to get their names",
         )
 
 
 def gather_facts(listing: "VideoListing", found: "CheckReport", *, full: bool, report: Path | None) -> dict[str, Any]:
-    """What was found, as `--json` prints it; the videos themselves go to --report."""
+    """Return what was found, as `--json` prints it; the videos themselves go to --report."""
     return {
         "dataset": listing.dataset,
         "split": listing.split,
@@ -93,13 +107,11 @@ def gather_facts(listing: "VideoListing", found: "CheckReport", *, full: bool, r
 
 
 def _print(found: "CheckReport", *, full: bool, report: Path | None, arguments: str) -> None:
-    from respike.cli import console
-
-    whole = "decode whole" if full else "open; --full decodes them"
+    readable = "can be decoded" if full else "can be opened; --full decodes them"
     console.print_facts(
         {
             "listed": f"{counted(found.listed, 'video')} in {counted(len(found.classes), 'class')}",
-            "present": f"{found.present:,}, of which {found.present - found.unreadable:,} {whole}",
+            "present": f"{found.present:,}, of which {found.present - found.unreadable:,} {readable}",
             "missing": f"{found.missing:,}",
             "unreadable": f"{found.unreadable:,}",
             "time": console.format_seconds(found.seconds),
@@ -111,7 +123,7 @@ def _print(found: "CheckReport", *, full: bool, report: Path | None, arguments: 
         rows = [(count.name, *(f"{n:,}" for n in (count.listed, count.missing, count.unreadable))) for count in worst]
         console.print_table(("class", "listed", "missing", "unreadable"), rows[:_SHOWN_CLASSES])
         if (num_more := len(rows) - _SHOWN_CLASSES) > 0:
-            console.print_line(f"and {counted(num_more, 'more class')} with videos missing or unreadable")
+            console.print_line(f"more classes with videos missing or unreadable: {num_more:,}")
     for fault in found.faults[:_SHOWN_VIDEOS]:
         console.print_line(f"{fault.video}: {fault.stage}: {fault.reason}")
     if (num_more := len(found.faults) - _SHOWN_VIDEOS) > 0:

@@ -1,4 +1,4 @@
-"""Completion: what Tab offers. Loads no torch, because a shell waits for it."""
+"""`respike completion`, and what Tab offers. Loads no torch, because a shell waits for the answer."""
 
 import json
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 import respike
 from respike.cli.options import DATASETS
-from respike.data.index import SHARDS_ROOT
-from respike.zoo.run_folder import RUNS_ROOT
+from respike.common.files import RUNS_ROOT, SHARDS_ROOT
+from respike.zoo.model_options import MODEL_NAMES
 
-# what `list_models` and `list_baselines` give, which load torch for it
-MODELS = ("respike_r18", "respike_r50", "respike_mobile", "respike_convnext", "respike_tiny", "respike")
+SHELLS = ("bash", "zsh", "fish")
+# torchvision has the list, but loads torch
 VIDEO_NETWORKS = (
     "mc3_18",
     "mvit_v1_b",
@@ -28,70 +28,6 @@ VIDEO_NETWORKS = (
 _ZOO = Path(respike.__file__).parent / "zoo"
 
 
-def models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Networks by name."""
-    return _beginning(incomplete, MODELS)
-
-
-def video_networks(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Torchvision's video networks, and `none`."""
-    return _beginning(incomplete, (*VIDEO_NETWORKS, "none"))
-
-
-def recipes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Recipes by name, and files."""
-    return _beginning(incomplete, sorted(path.stem for path in _ZOO.glob("recipes/*.toml")), beside="file")
-
-
-def cards(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """All names of the zoo."""
-    return _beginning(incomplete, sorted(path.stem for path in _card_paths()))
-
-
-def checkpoints(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Runs, weights of the zoo, and files."""
-    return _beginning(incomplete, _trained(), beside="file")
-
-
-def networks(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """What `checkpoints` offers, and networks without weights."""
-    return _beginning(incomplete, (*_trained(), *MODELS), beside="file")
-
-
-def data_sets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Prepared shards where they are by default, and folders."""
-    found = sorted(str(path.parent) for path in SHARDS_ROOT.glob("*/dataset.json"))
-    return _beginning(incomplete, found, beside="dir")
-
-
-def sources(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Data sets of raw videos by name, and folders."""
-    return _beginning(incomplete, DATASETS, beside="dir")
-
-
-def _trained() -> list[str]:
-    runs = sorted(str(path.parent) for path in RUNS_ROOT.glob("*/best.safetensors"))
-    # a card without files is of weights that are still to be trained
-    weights = sorted(path.stem for path in _card_paths() if json.loads(path.read_bytes()).get("files"))
-    return [*runs, *weights]
-
-
-def _card_paths() -> list[Path]:
-    return list(_ZOO.glob("cards/*.json"))
-
-
-def _beginning(incomplete: str, names: Iterable[str], *, beside: str = "") -> list[CompletionItem]:
-    """The names that begin as what was typed; `beside` lets the shell look for a `file` or `dir`.
-
-    That comes first: at its line the script for bash drops what it had.
-    """
-    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
-    return [CompletionItem(incomplete, type=beside), *found] if beside else found
-
-
-SHELLS = ("bash", "zsh", "fish")
-
-
 @click.command(
     epilog="""\b
 Examples:
@@ -102,18 +38,75 @@ Examples:
 )
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
-    """Print the lines that teach SHELL to finish commands, options and choices of `respike` at Tab.
+    """Print a script for SHELL that completes commands, options and names of `respike` at Tab.
 
-    Append them to ~/.bashrc or ~/.zshrc (after `compinit`, which most set-ups call), or write them to
-    ~/.config/fish/completions/respike.fish. They take effect in the next shell.
+    Append it to ~/.bashrc or ~/.zshrc (after `compinit`, which most set-ups call), or write it to
+    ~/.config/fish/completions/respike.fish. It takes effect in the next shell.
     """
     from respike.cli import console
-
-    made = get_completion_class(shell)
-    if made is None:
-        raise AssertionError(f"click knows no completion for {shell}")
     from respike.cli.main import cli
 
-    # `_RESPIKE_COMPLETE` is the variable that click itself asks for when `respike` is called
-    for line in made(cli, {}, "respike", "_RESPIKE_COMPLETE").source().rstrip().splitlines():
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None  # click has all of SHELLS
+    # when click sees the variable `_RESPIKE_COMPLETE`, it answers with completions instead of running a command
+    script = completion_class(cli, {}, "respike", "_RESPIKE_COMPLETE").source()
+    for line in script.rstrip().splitlines():
         console.print_line(line)
+
+
+def models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer networks by name."""
+    return _complete(incomplete, MODEL_NAMES)
+
+
+def video_networks(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer torchvision's video networks and `none`, also after a comma."""
+    done, comma, _ = incomplete.rpartition(",")
+    return _complete(incomplete, (f"{done}{comma}{name}" for name in (*VIDEO_NETWORKS, "none")))
+
+
+def recipes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer recipes by name, and files."""
+    return _complete(incomplete, sorted(path.stem for path in _ZOO.glob("recipes/*.toml")), also="file")
+
+
+def cards(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer all names of the zoo."""
+    return _complete(incomplete, sorted(path.stem for path in _ZOO.glob("cards/*.json")))
+
+
+def checkpoints(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer runs, weights of the zoo, and files."""
+    return _complete(incomplete, _list_checkpoints(), also="file")
+
+
+def networks(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer what `checkpoints` offers, and networks without weights."""
+    return _complete(incomplete, (*_list_checkpoints(), *MODEL_NAMES), also="file")
+
+
+def data_sets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer prepared shards in the default folder, and folders."""
+    found = sorted(str(path.parent) for path in SHARDS_ROOT.glob("*/dataset.json"))
+    return _complete(incomplete, found, also="dir")
+
+
+def sources(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer data sets of raw videos by name, and folders."""
+    return _complete(incomplete, DATASETS, also="dir")
+
+
+def _list_checkpoints() -> list[str]:
+    runs = sorted(str(path.parent) for path in RUNS_ROOT.glob("*/best.safetensors"))
+    # a card without files is for weights that are not trained yet
+    weights = sorted(path.stem for path in _ZOO.glob("cards/*.json") if json.loads(path.read_bytes()).get("files"))
+    return [*runs, *weights]
+
+
+def _complete(incomplete: str, names: Iterable[str], *, also: str = "") -> list[CompletionItem]:
+    """Return the names that begin with `incomplete`. With `also`, the shell adds each `file` or `dir` that does.
+
+    That item comes first, because click's script for bash drops the completions before it.
+    """
+    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return [CompletionItem(incomplete, type=also), *found] if also else found

@@ -1,18 +1,15 @@
 """`respike export`: a trained network as a file for other programs: ONNX or NIR."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from respike.cli import completion
-from respike.cli.options import EXPORTED, NIR, ONNX, OutputFile, find_objection, require_apart
-from respike.common.errors import CheckpointError, RespikeError
-from respike.workflows.inputs import open_checkpoint, settings_of
+from respike.cli import completion, console, options
+from respike.cli.options import OutputFile, check_outputs, require_free
 
 if TYPE_CHECKING:
-    from respike.zoo.checkpoint import CheckpointSpec
-    from respike.zoo.nn.respike import ReSpike
+    from respike.workflows.exports import ExportFormat
 
 
 @click.command(
@@ -23,90 +20,45 @@ Examples:
 """
 )
 @click.argument("checkpoint", shell_complete=completion.checkpoints)
-@click.option("--format", "kind", type=click.Choice(["onnx", "nir"]), required=True, help="What to write.")
+@click.option("--format", "kind", type=click.Choice(["onnx", "nir"]), required=True, help="Format of the file.")
 @click.option(
     "--out",
-    type=OutputFile(EXPORTED),
+    type=OutputFile(),
     metavar="FILE",
-    help="Where.  [default: beside a run's weights, else here]",
+    help="File to write.  [default: beside the weights of a run, else in this folder]",
 )
+@options.overwrite
 @click.option(
-    "--float64", is_flag=True, help="NIR: keep weights in double precision, so that no spike is rounded away."
+    "--float64", is_flag=True, help="NIR: keep weights in double precision, so that rounding changes no spike."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was written and checked as JSON.")
-def command(checkpoint: str, kind: str, out: Path | None, float64: bool, as_json: bool) -> None:
-    """Write CHECKPOINT, a run's folder or a .safetensors file, as ONNX or NIR.
+def command(checkpoint: str, kind: "ExportFormat", out: Path | None, float64: bool, as_json: bool) -> None:
+    """Write CHECKPOINT, the folder of a run or a .safetensors file, as ONNX or NIR.
 
     ONNX holds the whole network, for any number of clips at a time, and is compared with PyTorch before it is written.
-    NIR holds a network of spikes alone (trained with --branches snn): attention has no place in it. Both need
+    NIR holds a network of spikes alone (trained with --branches snn), because NIR has no attention. Both need
     `pip install 'respike[export]'`.
     """
-    from respike.cli import console
+    from respike.workflows.exports import default_path, export
 
     if float64 and kind != "nir":
         raise click.UsageError("--float64 is for --format nir")
-    require_apart(click.get_current_context())
-    if out is not None:
-        _require_free(out, kind)
-    model, spec = open_checkpoint(checkpoint, "cpu")
+    check_outputs(click.get_current_context())
     if out is None:
-        out = _default_path(checkpoint, kind)
-        _require_free(out, kind)
-    told = _write_onnx(model, spec, out) if kind == "onnx" else _write_nir(model, spec, out, double=float64)
+        out = default_path(checkpoint, kind)
+        require_free(click.get_current_context(), out)
+    exported = export(checkpoint, out, format=kind, float64=float64)
+    facts = exported.to_json()
     if as_json:
-        console.print_json({"out": str(out), "format": kind, "num_bytes": out.stat().st_size, **told})
+        console.print_json(facts)
         return
-    if kind == "onnx":
+    if exported.check is not None:
         console.print_line(
-            f"compared with PyTorch on {told['num_clips']} demo clips: logits of up to {told['max_logit']:.3g} "
-            f"differ by at most {told['max_difference']:.2g}"
+            f"compared with PyTorch on {exported.check.num_clips} demo clips: logits of up to "
+            f"{exported.check.max_logit:.3g} differ by at most {exported.check.max_difference:.2g}"
         )
     else:
         console.print_line(
-            f"{told['num_nodes']} nodes; step {told['step_seconds']:g} s; reset each group; average the output"
+            f"{exported.num_nodes} nodes; step {facts['step_seconds']:g} s; reset each group; average the output"
         )
-    console.print_line(f"wrote {out}, {console.format_bytes(out.stat().st_size)}")
-
-
-def _default_path(checkpoint: str, kind: str) -> Path:
-    from respike.zoo.checkpoint import find_weights
-
-    try:
-        return find_weights(Path(checkpoint)).with_suffix(f".{kind}")
-    except CheckpointError:
-        # a name of the zoo or an address, whose weights lie in the package or a cache: no place to write to
-        return Path(f"{checkpoint.rstrip('/').rpartition('/')[2]}.{kind}")
-
-
-def _require_free(out: Path, kind: str) -> None:
-    """Raise RespikeError where writing `out` would destroy something else than an earlier export of this kind."""
-    if reason := find_objection(out, ONNX if kind == "onnx" else NIR):
-        raise RespikeError(f"cannot write {out}: {reason}", "name another file with --out")
-
-
-def _facts(spec: "CheckpointSpec") -> dict[str, Any]:
-    """What whoever reads the file needs to feed it and to read its answers."""
-    return {"classes": list(spec.data.classes), "settings": dict(spec.data.settings), "model": dict(spec.model)}
-
-
-def _write_onnx(model: "ReSpike", spec: "CheckpointSpec", out: Path) -> dict[str, Any]:
-    from respike.data.loader import make_batch
-    from respike.workflows.inputs import demo_clips
-    from respike.zoo.export import export_onnx
-
-    clips = demo_clips(settings_of(spec), image_size=spec.image_size)
-    check = export_onnx(model, make_batch(clips, spec.image_size), out, facts=_facts(spec))
-    return {
-        "num_clips": check.num_clips,
-        "max_difference": check.max_difference,
-        "max_logit": check.max_logit,
-    }
-
-
-def _write_nir(model: "ReSpike", spec: "CheckpointSpec", out: Path, *, double: bool) -> dict[str, Any]:
-    from respike.zoo.export import export_nir
-    from respike.zoo.export.nir import STEP_SECONDS
-
-    color = settings_of(spec).color
-    num_nodes = export_nir(model, out, image_size=spec.image_size, color=color, double=double, facts=_facts(spec))
-    return {"num_nodes": num_nodes, "step_seconds": STEP_SECONDS}
+    console.print_line(f"wrote {out}, {console.format_bytes(exported.num_bytes)}")

@@ -1,14 +1,13 @@
-"""`respike recipes`: the recipes by name, or one with the commands that go before it."""
+"""`respike recipes`: the recipes by name, or one with the commands that prepare its data."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from respike.cli import completion
-
-if TYPE_CHECKING:
-    from respike.zoo.recipe import Recipe
+from respike.cli import completion, console
+from respike.common.config import to_plain
+from respike.zoo.recipe import Recipe, list_recipes, read_recipe
 
 
 @click.command(
@@ -22,10 +21,7 @@ Examples:
 @click.argument("name", required=False, shell_complete=completion.recipes)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(name: str | None, as_json: bool) -> None:
-    """List the recipes of `respike train`, or show what is in the one called NAME (or in a TOML file)."""
-    from respike.cli import console
-    from respike.zoo.recipe import list_recipes, read_recipe
-
+    """List the recipes of `respike train`, or show the settings of NAME: a recipe or a TOML file."""
     if name is None:
         titles = {each: read_recipe(each).title for each in list_recipes()}
         if as_json:
@@ -41,9 +37,7 @@ def command(name: str | None, as_json: bool) -> None:
         _show(name, recipe)
 
 
-def _to_json(recipe: "Recipe") -> dict[str, Any]:
-    from respike.common.config import to_plain
-
+def _to_json(recipe: Recipe) -> dict[str, Any]:
     own = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
     return own | {
         "prepare": list(recipe.prepare),
@@ -52,10 +46,7 @@ def _to_json(recipe: "Recipe") -> dict[str, Any]:
     }
 
 
-def _show(name: str, recipe: "Recipe") -> None:
-    from respike.cli import console
-    from respike.zoo.recipe import Recipe
-
+def _show(name: str, recipe: Recipe) -> None:
     console.print_line(recipe.title)
     if recipe.notes:
         for line in ("", *recipe.notes.strip().splitlines(), ""):
@@ -64,9 +55,9 @@ def _show(name: str, recipe: "Recipe") -> None:
     facts: dict[str, object] = {"network": recipe.network, "branches": recipe.branches}
     facts["init_backbone"] = recipe.init_backbone
     facts |= recipe.changed_options
-    # what stands at its default would only hide what does not
+    # only settings that differ from their defaults
     facts |= {setting: value for setting, value in recipe.training.to_json().items() if value != plain[setting]}
-    console.print_facts(facts, title="settings, beside the defaults")
+    console.print_facts(facts, title="settings that differ from the defaults")
     for command_line in recipe.prepare:
         console.print_line(f"shards: {command_line}")
     console.print_line(f"next: respike train --recipe {name}")

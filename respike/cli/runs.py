@@ -1,18 +1,18 @@
-"""`respike runs`: the trainings that lie on disk, listed, or some of them side by side."""
+"""`respike runs`: a list of the trainings on disk, or some of them side by side."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from respike.cli import console
 from respike.common.errors import RespikeError
-from respike.zoo.run_folder import RUNS_ROOT
+from respike.common.files import RUNS_ROOT
 
 if TYPE_CHECKING:
     from respike.zoo.run_folder import RunSummary
 
-# a longer value would leave no room for the next run's; --json has it whole
+# a longer value leaves no room for the other runs; --json prints it whole
 _MOST_LETTERS = 24
 
 
@@ -25,27 +25,29 @@ Examples:
 """
 )
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--root", type=click.Path(path_type=Path), default=RUNS_ROOT, show_default=True, help="Where to look.")
+@click.option(
+    "--root", type=click.Path(path_type=Path), default=RUNS_ROOT, show_default=True, help="Folder of the runs."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(folders: tuple[Path, ...], root: Path, as_json: bool) -> None:
-    """List the runs under --root; with FOLDERS, those alone, and in what their settings, networks and data differ.
+    """List the runs under --root; with FOLDERS, only those, and where their settings, networks and data differ.
 
-    A run is done, running, stopped (`respike train --resume` goes on with it) or ended with nothing saved.
+    A run is done, running, stopped (`respike train --resume` continues it) or ended with nothing saved.
     """
-    from respike.cli import console
+    from respike.workflows.training import summarise_request
     from respike.zoo.run_folder import find_runs
 
     found = list(folders) or find_runs(root)
     if not found:
         raise RespikeError(
-            f"there is no run under {root}/", "make one by `respike train`, or look elsewhere with --root"
+            f"there is no run under {root}/", "train one with `respike train`, or name another folder with --root"
         )
     runs = []
     for folder in found:
         try:
-            runs.append(_summarise(folder))
+            runs.append(summarise_request(folder))
         except RespikeError as error:
-            # one run spoilt must not hide the others
+            # one damaged run must not hide the others
             if folders:
                 raise
             console.print_error(f"left out: {error.problem}", error.hint, as_json=as_json)
@@ -57,54 +59,36 @@ def command(folders: tuple[Path, ...], root: Path, as_json: bool) -> None:
         _print_differences(runs)
 
 
-def _summarise(folder: Path) -> "RunSummary":
-    """The run with what the command line was asked for beside the settings."""
-    from respike.zoo.run_folder import summarise_run
-    from respike.zoo.run_request import read_run_request
-
-    run = summarise_run(folder)
-    begun = read_run_request(folder, None)
-    if begun is None:
-        return run
-    asked = {"recipe": begun.recipe_name, "init": begun.init, "init_backbone": begun.recipe.init_backbone}
-    return dataclasses.replace(run, settings=run.settings | asked)
-
-
 def _print_differences(runs: "list[RunSummary]") -> None:
-    from respike.cli import console
     from respike.zoo.run_folder import differing_settings
 
-    rows = [(name, *map(_tell, values)) for name, values in differing_settings(runs).items()]
+    rows = [(name, *map(_shorten, values)) for name, values in differing_settings(runs).items()]
     if rows:
         console.print_table(("setting", *(run.folder.name for run in runs)), rows, title="where they differ")
     else:
         console.print_line("their settings, networks and data are the same")
 
 
-def _tell(value: object) -> str:
+def _shorten(value: object) -> str:
     text = "–" if value is None else str(value)
     return text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
 
 
 def _print_runs(runs: "list[RunSummary]") -> None:
-    from respike.cli import console
-
     columns = ("run", "data", "shards", "epochs", "best", "top-1 held out", "of videos", "loss", "clips/s", "waiting")
     console.print_table((*columns, "time"), map(_row, runs))
 
 
 def _row(run: "RunSummary") -> tuple[str, ...]:
-    from respike.cli import console
-
     words = {"running": f"running on {run.host}", "ended": "ended, nothing saved"}
     data = run.dataset if run.split is None else f"{run.dataset} split {run.split}"
     epochs = f"{run.num_epochs}/{run.wanted_epochs} {words.get(run.status, run.status)}"
-    told = (str(run.folder), data, run.fingerprint[:8], epochs)
+    cells = (str(run.folder), data, run.fingerprint[:8], epochs)
     if run.best is None or run.last is None:
-        return (*told, *["–"] * 7)
+        return (*cells, *["–"] * 7)
     scores = [run.best.validation.get(name) for name in ("top1", "video_top1")]
     return (
-        *told,
+        *cells,
         f"{run.best.epoch}",
         *("–" if share is None else console.format_share(share) for share in scores),
         f"{run.best.train_loss:.3f}",

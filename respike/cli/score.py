@@ -1,4 +1,4 @@
-"""`respike score`: checkpoints and unseen shards to accuracies."""
+"""`respike score`: checkpoints and shards that they were not trained on to accuracies."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from respike.cli import completion
-from respike.cli.options import PNG, PREDICTIONS, OutputFile, require_apart
-from respike.common.errors import MismatchError
+from respike.cli import completion, console, options
+from respike.cli.options import PICTURE, OutputFile, check_outputs
 from respike.common.text import counted
 from respike.zoo.train_config import AMPS
 
 if TYPE_CHECKING:
-    from respike.common.progress import Progress
     from respike.data.loader import Views
-    from respike.workflows.evaluation import Scored, ScoreRequest
+    from respike.workflows.evaluation import Scored
     from respike.zoo.metrics import Accuracy
     from respike.zoo.predictions import Provenance
     from respike.zoo.scoring import Scores, ScoreSet
@@ -27,10 +25,173 @@ _SHOWN_MISSING = 3
 _FORCED = "forced: checkpoint and data do not fit, so this is no result to report"
 
 
-def report(scored: "Scored", *, per_class: bool) -> None:
-    """Print one checkpoint's scores and what they were made on."""
-    from respike.cli import console
+def _parse_views(ctx: click.Context, param: click.Parameter, value: str) -> "Views":
+    from respike.common.errors import SettingError
+    from respike.data.loader import parse_views
 
+    try:
+        return parse_views(value)
+    except SettingError as error:
+        raise click.BadParameter(f"{error.problem}: {error.hint}") from error
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  respike score runs/respike_r18-ucf101-split1
+  respike score respike_tiny.demo16 --data demo/shards
+  respike score runs/mine/last.safetensors --data shards/hmdb51-split1 --json
+  respike score runs/mine --views 10x3 --predictions mine.safetensors
+  respike score --from mine.safetensors --per-class --confusion confusion.png
+  respike score runs/split1 runs/split2 runs/split3   # each, mean and deviation
+"""
+)
+@click.argument("checkpoints", nargs=-1, metavar="[CHECKPOINT]...", shell_complete=completion.checkpoints)
+@click.option(
+    "--data",
+    shell_complete=completion.data_sets,
+    multiple=True,
+    metavar="DIR",
+    help="Prepared shards; with several checkpoints once, or once each.  [default: those under shards/ that fit]",
+)
+@click.option("--subset", help="train, val or test.  [default: the one that the data set is scored on]")
+@click.option(
+    "--views",
+    default="all",
+    show_default=True,
+    callback=_parse_views,
+    metavar="N|NxM",
+    help="Clips of a video, evenly spread, times 1 or 3 crops along the longer side: 1, 3, 10x3, allx3.",
+)
+@click.option(
+    "--eval-crop",
+    type=click.FloatRange(min=0, min_open=True, max=1),
+    metavar="SHARE",
+    help="Side of a crop as a share of the short side.  [default: as in validation]",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Clips at a time.")
+@click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: 0 on a CPU, else up to 8]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option(
+    "--amp",
+    type=click.Choice(AMPS),
+    default="no",
+    show_default=True,
+    help="Mixed precision.",
+)
+@click.option("--per-class", is_flag=True, help="Print the accuracy of each class, the lowest first.")
+@click.option("--confusion", type=OutputFile(PICTURE), metavar="FILE", help="Draw the confusion matrix (PNG).")
+@click.option(
+    "--predictions",
+    "kept",
+    type=OutputFile(),
+    multiple=True,
+    metavar="FILE",
+    help="Write the probabilities of each view (safetensors); with several checkpoints once each.",
+)
+@options.overwrite
+@click.option(
+    "--from",
+    "sources",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Score files that --predictions wrote, without network and shards.",
+)
+@click.option("--force", is_flag=True, help="Score although checkpoint and data do not fit; the result says so.")
+@click.option("--quiet", is_flag=True, help="Print only errors and the result.")
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, fractions from 0 to 1.")
+def command(
+    checkpoints: tuple[str, ...],
+    data: tuple[str, ...],
+    subset: str | None,
+    views: "Views",
+    eval_crop: float | None,
+    batch_size: int,
+    workers: int | None,
+    device: str,
+    amp: "Amp",
+    per_class: bool,
+    confusion: Path | None,
+    kept: tuple[Path, ...],
+    sources: tuple[Path, ...],
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Score CHECKPOINTs, run folders, .safetensors files or names of the zoo, on shards that they were not trained on.
+
+    Prints top-1, top-5, mean class accuracy and calibration error, for single clips and for videos. The probabilities
+    of a video are the mean over its views. Data with another data set, split, classes, stride or other clip settings
+    than in training is refused, and so are videos that were trained on. For several checkpoints, one for each split or
+    seed, it prints each score, the mean and the deviation.
+    """
+    from respike.workflows.evaluation import evaluate_all, read_scored, summarise
+
+    _check_usage(checkpoints, sources, data, kept, confusion)
+    check_outputs(click.get_current_context())
+    progress = console.make_progress(quiet=quiet, json=as_json)
+    if sources:
+        scored = [read_scored(path) for path in sources]
+    else:
+        scored = evaluate_all(
+            checkpoints,
+            data,
+            subset=subset,
+            views=views,
+            eval_crop=eval_crop,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            amp=amp,
+            predictions=kept,
+            force=force,
+            progress=progress,
+        )
+    if confusion is not None:
+        from respike.workflows.plots import draw_confusion, save_figure
+
+        save_figure(draw_confusion(scored[0].scores.confusion, scored[0].classes), confusion)
+    together = summarise(scored, progress) if len(scored) > 1 else None
+    if as_json and together is None:
+        console.print_json(scored[0].scores.to_json(scored[0].classes))
+    elif as_json and together is not None:
+        console.print_json(together.to_json([each.classes for each in scored]))
+    elif together is None:
+        _print_scores(scored[0], per_class=per_class)
+    else:
+        _print_all(scored, together, per_class=per_class)
+
+
+def _check_usage(
+    checkpoints: Sequence[str],
+    sources: Sequence[Path],
+    data: Sequence[str],
+    kept: Sequence[Path],
+    confusion: Path | None,
+) -> None:
+    if sources and (checkpoints or data or kept or (unused := _find_unused())):
+        others = "CHECKPOINT, --data and --predictions" if checkpoints or data or kept else ", ".join(unused)
+        raise click.UsageError(f"--from scores files without a network: leave {others} out")
+    if not sources and not checkpoints:
+        raise click.UsageError("Missing argument 'CHECKPOINT': name the folder of a run, or predictions with --from")
+    num_scored = len(sources or checkpoints)
+    if kept and len(kept) != num_scored:
+        raise click.UsageError(f"files for --predictions: {len(kept)}, checkpoints: {num_scored}")
+    if confusion is not None and num_scored > 1:
+        raise click.UsageError("--confusion is for one checkpoint: score them one by one")
+
+
+def _find_unused() -> list[str]:
+    """Return the options on the command line that `--from` does not use."""
+    context = click.get_current_context()
+    names = ("subset", "views", "eval_crop", "batch_size", "workers", "device", "amp", "force")
+    given = [name for name in names if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    return [f"--{name.replace('_', '-')}" for name in given]
+
+
+def _print_scores(scored: "Scored", *, per_class: bool) -> None:
+    """Print the scores of one checkpoint and what they were computed on."""
     scores = scored.scores
     rows = [
         ["clips", f"{scores.num_clips:,}", *_cells(scores.clip, scores.clip_calibration)],
@@ -46,10 +207,8 @@ def report(scored: "Scored", *, per_class: bool) -> None:
     console.print_line(f"data fingerprint {scores.fingerprint}")
 
 
-def report_set(scored: "Sequence[Scored]", together: "ScoreSet", *, per_class: bool) -> None:
+def _print_all(scored: "Sequence[Scored]", together: "ScoreSet", *, per_class: bool) -> None:
     """Print the scores of several checkpoints, their mean and deviation."""
-    from respike.cli import console
-
     for kind, name in (("clip", "clips"), ("video", "videos")):
         rows = [
             [
@@ -77,8 +236,6 @@ def report_set(scored: "Sequence[Scored]", together: "ScoreSet", *, per_class: b
 
 
 def _cells(accuracy: "Accuracy", calibration: float) -> list[str]:
-    from respike.cli import console
-
     values = (accuracy.top1, accuracy.top5, accuracy.mean_class_accuracy, calibration)
     return [console.format_share(value) for value in values]
 
@@ -125,16 +282,13 @@ def _missing(provenance: "Provenance", num_scored: int) -> str:
 
 
 def _print_forced(provenance: "Provenance | None") -> None:
-    from respike.cli import console
-
     console.print_line(_FORCED)
     for reason in provenance.overruled if provenance is not None else ():
         console.print_line(f"overruled: {reason}")
 
 
 def _print_classes(scored: "Scored") -> None:
-    """Each class's shares, the weakest first."""
-    from respike.cli import console
+    """Print the accuracy of each class, the lowest first."""
 
     def share(value: float | None) -> str:
         return "–" if value is None else console.format_share(value)
@@ -146,220 +300,3 @@ def _print_classes(scored: "Scored") -> None:
         for name, each in weakest
     ]
     console.print_table(("class", "clips", "top-1", "videos", "top-1"), rows, title=f"classes of {scored.title}")
-
-
-def _parse_views(ctx: click.Context, param: click.Parameter, value: str) -> "Views":
-    from respike.common.errors import SettingError
-    from respike.data.loader import parse_views
-
-    try:
-        return parse_views(value)
-    except SettingError as error:
-        raise click.BadParameter(f"{error.problem}: {error.hint}") from error
-
-
-@click.command(
-    epilog="""\b
-Examples:
-  respike score runs/respike_r18-ucf101-split1
-  respike score respike_tiny.demo16 --data demo/shards
-  respike score runs/mine/last.safetensors --data shards/hmdb51-split1 --json
-  respike score runs/mine --views 10x3 --predictions mine.safetensors
-  respike score --from mine.safetensors --per-class --confusion confusion.png
-  respike score runs/split1 runs/split2 runs/split3   # each, mean and deviation
-"""
-)
-@click.argument("checkpoints", nargs=-1, metavar="[CHECKPOINT]...", shell_complete=completion.checkpoints)
-@click.option(
-    "--data",
-    shell_complete=completion.data_sets,
-    multiple=True,
-    metavar="DIR",
-    help="Prepared shards; with several checkpoints once, or once each.  [default: those under shards/ that fit]",
-)
-@click.option("--subset", help="train, val or test.  [default: the one that the data set is scored on]")
-@click.option(
-    "--views",
-    default="all",
-    show_default=True,
-    callback=_parse_views,
-    metavar="N|NxM",
-    help="Clips of a video, spread evenly, times 1 or 3 crops along the longer side: 1, 3, 10x3, allx3.",
-)
-@click.option(
-    "--eval-crop",
-    type=click.FloatRange(min=0, min_open=True, max=1),
-    metavar="SHARE",
-    help="A crop's side as a share of the short side.  [default: as in the training's validation]",
-)
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Clips at a time.")
-@click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: 0 on a CPU, else up to 8]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@click.option(
-    "--amp",
-    type=click.Choice(AMPS),
-    default="no",
-    show_default=True,
-    help="Mixed precision; validation had training's.",
-)
-@click.option("--per-class", is_flag=True, help="Print each class's share, the weakest first.")
-@click.option("--confusion", type=OutputFile(PNG), metavar="FILE", help="Draw the confusion matrix (PNG).")
-@click.option(
-    "--predictions",
-    "kept",
-    type=OutputFile(PREDICTIONS),
-    multiple=True,
-    metavar="FILE",
-    help="Keep every view's probabilities (safetensors); with several checkpoints once each.",
-)
-@click.option(
-    "--from",
-    "sources",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="Score what --predictions kept, without network and shards.",
-)
-@click.option("--force", is_flag=True, help="Go on where checkpoint and data do not fit; the result says so.")
-@click.option("--quiet", is_flag=True, help="Say nothing but errors and the result.")
-@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, fractions from 0 to 1.")
-def command(
-    checkpoints: tuple[str, ...],
-    data: tuple[str, ...],
-    subset: str | None,
-    views: "Views",
-    eval_crop: float | None,
-    batch_size: int,
-    workers: int | None,
-    device: str,
-    amp: "Amp",
-    per_class: bool,
-    confusion: Path | None,
-    kept: tuple[Path, ...],
-    sources: tuple[Path, ...],
-    force: bool,
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    """Score CHECKPOINTs, run folders, .safetensors files or names of the zoo, on shards that they have not seen.
-
-    Top-1, top-5 and mean class accuracy and calibration error, for single clips and for videos, whose probabilities
-    are the mean of their views'. Data whose data set, split, classes, stride or other clip settings differ from the
-    training's is refused, and so are videos that were trained on. Several checkpoints, one a split or a seed, give
-    each score, the mean and the deviation.
-    """
-    from respike.cli import console
-    from respike.workflows.evaluation import ScoreRequest, read_scored
-
-    _check_usage(checkpoints, sources, data, kept, confusion)
-    require_apart(click.get_current_context())
-    progress = console.make_progress(quiet=quiet, json=as_json)
-    if sources:
-        scored = [read_scored(path) for path in sources]
-    else:
-        request = ScoreRequest(
-            views=views,
-            subset=subset,
-            eval_crop=eval_crop,
-            amp=amp,
-            batch_size=batch_size,
-            num_workers=workers,
-            force=force,
-        )
-        scored = _score_all(checkpoints, data, request, device, kept, progress)
-    if confusion is not None:
-        from respike.workflows.plots import draw_confusion
-
-        draw_confusion(scored[0].scores.confusion, scored[0].classes, confusion)
-    _tell(scored, progress, per_class=per_class, as_json=as_json)
-
-
-def _check_usage(
-    checkpoints: Sequence[str],
-    sources: Sequence[Path],
-    data: Sequence[str],
-    kept: Sequence[Path],
-    confusion: Path | None,
-) -> None:
-    if sources and (checkpoints or data or kept or (idle := _given_but_idle())):
-        others = "CHECKPOINT, --data and --predictions" if checkpoints or data or kept else ", ".join(idle)
-        raise click.UsageError(f"--from scores what was kept, without a network: leave {others} out")
-    if not sources and not checkpoints:
-        raise click.UsageError("Missing argument 'CHECKPOINT': name a run's folder, or predictions with --from")
-    num_scored = len(sources or checkpoints)
-    if kept and len(kept) != num_scored:
-        times, num_checkpoints = counted(len(kept), "time"), counted(num_scored, "checkpoint")
-        raise click.UsageError(f"--predictions was given {times} for {num_checkpoints}")
-    if confusion is not None and num_scored > 1:
-        raise click.UsageError("--confusion draws one checkpoint's: score them one by one")
-
-
-def _given_but_idle() -> list[str]:
-    """Options on the command line that `--from` has no use for."""
-    context = click.get_current_context()
-    completion = ("subset", "views", "eval_crop", "batch_size", "workers", "device", "amp", "force")
-    given = [
-        name for name in completion if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    ]
-    return [f"--{name.replace('_', '-')}" for name in given]
-
-
-def _score_all(
-    checkpoints: Sequence[str],
-    data: Sequence[str],
-    request: "ScoreRequest",
-    device: str,
-    kept: Sequence[Path],
-    progress: "Progress",
-) -> "list[Scored]":
-    """Check every checkpoint against its data before the first is scored, then score one after another."""
-    from respike.workflows.evaluation import find_fitting_data, open_candidate, score_candidate
-    from respike.zoo.checkpoint import load_checkpoint
-    from respike.zoo.device import check_amp, resolve_device
-    from respike.zoo.predictions import save_predictions
-    from respike.zoo.scoring import find_discord
-
-    place = resolve_device(device)
-    check_amp(place, request.amp)
-    loaded = [load_checkpoint(checkpoint, progress=progress) for checkpoint in checkpoints]
-    specs = [spec for _, spec in loaded]
-    paths = find_fitting_data(data, list(zip(checkpoints, specs, strict=True)))
-    candidates = [
-        open_candidate(checkpoint, model, spec, path, request, place, progress)
-        for checkpoint, (model, spec), path in zip(checkpoints, loaded, paths, strict=True)
-    ]
-    if reason := find_discord([candidate.provenance for candidate in candidates]):
-        raise MismatchError(reason, "score them one by one")
-    scored = []
-    for number, candidate in enumerate(candidates):
-        provenance = candidate.provenance
-        progress.say(f"{provenance.checkpoint}: {provenance.subset} of {paths[number]}")
-        scored.append(score_candidate(candidate, request, place, progress))
-        candidate.model.to("cpu")
-        if kept:
-            save_predictions(kept[number], scored[-1].predictions, scored[-1].classes, provenance)
-    return scored
-
-
-def _tell(scored: "Sequence[Scored]", progress: "Progress", *, per_class: bool, as_json: bool) -> None:
-    from respike.cli import console
-
-    together = _summarise(scored, progress) if len(scored) > 1 else None
-    if as_json:
-        classes = [each.classes for each in scored]
-        single = scored[0].scores
-        console.print_json(together.to_json(classes) if together else single.to_json(classes[0]))
-    elif together:
-        report_set(scored, together, per_class=per_class)
-    else:
-        report(scored[0], per_class=per_class)
-
-
-def _summarise(scored: "Sequence[Scored]", progress: "Progress") -> "ScoreSet":
-    from respike.zoo.scoring import find_differences, summarise_scores
-
-    together = summarise_scores([each.scores for each in scored])
-    known = [each.scores.provenance for each in scored if each.scores.provenance is not None]
-    for difference in find_differences(known):
-        progress.warn(f"the mean mixes unlike checkpoints: {difference}")
-    return together

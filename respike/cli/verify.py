@@ -1,4 +1,4 @@
-"""`respike verify`: what prepare wrote, against its index; what is damaged is named, and with --repair dropped."""
+"""`respike verify`: shards compared with their index; damaged ones are named, and with --repair removed."""
 
 import shlex
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from respike.cli import completion
+from respike.cli import completion, console
 from respike.common.errors import RespikeError
 from respike.common.processes import usable_cpus
 from respike.common.text import counted, name_some
@@ -24,27 +24,28 @@ Examples:
 """
 )
 @click.argument("out", metavar="OUT", shell_complete=completion.data_sets)
-@click.option("--repair", is_flag=True, help="Drop damaged shards, so that the next prepare makes just those again.")
-@click.option("--quick", is_flag=True, help="Hash every file, but decode no sample.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a usable core]")
-@click.option("--quiet", is_flag=True, help="Say nothing but what is wrong.")
+@click.option(
+    "--repair", is_flag=True, help="Remove damaged shards, so that the next `respike prepare` makes only those again."
+)
+@click.option("--quick", is_flag=True, help="Only hash every file; decode no sample.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
+@click.option("--quiet", is_flag=True, help="Print only faults.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @click.pass_context
 def command(
     context: click.Context, out: str, repair: bool, quick: bool, workers: int | None, quiet: bool, as_json: bool
 ) -> None:
-    """Hold the shards in the folder OUT against their index, and every sample against its row.
+    """Compare the shards in the folder OUT with their index, and every sample with its row.
 
-    Names each file that is damaged, missing or not of the set, a line each, and exits 1 if there is one.
+    Prints a line for each file that is damaged, missing or not part of the set, and exits 1 if there is one.
     """
-    from respike.cli import console
     from respike.common.storage import is_address
     from respike.data import verification as core
 
     if is_address(out):
         raise RespikeError(
-            f"{out} is an address, and verify looks at folders of this machine",
-            "copy it here and verify the copy; whatever reads shards from an address holds each against its checksum",
+            f"{out} is an address, and verify reads folders of this machine",
+            "copy it here and verify the copy; shards that are read from an address are compared with their checksums",
         )
     look = core.repair if repair else core.verify
     progress = console.make_progress(quiet=quiet, json=as_json)
@@ -58,7 +59,7 @@ def command(
 
 
 def gather_facts(report: "VerifyReport", *, quick: bool) -> dict[str, Any]:
-    """What was found, as `--json` prints it."""
+    """Return what was found, as `--json` prints it."""
     return {
         "out": str(report.out),
         "whole": not report.faults,
@@ -74,14 +75,12 @@ def gather_facts(report: "VerifyReport", *, quick: bool) -> dict[str, Any]:
 
 
 def _print(report: "VerifyReport", *, quick: bool, quiet: bool) -> None:
-    from respike.cli import console
-
     for fault in report.faults:
         console.print_line(str(fault))
     if quiet:
         return
     if report.strays:
-        console.print_line(f"not of the set, and harmless: {name_some(report.strays)}")
+        console.print_line(f"not part of the set, and harmless: {name_some(report.strays)}")
     for name in report.dropped:
         console.print_line(f"dropped {name}")
     if not report.faults:
@@ -92,12 +91,12 @@ def _print(report: "VerifyReport", *, quick: bool, quiet: bool) -> None:
         )
         console.print_line(f"next: respike inspect {shlex.quote(str(report.out))}")
     elif report.dropped:
-        # without an index no shard was looked at
-        again = "" if report.num_shards else ", then `respike verify` once more"
+        # without an index no shard was checked
+        again = "" if report.num_shards else ", then `respike verify` again"
         console.print_line(
-            f"next: the same `respike prepare` as before: it makes what was dropped, keeps the rest{again}"
+            f"next: the same `respike prepare` as before: it makes what was dropped and keeps the rest{again}"
         )
-    elif any(not fault.is_stranger for fault in report.faults):
+    elif any(not fault.is_unknown_shard for fault in report.faults):
         console.print_line(f"next: respike verify {shlex.quote(str(report.out))} --repair")
     else:
-        console.print_line("next: take these files out of the folder, or prepare the data again")
+        console.print_line("next: remove these files from the folder, or prepare the data again")

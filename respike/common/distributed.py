@@ -15,7 +15,7 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def find_launch_problem() -> str | None:
+def launch_warning() -> str | None:
     """A warning if this process was to be one of several and runs alone; None if the launch is fine."""
     # on CPUs accelerate sets the address of the main process, then starts one process, however many were asked for
     is_launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
@@ -28,7 +28,7 @@ def find_launch_problem() -> str | None:
     return None
 
 
-def leave_together() -> None:
+def shutdown_process_group() -> None:
     """Wait for all processes at the end of the work, then leave the process group.
 
     If one process ended while another still communicates with it, the other would abort after its work was done.
@@ -41,12 +41,12 @@ def leave_together() -> None:
         distributed.destroy_process_group()
 
 
-def tells_plan_errors() -> bool:
+def is_local_main_process() -> bool:
     """Whether this process reports errors from before the training: the first of each machine, as all get the same."""
     return process_index() == 0 or os.environ.get("LOCAL_RANK") == "0"
 
 
-def as_told(error: RespikeError) -> RespikeError | None:
+def error_to_report(error: RespikeError) -> RespikeError | None:
     """The error that this process should report; None if the process with rank 0 reports it."""
     if process_index() == 0:
         return error

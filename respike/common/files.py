@@ -18,6 +18,9 @@ import filelock
 from respike.common import failpoints
 from respike.common.errors import RespikeError
 
+# the folders, relative to the current one, under which shards and runs are made and found by default
+SHARDS_ROOT = Path("shards")
+RUNS_ROOT = Path("runs")
 _CHUNK_BYTES = 1 << 20
 _CHECKSUM_FIELD = "sha256"
 # what file systems answer that cannot lock a file or flush a folder: some of NFS, Lustre, SMB, exFAT and FUSE

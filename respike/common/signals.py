@@ -5,7 +5,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +20,6 @@ _EVENTS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 # no signal has this number
 _END_OF_PIPE = 0
-
-
-@dataclass
-class ShutdownNotice:
-    """Text that a command adds to the message on an interruption, once its work makes it true."""
-
-    text: str = ""
 
 
 class GracefulShutdown:
@@ -156,7 +148,7 @@ class _InterruptibleSource:
         self._source.set_epoch(epoch)
 
 
-class ProcessError(RespikeError):
+class ExitCodeError(RespikeError):
     """An error that ends the program with its own exit `code`."""
 
     def __init__(self, problem: str, hint: str, code: int) -> None:

@@ -29,7 +29,7 @@ _WEB = ("http", "https")
 THIS_MACHINE = frozenset(["file", "local", "memory"])
 
 MAX_ATTEMPTS = 4
-_FIRST_PAUSE_SECONDS = 0.5
+FIRST_PAUSE_SECONDS = 0.5
 _CHUNK_BYTES = 8 << 20
 # errors that a retry does not cure
 _FINAL_ERRORS = (PermissionError, NotImplementedError, NotADirectoryError)
@@ -139,11 +139,11 @@ class RemoteFolder:
         return self.address
 
     @property
-    def in_this_process(self) -> bool:
+    def is_in_process_memory(self) -> bool:
         """Whether only this process sees the files, as in fsspec's memory file system."""
         return isinstance(self._system, fsspec.get_filesystem_class("memory"))
 
-    def sizes(self, folder: str = "") -> dict[str, int]:
+    def file_sizes(self, folder: str = "") -> dict[str, int]:
         """Names of the files directly in `folder`, with their bytes; empty if there is no such folder."""
 
         def attempt() -> dict[str, int]:
@@ -170,7 +170,7 @@ class RemoteFolder:
 
     def read_all(self, folder: str) -> dict[str, bytes]:
         """The contents of the small files directly in `folder`, by name; read in parallel where the store can."""
-        names = sorted(self.sizes(folder))
+        names = sorted(self.file_sizes(folder))
         if not names:
             return {}
         paths = [self._path(f"{folder}/{name}") for name in names]
@@ -312,7 +312,7 @@ class RemoteFolder:
                         f"cannot {what} under {self.address}: {reason}",
                         "check the address, the credentials and the network, then run the same command again",
                     ) from error
-            time.sleep(_FIRST_PAUSE_SECONDS * 2 ** (number - 1))
+            time.sleep(FIRST_PAUSE_SECONDS * 2 ** (number - 1))
         raise AssertionError("the last attempt returns or raises")
 
 

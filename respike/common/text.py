@@ -1,8 +1,8 @@
 """Text: counts, names, suggestions, sizes and times in messages."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from respike.common.errors import RespikeError
 
@@ -68,6 +68,11 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def format_joules(joules: float) -> str:
+    """An energy for people: 12.34 mJ, 45.60 µJ."""
+    return f"{1e3 * joules:.2f} mJ" if joules >= 1e-3 else f"{1e6 * joules:.2f} µJ"
+
+
 def format_share(share: float) -> str:
     """A share from 0 to 1 as a percentage: 12.3%."""
     return f"{share:.1%}"
@@ -87,59 +92,3 @@ def format_rate(per_second: float, unit: str) -> str:
         return f"{per_second:.1f} {unit}/s"
     one = unit[:-2] if unit.endswith(tuple(f"{ending}es" for ending in _ENDINGS_WITH_ES)) else unit.removesuffix("s")
     return f"{1 / per_second:.1f} s/{one}"
-
-
-def counted_of(number: int, total: int, noun: str) -> str:
-    """Some of a number of things: `1 of 12 videos`, `1 of 1 video`."""
-    return f"{number:,} of {counted(total, noun)}"
-
-
-def agree(number: int, one: str, many: str) -> str:
-    """The verb or pronoun that goes with a number of things: `one` with 1, else `many`."""
-    return one if number == 1 else many
-
-
-def plural(noun: str) -> str:
-    """The plural of a noun that forms it by the rule: `videos`, `classes`, `batches`."""
-    return counted(2, noun).removeprefix("2 ")
-
-
-def singular(nouns: str) -> str:
-    """The noun that `plural` made `nouns` of."""
-    return nouns[:-2] if nouns.endswith(("ses", "xes", "ches", "shes")) else nouns.removesuffix("s")
-
-
-class Registry(Generic[T]):
-    """Named things of one kind, in the order they were added."""
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-        self._items: dict[str, T] = {}
-
-    def add(self, name: str, item: T) -> T:
-        """Add `item` under `name` and return it. Raises ValueError on a name already taken."""
-        if name in self._items:
-            raise ValueError(f"{self._kind} {name!r} is registered twice")
-        self._items[name] = item
-        return item
-
-    def register(self, name: str) -> Callable[[T], T]:
-        """Use as a decorator: `@models.register("respike_r18")`."""
-        return lambda item: self.add(name, item)
-
-    def get(self, name: str) -> T:
-        """Return what is registered as `name`. Raises RespikeError that names the nearest and all choices."""
-        try:
-            return self._items[name]
-        except KeyError:
-            raise RespikeError(f"there is no {self._kind} {name!r}", suggest(name, self._items)) from None
-
-    def names(self) -> list[str]:
-        """All names, in the order they were added."""
-        return list(self._items)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._items

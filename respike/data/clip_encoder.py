@@ -195,6 +195,8 @@ class _ClipBuilder:
             rotation_degrees=parts.rotation_degrees,
             variable_frame_rate=self._source.variable_frame_rate,
             partial=self._is_partial,
+            mirrored=parts.mirrored,
+            counted_times=parts.counted_times,
         )
 
 
@@ -205,12 +207,15 @@ class _ClipParts:
         self.key_frames: list[bytes] = []
         self.times_seconds: list[float] = []
         self.rotation_degrees = 0
+        self.mirrored = False
+        self.counted_times = False
         self.event_planes: tuple[Events, ...] = ()
         self._key_planes: Planes | None = None
 
     def add(self, frame: Frame, position: int, settings: PrepareConfig) -> None:
         self.times_seconds.append(frame.time_seconds)
-        self.rotation_degrees = frame.rotation_degrees
+        self.rotation_degrees, self.mirrored = frame.rotation_degrees, frame.mirrored
+        self.counted_times = self.counted_times or frame.is_time_counted
         group, step = divmod(position, settings.stride)
         if step == 0:
             self._key_planes = frame.planes

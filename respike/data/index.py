@@ -12,9 +12,6 @@ from respike.common.files import canonical_json, sha256_of_bytes, unseal
 from respike.data.shard import FORMAT_VERSION, READ_FORMATS
 from respike.types import COLORS, SUBSETS, DataSpec
 
-SHARDS_ROOT = Path("shards")
-"""The folder, relative to the current one, under which sets of shards are made and found by default."""
-
 # the files of a set
 INDEX_NAME = "dataset.json"
 VIDEOS_NAME = "videos.jsonl"

@@ -304,7 +304,7 @@ class PrepareSummary:
     `num_clips`, `num_shards` and `num_bytes` count all shards, also those that were finished before. This run made
     `num_built` of them in `seconds`; `speed` counts only those. `event_density` is the share of stored events that are
     not zero. `num_partial` of the written videos are damaged and were kept up to the damage. With `part` all counts are
-    those of that part.
+    those of that part. `warnings` are those of the listing.
     """
 
     out: Path | str
@@ -321,6 +321,7 @@ class PrepareSummary:
     num_partial: int = 0
     speed: PrepareSpeed = field(default_factory=PrepareSpeed)
     part: Part | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def skipped_path(self) -> str:

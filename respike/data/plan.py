@@ -55,9 +55,7 @@ class Part:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
-            raise SettingError(
-                f"part is {self.number}/{self.count}", "give K/N with K from 1 to N, such as 1/4", setting="part"
-            )
+            raise SettingError(f"part is {self.number}/{self.count}", "it must be from 1/N to N/N", setting="part")
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"

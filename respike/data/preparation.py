@@ -93,7 +93,7 @@ def prepare(
             if open_tasks:
                 # the index lists shards that are about to change; without it no reader mixes old and new ones
                 state.remove(INDEX_NAME)
-            if state.remote is not None and state.remote.in_this_process:
+            if state.remote is not None and state.remote.is_in_process_memory:
                 executor = run_serially
             job: Job[ShardTask, ShardManifest] = Job(
                 function=partial(prepare_shard, state.remote),

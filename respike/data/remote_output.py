@@ -59,7 +59,7 @@ class RemoteOutput(OutputState):
 
     def file_names(self, folder: str = "") -> list[str]:
         """Return the names of the files in a folder at the address, sorted."""
-        return sorted(self.remote.sizes(folder))
+        return sorted(self.remote.file_sizes(folder))
 
     def remove(self, name: str) -> None:
         """Remove a file at the address and its copy here."""
@@ -97,7 +97,7 @@ class RemoteOutput(OutputState):
                 if is_other_part or (name == LOCK_NAME and part is not None):
                     _refuse_if_held(self.remote, f"{STATE_FOLDER}/{name}")
             # only now: another run may have written until this one had the lock
-            self._shard_sizes = self.remote.sizes()
+            self._shard_sizes = self.remote.file_sizes()
             self.download(STATE_FOLDER, MANIFEST_FOLDER)
             yield
 

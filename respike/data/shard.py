@@ -31,6 +31,10 @@ FORMAT_VERSION, READ_FORMATS = EVENTS_VERSION, READ_VERSIONS
 EVENTS_MEMBER = "events"
 INFO_MEMBER = "json"
 
+# fields of a sample's JSON that are written only for unusual videos, with the value that is left out; all other samples
+# keep the bytes that earlier versions wrote
+OMITTED_FIELDS = {"partial": False, "mirrored": False, "counted_times": False}
+
 _MAX_KEY_PIXELS = 1 << 26
 # a clip of a thousand frames takes less than 50 kB; JSON takes about twenty times its size when it is parsed
 _MAX_INFO_BYTES = 1 << 20
@@ -337,7 +341,7 @@ def encode_info(info: ClipInfo) -> bytes:
     """Encode a ClipInfo as JSON; equal infos give equal bytes."""
     # not `asdict`, which copies every number: that took a tenth of the time to prepare a small video
     value = dict(vars(info))
-    if not info.partial:
-        # written only where True, so that the bytes of whole videos are those of earlier versions
-        del value["partial"]
+    for name, usual in OMITTED_FIELDS.items():
+        if value[name] == usual:
+            del value[name]
     return canonical_json(value).encode("utf-8", "surrogateescape")

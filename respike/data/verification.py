@@ -42,12 +42,12 @@ _SHARD_LIKE = re.compile(r"(?:train|val|test)-.*\.tar")
 class Fault:
     """One thing that is wrong: the name of the file in the folder, and the problem in one line.
 
-    `is_stranger`: the index does not list the file, but readers of `train-*.tar` would take it for a shard.
+    `is_unknown_shard`: the index does not list the file, but readers of `train-*.tar` would take it for a shard.
     """
 
     file: str
     problem: str
-    is_stranger: bool = False
+    is_unknown_shard: bool = False
 
     def __str__(self) -> str:
         return f"{self.file}: {self.problem}"
@@ -91,7 +91,8 @@ def verify(out: Path, *, quick: bool = False, num_workers: int = 1, progress: Pr
         faults += _check_shards(index, check.rows_by_shard(index), quick, num_workers, progress)
     unknown_shards, strays = _find_unknown_files(out, index)
     faults += [
-        Fault(file=name, problem="a shard that the index does not list", is_stranger=True) for name in unknown_shards
+        Fault(file=name, problem="a shard that the index does not list", is_unknown_shard=True)
+        for name in unknown_shards
     ]
     return VerifyReport(
         out=out,
@@ -120,7 +121,7 @@ def repair(out: Path, *, quick: bool = False, num_workers: int = 1, progress: Pr
         )
     with OutputState(out).lock():
         report = verify(out, quick=quick, num_workers=num_workers, progress=progress)
-        damaged = {fault.file for fault in report.faults if not fault.is_stranger}
+        damaged = {fault.file for fault in report.faults if not fault.is_unknown_shard}
         if not damaged:
             return report
         shards = sorted(name for name in damaged if name.endswith(".tar"))

@@ -1,7 +1,9 @@
 """Video reader: a video file to frames as 8-bit colour planes, with times and rotation; the only code that decodes."""
 
+import math
 import stat
 from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import av.error
 import av.logging
 import cv2
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
@@ -29,6 +32,7 @@ _MAX_SIDE = 1 << 15
 _OPTIONS = {"err_detect": "explode+crccheck+bitstream+buffer", "max_pixels": str(MAX_PIXELS)}
 # as ffmpeg names them: BT.470 B/G and SMPTE 170M have the matrix of BT.601; 2 is unspecified and is read as BT.601
 _BT601_MATRICES = (Colorspace.ITU601, Colorspace.SMPTE170M, 2)
+_USUAL_FRAME_RATE = 25
 # limited range: luma is 16 to 235, chroma 16 to 240 around 128
 _LIMITED_MIN = 16
 _LUMA_STEPS, _CHROMA_STEPS = 219, 224
@@ -63,14 +67,18 @@ class VideoInfo:
 class Frame:
     """One decoded frame: index and time from the first frame, and three colour planes, uint8, upright and scaled.
 
+    `is_time_counted` is True if the file holds no usable time for the frame, so that it follows from the frame rate.
     For `ycc` the planes are full-range BT.601: Y′ `[H, W]`, Cb and Cr `[ceil(H/2), ceil(W/2)]`. For `rgb` they are
-    three of `[H, W]`. `rotation_degrees` was applied already, counter-clockwise.
+    three of `[H, W]`. They were mirrored left to right if `mirrored`, then turned counter-clockwise by
+    `rotation_degrees`.
     """
 
     index: int
     time_seconds: float
+    is_time_counted: bool
     planes: Planes
     rotation_degrees: int
+    mirrored: bool
 
 
 def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
@@ -79,12 +87,12 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
     Raises UnreadableVideoError where the file is missing, not a regular file, empty or without a video stream. Damage
     after the header is returned as `fault`.
     """
-    with _open(path) as container:
-        stream = container.streams.video[0]
+    with _open(path) as (container, stream):
         width, height = stream.codec_context.width, stream.codec_context.height
         _check_size(width, height)
         fault = _find_cut(path, container)
         num_packets, times = 0, []
+        is_joined, last_dts = False, -math.inf
         try:
             for packet in container.demux(stream):
                 beat(0)
@@ -95,8 +103,21 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
                     num_packets += 1
                     if packet.pts is not None:
                         times.append(packet.pts)
+                    # a recording that was joined from several begins again
+                    is_joined = is_joined or (packet.dts is not None and packet.dts < last_dts)
+                    last_dts = last_dts if packet.dts is None else packet.dts
         except av.error.FFmpegError as error:
             fault = fault or _reason(error)
+        if is_joined or len(times) < num_packets:
+            # some times have to be counted
+            return VideoInfo(
+                width=width,
+                height=height,
+                num_packets=num_packets,
+                variable_frame_rate=False,
+                seconds=num_packets / _frame_rate(stream),
+                fault=fault,
+            )
         steps = np.diff(np.sort(np.array(times, np.int64)))
         step = float(np.median(steps)) if len(steps) else 0.0
         # at a constant rate, containers with a coarse clock alternate between two neighbouring steps
@@ -113,8 +134,8 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
 
 def check_header(path: Path) -> None:
     """Check only the header of a video and the sizes that it announces. Raises UnreadableVideoError."""
-    with _open(path) as container:
-        context = container.streams.video[0].codec_context
+    with _open(path) as (container, stream):
+        context = stream.codec_context
         _check_size(context.width, context.height)
         if (fault := _find_cut(path, container)) is not None:
             raise UnreadableVideoError("decode", fault)
@@ -143,41 +164,118 @@ class Decoding:
         `wanted` is asked once for each index, in order. All frames are decoded, wanted or not, so that damage anywhere
         is found. Raises UnreadableVideoError at the first fault.
         """
-        with _open(self._path) as container:
-            stream = container.streams.video[0]
+        with _open(self._path) as (container, stream):
             context = stream.codec_context
             _check_size(context.width, context.height)
             # one thread for each video: workers run in parallel, and frame threads would delay errors
             context.thread_count = 1
             context.options = _OPTIONS
             converter = FrameConverter(self._color, self._short_side)
-            # AVI stores no presentation times, and those that decoders guess run backwards at B-frames
-            counted_rate = float(stream.average_rate or 0) if container.format.name == "avi" else 0.0
-            # times count from the first frame: an MPEG-TS begins at 1.4 s or anywhere, other files before 0
-            start: float | None = None
+            clock = _Clock(container, stream)
             try:
                 for frame in container.decode(stream):
                     if frame.is_corrupt:
                         raise UnreadableVideoError("decode", f"frame {self.num_frames} is corrupt")
                     index, self.num_frames = self.num_frames, self.num_frames + 1
                     self._beat(1)
-                    if start is None:
-                        start = frame.time
+                    seconds, is_counted = clock.read(frame)
                     if wanted is not None and index not in wanted:
                         continue
-                    seconds = 0.0 if frame.time is None or start is None else frame.time - start
+                    orientation = read_orientation(frame)
                     yield Frame(
                         index=index,
-                        time_seconds=round(index / counted_rate if counted_rate else seconds, 6),
-                        planes=converter.convert(frame),
-                        rotation_degrees=frame.rotation % 360,
+                        time_seconds=seconds,
+                        is_time_counted=is_counted,
+                        planes=orientation.apply(converter.convert(frame)),
+                        rotation_degrees=90 * orientation.num_quarter_turns,
+                        mirrored=orientation.mirrored,
                     )
             except av.error.FFmpegError as error:
                 raise UnreadableVideoError("decode", _reason(error)) from error
 
 
+class _Clock:
+    """Gives the frames of one video their times in seconds from the first frame; each is later than the one before."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        self._num_per_second = _frame_rate(stream)
+        # AVI stores no presentation times, and those that decoders guess run backwards at B-frames. It stores when a
+        # frame is decoded, in units of its frame rate, and players show it then.
+        self._is_avi = container.format.name == "avi"
+        self._units_per_second = float(1 / stream.time_base) if self._is_avi and stream.time_base else 1.0
+        # an MPEG-TS begins at 1.4 s or anywhere, other files before 0
+        self._start: float | None = None
+        self._last: float | None = None
+        # frames are counted from the last one with a usable time
+        self._counted_from, self._num_counted = 0.0, 0
+
+    def read(self, frame: av.VideoFrame) -> tuple[float, bool]:
+        """Return the time of the next frame, rounded to microseconds, and whether it follows from the frame rate."""
+        stored = frame.dts if self._is_avi else frame.time
+        if self._last is None:
+            next_counted = 0.0
+        else:
+            self._num_counted += 1
+            next_counted = self._counted_from + self._num_counted / self._num_per_second
+        seconds = None
+        if stored is not None:
+            if self._start is None:
+                self._start = stored - next_counted * self._units_per_second
+            seconds = (stored - self._start) / self._units_per_second
+        if seconds is not None and (self._last is None or seconds > self._last):
+            self._counted_from, self._num_counted, self._last = seconds, 0, seconds
+            return round(seconds, 6), False
+        # no time, or it runs backwards, as where recordings are joined
+        self._last = next_counted
+        # all times of an AVI are counts, so nothing is unusual about one at its end
+        return round(next_counted, 6), not self._is_avi
+
+
+def _frame_rate(stream: av.VideoStream) -> float:
+    """Return the frames per second that the container says, else the number that ffmpeg takes for raw streams."""
+    return float(stream.average_rate or stream.guessed_rate or _USUAL_FRAME_RATE)
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How coded pictures become upright: mirrored left to right if `mirrored`, then turned counter-clockwise."""
+
+    num_quarter_turns: int = 0
+    mirrored: bool = False
+
+    def apply(self, planes: Planes) -> Planes:
+        """Return the planes as they are shown; the same arrays if nothing is to be done."""
+        if self == _UPRIGHT:
+            return planes
+        sources = [plane[:, ::-1] if self.mirrored else plane for plane in planes]
+        first, second, third = (np.ascontiguousarray(np.rot90(each, self.num_quarter_turns)) for each in sources)
+        return first, second, third
+
+
+_UPRIGHT = Orientation()
+
+
+def read_orientation(frame: av.VideoFrame) -> Orientation:
+    """Return the orientation that the display matrix of a frame asks for; other angles count as the nearest right one.
+
+    The matrix maps a coded point to (a·x + c·y, b·x + d·y), with y pointing down. Source: libavutil/display.h.
+    """
+    # `frame.rotation` would lose that a matrix mirrors
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return _UPRIGHT
+    a, b, _, c, d = (int(value) for value in np.frombuffer(matrix, np.int32)[:5])
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        # without the mirror that comes first
+        a, b = -a, -b
+    if abs(a) >= abs(b):
+        return Orientation(2 if a < 0 else 0, mirrored)
+    return Orientation(1 if b < 0 else 3, mirrored)
+
+
 class FrameConverter:
-    """Converts the frames of one video to upright planes of at most `short_side` pixels; frames are never scaled up."""
+    """Converts the frames of one video to coded planes of at most `short_side` pixels; frames are never scaled up."""
 
     def __init__(self, color: Color, short_side: int) -> None:
         self._color, self._short_side = color, short_side
@@ -208,11 +306,7 @@ class FrameConverter:
                 frame, *self._size, format="rgb24", dst_color_range=ColorRange.JPEG, threads=1
             ).to_ndarray()
             planes = _copy(*(pixels[..., channel] for channel in range(3)))
-        quarter_turns = frame.rotation // 90 % 4
-        if not quarter_turns:
-            return planes
-        upright = [np.ascontiguousarray(np.rot90(plane, quarter_turns)) for plane in planes]
-        return upright[0], upright[1], upright[2]
+        return planes
 
     def _to_full_range(self, luma: NDArray[np.uint8], blue: NDArray[np.uint8], red: NDArray[np.uint8]) -> Planes:
         """Convert limited range to full range, rounded; values out of range are clipped."""
@@ -264,7 +358,9 @@ def _plane_view(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
     return rows[:, : plane.width]
 
 
-def _open(path: Path) -> av.container.InputContainer:
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open a file; give its container and the video stream that players show. Raises UnreadableVideoError."""
     try:
         status = path.stat()
     except OSError as error:
@@ -279,13 +375,29 @@ def _open(path: Path) -> av.container.InputContainer:
         container = av.open(f"file:{path}", mode="r", options=_OPTIONS)
     except (av.error.FFmpegError, ValueError) as error:
         raise UnreadableVideoError("open", _reason(error)) from error
+    with container:
+        yield container, _choose_stream(container)
+
+
+def _choose_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """Return the stream flagged default; of several, or of none, that with the largest pictures, as ffmpeg does."""
     if not container.streams.video:
-        container.close()
         raise UnreadableVideoError("open", "no video stream")
-    if container.streams.video[0].codec_context is None:
-        container.close()
+    # the cover of a song or a film is a picture, not a video
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        raise UnreadableVideoError("open", "no video stream, only an attached picture")
+
+    def rank(stream: av.VideoStream) -> tuple[bool, int]:
+        context = stream.codec_context
+        num_pixels = 0 if context is None else context.width * context.height
+        return bool(stream.disposition & Disposition.default), num_pixels
+
+    # `max` keeps the first of equals
+    chosen = max(streams, key=rank)
+    if chosen.codec_context is None:
         raise UnreadableVideoError("open", "no decoder for its codec")
-    return container
+    return chosen
 
 
 def _check_size(width: int, height: int) -> None:

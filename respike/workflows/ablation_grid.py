@@ -1,4 +1,4 @@
-"""Ablation grid: settings to cells, and results of cells to means over seeds."""
+"""Ablation grid: its points and cells, and the mean results of a point over its seeds."""
 
 import itertools
 import statistics
@@ -12,8 +12,8 @@ from respike.zoo.nn.config import BRANCHES, Branches
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What a cell varies beside its seed: two settings of `respike prepare` and two of the network."""
+class GridPoint:
+    """One combination of what a grid varies: two settings of the shards and two of the network."""
 
     stride: int
     threshold: int
@@ -22,7 +22,7 @@ class Setting:
 
     @property
     def fusion_name(self) -> str:
-        """The fusion as `parse_fusion` reads it; none where there are not two branches that could fuse."""
+        """The fusion in the form that `parse_fusion` reads; `none` for networks that do not fuse two branches."""
         return self.fusion.name if self.branches == "hybrid" else NO_FUSION
 
     @property
@@ -33,30 +33,30 @@ class Setting:
         return f"stride{self.stride}-theta{self.threshold}-{self.branches}{kind}{pools}"
 
     def to_json(self) -> dict[str, Any]:
-        """The setting as plain JSON values."""
+        """Return the point as plain JSON values."""
         named = {"stride": self.stride, "threshold": self.threshold, "branches": self.branches}
         return named | {"fusion": self.fusion_name}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One training: a setting and a seed."""
+    """One training of an ablation: a grid point and a seed."""
 
-    setting: Setting
+    point: GridPoint
     seed: int
 
     @property
     def name(self) -> str:
         """A name for folders."""
-        return f"{self.setting.name}-seed{self.seed}"
+        return f"{self.point.name}-seed{self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Every combination of what it lists is a cell; `fusions` are what `parse_fusion` reads.
+    """All combinations of the values on its axes, each trained with `num_seeds` seeds.
 
-    Fusion is varied where there are two branches to fuse; `none` is the same as the branches `concat`. Raises
-    SettingError on an empty axis and on a fusion or branches that there are not.
+    `fusions` are texts that `parse_fusion` reads. They are varied for hybrid networks only; `none` gives the same
+    network as the branches `concat`. Raises SettingError if an axis is empty or holds a value that is not allowed.
     """
 
     strides: Sequence[int] = (4,)
@@ -66,49 +66,52 @@ class Grid:
     num_seeds: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("strides", "thresholds", "branches", "fusions"):
-            if not getattr(self, name):
-                raise SettingError(f"the grid has no {name}", "give one or more")
+        for axis in ("strides", "thresholds", "branches", "fusions"):
+            if not getattr(self, axis):
+                raise SettingError(f"the grid has no {axis}", "give one or more", setting=axis)
         if self.num_seeds < 1:
-            raise SettingError(f"the grid has {self.num_seeds} seeds", "give one or more")
-        for kind in self.branches:
-            if kind not in BRANCHES:
-                raise SettingError(f"branches {kind!r}", f"choose from {', '.join(BRANCHES)}")
+            raise SettingError(f"num_seeds is {self.num_seeds}", "give a whole number from 1", setting="num_seeds")
+        for branches in self.branches:
+            if branches not in BRANCHES:
+                raise SettingError(
+                    f"branches is {branches!r}", f"choose from {', '.join(BRANCHES)}", setting="branches"
+                )
         for fusion in self.fusions:
             parse_fusion(fusion)
 
-    def settings(self) -> list[Setting]:
-        """Every setting once, in the order of the axes."""
-        found: dict[Setting, None] = {}
+    def points(self) -> list[GridPoint]:
+        """Return every point once, in the order of the axes."""
+        found: dict[GridPoint, None] = {}
         axes = itertools.product(self.strides, self.thresholds, self.branches, self.fusions)
-        for stride, threshold, branches, fusion in axes:
-            kind: Branches = branches  # type: ignore[assignment]  # checked when made
+        for stride, threshold, name, fusion in axes:
+            branches: Branches = name  # type: ignore[assignment]  # checked on construction
             variant = parse_fusion(fusion)
-            if kind == "hybrid" and variant.is_none:
-                kind = "concat"
-            chosen = variant if kind == "hybrid" else OWN_VARIANT
-            found[Setting(stride=stride, threshold=threshold, branches=kind, fusion=chosen)] = None
+            if branches == "hybrid" and variant.is_none:
+                branches = "concat"
+            chosen = variant if branches == "hybrid" else OWN_VARIANT
+            found[GridPoint(stride=stride, threshold=threshold, branches=branches, fusion=chosen)] = None
         return list(found)
 
     def cells(self) -> list[Cell]:
-        """Every cell, all settings with the first seed before any with the second."""
-        settings = self.settings()
-        return [Cell(setting=setting, seed=seed) for seed in range(self.num_seeds) for setting in settings]
+        """Return every cell: all points with the first seed, then all points with the second, and so on."""
+        points = self.points()
+        return [Cell(point=point, seed=seed) for seed in range(self.num_seeds) for point in points]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A setting's results over its seeds: mean and, where there are two or more, the sample's deviation (n - 1).
+    """The results of a grid point over its seeds.
 
-    `values` are those of each seed, `figures` their means; these and `deviations` are shares (`video_top1`,
-    `clip_top1`, `video_mean_class_accuracy`). `energy_joules` is a clip's, the stem dense, `sparse_energy_joules` with
-    the stem by the density of its events.
+    `values` holds the scores of each seed by metric (`video_top1`, `clip_top1`, `video_mean_class_accuracy`; shares
+    from 0 to 1), `means` their means, `deviations` their sample deviations (n - 1), None for a single seed.
+    `energy_joules` is the mean energy of a clip with a dense stem, `sparse_energy_joules` that with the stem counted by
+    the density of its events.
     """
 
-    setting: Setting
+    point: GridPoint
     num_seeds: int
     values: Mapping[str, Sequence[float]]
-    figures: Mapping[str, float]
+    means: Mapping[str, float]
     deviations: Mapping[str, float | None]
     energy_joules: float
     sparse_energy_joules: float
@@ -116,30 +119,34 @@ class Summary:
     num_parameters: int
 
 
-_FIGURES = {
+# metric → place in the scores of a result
+_METRICS = {
     "video_top1": ("video", "top1"),
     "clip_top1": ("clip", "top1"),
     "video_mean_class_accuracy": ("video", "mean_class_accuracy"),
 }
 
 
-def summarise_cells(results: Sequence[tuple[Cell, Mapping[str, Any]]]) -> list[Summary]:
-    """A summary a setting, settings as they first occur; a result is what `respike ablate` keeps of a cell."""
-    of_setting: dict[Setting, list[Mapping[str, Any]]] = {}
+def summarize_cells(results: Sequence[tuple[Cell, Mapping[str, Any]]]) -> list[Summary]:
+    """Return a summary for each grid point, in order of first appearance.
+
+    `results` pairs cells with what `respike ablate` stores of them.
+    """
+    rows_by_point: dict[GridPoint, list[Mapping[str, Any]]] = {}
     for cell, result in results:
-        of_setting.setdefault(cell.setting, []).append(result)
-    return [_summarise(setting, rows) for setting, rows in of_setting.items()]
+        rows_by_point.setdefault(cell.point, []).append(result)
+    return [_summarize(point, rows) for point, rows in rows_by_point.items()]
 
 
-def _summarise(setting: Setting, rows: Sequence[Mapping[str, Any]]) -> Summary:
-    columns = {name: [row["scores"][kind][figure] for row in rows] for name, (kind, figure) in _FIGURES.items()}
+def _summarize(point: GridPoint, rows: Sequence[Mapping[str, Any]]) -> Summary:
+    values = {name: [row["scores"][kind][score] for row in rows] for name, (kind, score) in _METRICS.items()}
     return Summary(
-        setting=setting,
+        point=point,
         num_seeds=len(rows),
-        values=columns,
-        figures={name: statistics.fmean(values) for name, values in columns.items()},
-        deviations={name: statistics.stdev(values) if len(rows) > 1 else None for name, values in columns.items()},
-        # rates differ a little from seed to seed
+        values=values,
+        means={name: statistics.fmean(each) for name, each in values.items()},
+        deviations={name: statistics.stdev(each) if len(rows) > 1 else None for name, each in values.items()},
+        # firing rates differ a little from seed to seed
         energy_joules=statistics.fmean(row["energy_joules"] for row in rows),
         sparse_energy_joules=statistics.fmean(row["sparse_energy_joules"] for row in rows),
         event_density=rows[0]["event_density"],

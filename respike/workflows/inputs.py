@@ -3,52 +3,56 @@
 import dataclasses
 import itertools
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from respike.common.errors import RespikeError
+import torch
+
+from respike.common.errors import RespikeError, UnreadableVideoError
+from respike.common.files import RUNS_ROOT, SHARDS_ROOT
 from respike.common.processes import usable_cpus
+from respike.common.progress import SILENCE, Progress
 from respike.common.text import did_you_mean
-from respike.data.index import SHARDS_ROOT
-from respike.zoo.run_folder import RUNS_ROOT
+from respike.data.clip_encoder import stream_clips
+from respike.data.dataset import ShardDataset, open_shards
+from respike.data.loader import make_batch
+from respike.data.prepare_config import PrepareConfig
+from respike.data.synthetic import DemoSettings, write_demo_video
+from respike.types import Batch, DataSpec, EventClip
+from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, suggest_weights
+from respike.zoo.factory import create_model
+from respike.zoo.models import list_models
+from respike.zoo.nn.respike import ReSpike
+from respike.zoo.weights import names_weights
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
-
-    from respike.common.errors import UnreadableVideoError
-    from respike.data import ShardDataset
-    from respike.data.prepare_config import PrepareConfig
-    from respike.types import Batch, DataSpec, EventClip
-    from respike.zoo.checkpoint import CheckpointSpec
-    from respike.zoo.nn.respike import ReSpike
+_DEMO_SIZE = 256
+_MOST_WORKERS = 8
 
 
-def find_data(given: str | None) -> str:
-    """Return the data set that was given, else the only one under `shards/`.
+def find_data(given: str | Path | None) -> str:
+    """Return the data set that was given, or else the only one under `shards/`.
 
-    Raises RespikeError that lists them where there are several, and that names the way to make one where none is.
+    Raises RespikeError that lists them if there are several, and that names the next step if there is none.
     """
     if given is not None:
-        return given
+        return str(given)
     found = sorted(path.parent for path in SHARDS_ROOT.glob("*/dataset.json"))
     if not found:
         raise RespikeError(
             f"there is no data set under {SHARDS_ROOT}/",
-            "make one first, as with `respike prepare ucf101`, or say where it is with --data",
+            "make one first, for example with `respike prepare ucf101`, or name the folder of one as data",
         )
     if len(found) > 1:
         raise RespikeError(
             f"{SHARDS_ROOT}/ holds {len(found)} data sets: {', '.join(path.name for path in found)}",
-            f"choose one, as with --data {found[0]}",
+            f"name one of them as data, for example {found[0]}",
         )
     return str(found[0])
 
 
-def choose_run_folder(given: Path | None, model: str, data: "DataSpec") -> Path:
-    """Return the folder that was given, else `runs/<model>-<dataset>[-splitN]`, numbered from 2 where it is taken."""
+def choose_run_folder(given: Path | None, model: str, data: DataSpec) -> Path:
+    """Return the folder that was given, or else `runs/MODEL-DATASET[-splitN]`, with a number if that is taken."""
     if given is not None:
         return given
     split = "" if data.split is None else f"-split{data.split}"
@@ -58,96 +62,82 @@ def choose_run_folder(given: Path | None, model: str, data: "DataSpec") -> Path:
 
 
 def choose_num_workers(given: int | None, device_type: str) -> int:
-    """Return the loader's processes that were given, else 0 on a CPU and up to 8 beside an accelerator.
+    """Return the number of loader processes that was given, or else 0 on a CPU and up to 8 with an accelerator.
 
-    On a CPU the network takes every core and far longer than the loader, so that processes would only get in its way.
+    On a CPU the network uses every core and takes far longer than the loader. More processes would only slow it down.
     """
     if given is not None:
         return given
-    return 0 if device_type == "cpu" else max(1, min(8, usable_cpus() - 1))
+    return 0 if device_type == "cpu" else max(1, min(_MOST_WORKERS, usable_cpus() - 1))
+
+
+def load_model(
+    checkpoint: str | Path, device: torch.device | str = "cpu", *, progress: Progress = SILENCE
+) -> tuple[ReSpike, CheckpointSpec]:
+    """Load a trained network in evaluation mode on `device`. Return it with its spec: classes, data and settings.
+
+    `checkpoint` is the folder of a run, a .safetensors file, a name from `respike zoo list`, or the address of a
+    published folder. The last two are downloaded once.
+
+    Raises CheckpointError if there are no such weights or if they are damaged, and RespikeError if `checkpoint` is
+    the name of a network without weights.
+    """
+    if str(checkpoint) in list_models() and not Path(checkpoint).exists():
+        raise RespikeError(
+            f"{checkpoint} is the name of a network without weights", "name the folder of a run or a .safetensors file"
+        )
+    return load_checkpoint(checkpoint, device, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network in evaluation mode; `spec` says what its weights are, None where they come from chance."""
+    """A network in evaluation mode; `spec` describes its weights, None if they are random."""
 
     title: str
-    model: "ReSpike"
-    spec: "CheckpointSpec | None"
+    model: ReSpike
+    spec: CheckpointSpec | None
 
 
-def open_checkpoint(given: str, device: "torch.device | str") -> "tuple[ReSpike, CheckpointSpec]":
-    """Load the weights that `given` names: a run's folder, a checkpoint, a name of the zoo or an address.
+def open_network(given: str, device: torch.device | str, *, num_classes: int) -> Network:
+    """Load the checkpoint `given`, or build the network of that name with random weights and `num_classes` classes.
 
-    Raises CheckpointError where there are none or they are damaged, RespikeError where `given` names a network
-    without weights.
+    Raises RespikeError that lists the names if `given` is neither.
     """
-    from respike.zoo.checkpoint import load_checkpoint
-    from respike.zoo.models import list_models
-
-    if given in list_models() and not Path(given).exists():
-        raise RespikeError(f"{given} is a network without weights", "name a run's folder or a .safetensors file")
-    return load_checkpoint(given, device)
-
-
-def open_network(given: str, device: "torch.device | str", *, num_classes: int) -> Network:
-    """Load the checkpoint that `given` names, else build the network of that name with weights from chance.
-
-    `num_classes` is for the latter. Raises RespikeError that lists the names where `given` is neither.
-    """
-    import torch
-
-    from respike.zoo.checkpoint import names_near
-    from respike.zoo.factory import create_model
-    from respike.zoo.models import list_models
-    from respike.zoo.weights import names_weights
-
     names = list_models()
     if given in names and not Path(given).exists():
         torch.manual_seed(0)
         return Network(title=given, model=create_model(given, num_classes=num_classes).to(device).eval(), spec=None)
     if not names_weights(given):
-        asked = did_you_mean(given, [*names, *names_near(Path(given))])
+        suggestion = did_you_mean(given, [*names, *suggest_weights(Path(given))])
         raise RespikeError(
             f"there is no checkpoint and no network {given!r}",
-            f"{asked}name a run's folder, a .safetensors file, or one of {', '.join(names)}",
+            f"{suggestion}name the folder of a run, a .safetensors file, or one of {', '.join(names)}",
         )
-    model, spec = open_checkpoint(given, device)
+    model, spec = load_model(given, device)
     return Network(title=given, model=model, spec=spec)
 
 
-def settings_of(spec: "CheckpointSpec") -> "PrepareConfig":
-    """How the clips that a checkpoint was trained on were prepared. Raises RespikeError where it does not say."""
-    import dataclasses
-
-    from respike.data.prepare_config import PrepareConfig
-
+def prepare_config_of(spec: CheckpointSpec) -> PrepareConfig:
+    """Return the settings that prepared the training clips of a checkpoint. Raises RespikeError if some are missing."""
     names = {field.name for field in dataclasses.fields(PrepareConfig)}
     given = {name: value for name, value in spec.data.settings.items() if name in names}
-    if lacking := [name for name in ("stride", "clip_length", "threshold", "color") if name not in given]:
-        raise RespikeError(
-            f"the checkpoint does not say with which {lacking[0]} its clips were prepared",
-            "train it on prepared shards",
-        )
-    try:
-        return PrepareConfig(**given)
-    except TypeError as error:
-        raise RespikeError(f"the checkpoint's prepare settings are of the wrong type: {error}") from error
+    for name in ("stride", "clip_length", "threshold", "color"):
+        if name not in given:
+            raise RespikeError(
+                f"the checkpoint does not say with which {name} its clips were prepared", "train on prepared shards"
+            )
+    return PrepareConfig(**given)
 
 
-_DEMO_SIZE = 256
-_NEXT_STEP = "see whether it is a video, and whole; fetch it again, or re-encode it, as by `ffmpeg -i OLD NEW.mp4`"
-
-
-class _Collector:
-    """Keeps the clips of a video, all or the one of a number."""
+class _ClipCollector:
+    """Keeps the clips of a video that is being read: all, or only the one with a number."""
 
     def __init__(self, number: int | None = None) -> None:
         self._number = number
         self.clips: list[EventClip] = []
         self.num_clips = 0
 
-    def take(self, clip: "EventClip") -> None:
+    def take(self, clip: EventClip) -> None:
         self.num_clips += 1
         if self._number in (None, clip.info.clip_index):
             self.clips.append(clip)
@@ -156,21 +146,40 @@ class _Collector:
         self.clips, self.num_clips = [], 0
 
 
-def next_step(path: Path, error: "UnreadableVideoError") -> str:
-    """What to do about a video that cannot be used."""
+def find_clip(source: Path, number: int, settings: PrepareConfig) -> EventClip:
+    """Return clip `number`, from 0, of a folder of shards or of a video, which is prepared with `settings`.
+
+    Raises RespikeError if there is no such clip, or if the video cannot be read.
+    """
+    if source.is_dir():
+        dataset = open_shards(source)
+        if not 0 <= number < len(dataset):
+            raise RespikeError(f"{source} has no clip {number}", f"it holds {len(dataset)} clips, counted from 0")
+        return dataset[number]
+    collector = _ClipCollector(number)
+    try:
+        stream_clips(source, settings, collector)
+    except UnreadableVideoError as error:
+        raise RespikeError(f"{source}: {error}", next_step(source, error)) from error
+    if not collector.clips:
+        raise RespikeError(f"{source} has no clip {number}", f"it gives {collector.num_clips} clips, counted from 0")
+    return collector.clips[0]
+
+
+def next_step(path: Path, error: UnreadableVideoError) -> str:
+    """Return what to do about a video that cannot be used."""
     if path.is_dir():
-        return f"it is a folder: name the videos in it, as {path}/*.mp4"
-    return "check the path" if error.stage == "missing" else _NEXT_STEP
+        return f"it is a folder: name the videos in it, such as {path}/*.mp4"
+    if error.stage == "missing":
+        return "check the path"
+    return "check that it is a whole video; download it again, or encode it again with `ffmpeg -i OLD NEW.mp4`"
 
 
-def demo_clips(settings: "PrepareConfig", *, image_size: int) -> "list[EventClip]":
-    """Make a video of four moving scenes, at least `image_size` pixels wide, and prepare a clip of each."""
-    from respike.data.clip_encoder import stream_clips
-    from respike.data.synthetic import DemoSettings, write_demo_video
-
+def demo_clips(settings: PrepareConfig, *, image_size: int) -> list[EventClip]:
+    """Make a video of four moving scenes, at least `image_size` pixels wide, and prepare a clip of each scene."""
     num_frames = settings.clip_length * settings.frame_stride
     scenes = DemoSettings(clip_length=num_frames, size=max(image_size, min(settings.short_side, _DEMO_SIZE)))
-    collector = _Collector()
+    collector = _ClipCollector()
     with tempfile.TemporaryDirectory(prefix="respike-") as folder:
         path = Path(folder) / "demo.mp4"
         write_demo_video(path, scenes)
@@ -178,40 +187,12 @@ def demo_clips(settings: "PrepareConfig", *, image_size: int) -> "list[EventClip
     return collector.clips
 
 
-def spread(dataset: "ShardDataset", most: int) -> "ShardDataset":
-    """At most `most` clips, spread evenly over a set."""
+def choose_spread_clips(dataset: ShardDataset, most: int) -> ShardDataset:
+    """Return at most `most` clips, spread evenly over a data set."""
     num_chosen = min(most, len(dataset))
     return dataset.select([place * len(dataset) // num_chosen for place in range(num_chosen)])
 
 
-def batches_of(clips: "list[EventClip]", image_size: int, eval_crop: float) -> "Iterator[Batch]":
-    """Clips one by one as batches, as an evaluation would see them: squares of `eval_crop` of the short side."""
-    from respike.data.loader import make_batch
-
+def batches_of(clips: list[EventClip], image_size: int, eval_crop: float) -> Iterator[Batch]:
+    """Return one batch for each clip, as an evaluation sees it: a square of `eval_crop` of the short side."""
     return (make_batch([clip], image_size, eval_crop) for clip in clips)
-
-
-def find_clip(source: Path, number: int, settings: "PrepareConfig") -> "EventClip":
-    """Return clip `number`, from 0, of a folder of shards or of a video. Raises RespikeError where there is none."""
-    from respike.data import open_shards
-
-    if source.is_dir():
-        dataset = open_shards(source)
-        if not 0 <= number < len(dataset):
-            raise RespikeError(f"{source} has no clip {number}", f"it holds {len(dataset)}, counted from 0")
-        return dataset[number]
-    return _clip_of_video(source, number, settings)
-
-
-def _clip_of_video(path: Path, number: int, settings: "PrepareConfig") -> "EventClip":
-    from respike.common.errors import UnreadableVideoError
-    from respike.data.clip_encoder import stream_clips
-
-    collector = _Collector(number)
-    try:
-        stream_clips(path, settings, collector)
-    except UnreadableVideoError as error:
-        raise RespikeError(f"{path}: {error}", next_step(path, error)) from error
-    if not collector.clips:
-        raise RespikeError(f"{path} has no clip {number}", f"it makes {collector.num_clips}, counted from 0")
-    return collector.clips[0]

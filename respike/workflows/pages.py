@@ -1,10 +1,10 @@
-"""Pages: self-contained HTML from templates, all data escaped."""
+"""Pages: HTML pages that need no other file, made from templates."""
 
 import jinja2
 
 
 def render_page(template: str, **values: object) -> str:
-    """Fill a template of `respike/workflows/templates`; what it is given is escaped as text."""
+    """Fill a template of `respike/workflows/templates` with `values`, which are escaped as text."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("respike.workflows"), autoescape=True, undefined=jinja2.StrictUndefined
     )

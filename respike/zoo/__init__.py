@@ -1,4 +1,4 @@
-"""Networks, training, scores, weights. Meets the data only at `respike.types`."""
+"""Zoo: networks, training, scores, weights. It meets the data only at `respike.types`."""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelOptions", "TrainConfig", "create_model", "fit", "list_models", "load_checkpoint", "score"]
 
-# fetched on first use: importing this package must not load torch
+# imported on first use: importing this package must not load torch
 _HOMES = {
     "ModelOptions": "respike.zoo.model_options",
     "TrainConfig": "respike.zoo.train_config",

@@ -1,9 +1,5 @@
-"""Checkpoint: weights as NAME.safetensors, and what they are as NAME.json beside it. No code, no pickle.
+"""Checkpoint: a network on disk, one safetensors file of weights and their spec. No code, no pickle."""
 
-A crash at any moment leaves a pair that loads: the new JSON waits as `.NAME.json.next` while the weights are replaced.
-"""
-
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,19 +11,20 @@ from safetensors.torch import save
 from torch import Tensor
 
 from respike.common.errors import CheckpointError, RespikeError
-from respike.common.files import sha256_of_bytes, sha256_of_file, write_atomically
+from respike.common.files import cache_folder, sha256_of_bytes, sha256_of_file, write_atomically
 from respike.common.progress import SILENCE, Progress
 from respike.common.text import counted, did_you_mean
-from respike.zoo.checkpoint_spec import HINT, CheckpointSpec, read_spec, seal_spec, waiting_spec
+from respike.zoo.checkpoint_spec import HINT, CheckpointSpec, read_spec, remove_pair_spec, seal_file, spec_metadata
 from respike.zoo.models import OPEN_MODEL, model_config
 from respike.zoo.nn.respike import ModelConfig, ReSpike
+from respike.zoo.run_folder import BEST_NAME
 from respike.zoo.weights import (
+    CACHE_NAME,
     CARD_NAME,
     IN_PACKAGE,
     WEIGHTS_NAME,
-    Finding,
     WeightCard,
-    cache_folder,
+    WeightsStatus,
     folder_of,
     look,
     read_card,
@@ -35,33 +32,29 @@ from respike.zoo.weights import (
     resolve_weights,
 )
 
-__all__ = ["CheckpointSpec", "find_weights", "load_checkpoint", "names_near", "save_checkpoint"]
+__all__ = ["CheckpointSpec", "find_weights", "load_checkpoint", "save_checkpoint", "suggest_weights"]
 
 _ANY = "*.safetensors"
-_BEST = "best.safetensors"
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
 def save_checkpoint(path: Path, model: ReSpike, spec: CheckpointSpec) -> None:
-    """Write the weights to `path` (NAME.safetensors) and `spec` with their SHA-256 to NAME.json beside it.
+    """Write the weights of `model` and their `spec` to `path`, NAME.safetensors, in one atomic write.
 
-    Raises CheckpointError where `path` ends otherwise, where `spec.model` is not the model's config, or where the
-    weights are not float32; RespikeError where the disk refuses.
+    Raises CheckpointError where the name ends otherwise, `spec.model` is not the model's config, or the weights are not
+    float32; RespikeError where the file system refuses.
     """
     if path.suffix != ".safetensors":
-        raise CheckpointError(f"cannot save a checkpoint as {path.name}", "let the name end in .safetensors")
+        raise CheckpointError(f"cannot save a checkpoint as {path.name}", "use a name that ends in .safetensors")
     _require_same_config(spec.model, model.config)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     for name, tensor in state.items():
         if tensor.dtype not in _DTYPES:
             raise CheckpointError(f"the weights {name} are {tensor.dtype}", "bring the model to float32 before saving")
-    content = save(state)
-    text = seal_spec(dataclasses.replace(spec, weights_sha256=sha256_of_bytes(content)).to_json())
+    spec = replace(spec, weights_sha256=sha256_of_bytes(save(state)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    waiting = waiting_spec(path)
-    write_atomically(waiting, text)
-    write_atomically(path, content)
-    waiting.replace(path.with_suffix(".json"))
+    write_atomically(path, seal_file(save(state, metadata=spec_metadata(spec))))
+    remove_pair_spec(path)
 
 
 def load_checkpoint(
@@ -69,10 +62,9 @@ def load_checkpoint(
 ) -> tuple[ReSpike, CheckpointSpec]:
     """Rebuild a network from its checkpoint, in evaluation mode on `device`; return it with its spec.
 
-    `path` is the `.safetensors`, the `.json`, the two without their ending, the folder of a run (its best), or what
-    `resolve_weights` takes besides: a name of the zoo or an address, which is fetched unless it was before.
-    Weights and spec are read as data only, and checked before a tensor is made: hash, class count, every tensor's
-    name, shape and type.
+    `path` is the `.safetensors` file, that file without its ending, the folder of a run (its best weights), or what
+    `resolve_weights` takes: a name of the zoo or an address, which is downloaded once. Weights and spec are read as
+    data. Before a tensor is read, the hash, the class count and every tensor's name, shape and type are checked.
 
     Raises CheckpointError that names the file, field or tensor that does not fit.
     """
@@ -91,9 +83,9 @@ def load_checkpoint(
 
 
 def find_weights(path: Path) -> Path:
-    """Return the `.safetensors` that `path` means; raise CheckpointError that lists what was looked for."""
+    """Return the `.safetensors` file that `path` means; raise CheckpointError that lists where it was looked for."""
     if path.is_dir():
-        candidates = [path / _BEST, path / WEIGHTS_NAME]
+        candidates = [path / BEST_NAME, path / WEIGHTS_NAME]
     elif path.suffix in (".safetensors", ".json"):
         candidates = [path.with_suffix(".safetensors")]
     else:
@@ -103,13 +95,13 @@ def find_weights(path: Path) -> Path:
             return candidate
     raise CheckpointError(
         f"there is no checkpoint {path}: looked for {', '.join(map(str, candidates))}",
-        f"{did_you_mean(str(path), names_near(path))}name a .safetensors file, the folder of a run, or weights of "
+        f"{did_you_mean(str(path), suggest_weights(path))}name a .safetensors file, the folder of a run, or weights of "
         "`respike zoo list`",
     )
 
 
-def names_near(path: Path) -> list[str]:
-    """What a mistyped path of weights may have meant: checkpoints and runs beside it, and the names of the zoo."""
+def suggest_weights(path: Path) -> list[str]:
+    """Return what a mistyped path of weights may have meant: checkpoints and runs beside it, and names of the zoo."""
     try:
         found = sorted(each for each in path.parent.iterdir() if each.match(_ANY) or any(each.glob(_ANY)))
     except OSError:
@@ -120,22 +112,17 @@ def names_near(path: Path) -> list[str]:
 
 
 def _config_of(spec: CheckpointSpec) -> ModelConfig:
-    """Find the network that the spec names; the figures of a fixed one are compared, never built from."""
-    for name in ("name", "num_classes", "branches"):
-        if name not in spec.model:
-            raise CheckpointError(f"the spec's model lacks the field {name!r}", HINT)
-    name, num_classes, branches = (spec.model[field] for field in ("name", "num_classes", "branches"))
-    if not isinstance(num_classes, int) or not isinstance(name, str) or not isinstance(branches, str):
-        raise CheckpointError("the spec's model has a name, num_classes or branches of another type", HINT)
-    if spec.data.classes and len(spec.data.classes) != num_classes:
+    """Return the config of the spec's network. A fixed network is built from its name; the spec must agree with it."""
+    num_classes, data_classes = spec.model.get("num_classes"), spec.data.classes
+    if data_classes and len(data_classes) != num_classes:
         raise CheckpointError(
-            f"the spec's model has num_classes {num_classes}, its data {len(spec.data.classes)} classes", HINT
+            f"the spec's model has num_classes {num_classes}, its data {len(data_classes)} classes", HINT
         )
     try:
         config = ModelConfig.from_json(spec.model)
-        if name == OPEN_MODEL:
+        if config.name == OPEN_MODEL:
             return config
-        named = model_config(name, num_classes=num_classes, branches=config.branches)
+        named = model_config(config.name, num_classes=config.num_classes, branches=config.branches)
     except RespikeError as error:
         raise CheckpointError(f"the spec's model: {error.problem}", error.hint) from error
     _require_same_config(config.to_json(), named)
@@ -161,7 +148,7 @@ def _require_num_classes(weights: Any, config: ModelConfig) -> None:
 
 
 def _expected_tensors(config: ModelConfig) -> Mapping[str, Tensor]:
-    """Names, shapes and types of a network's tensors, without their memory: a spec could ask for any size."""
+    """Return the names, shapes and types of a network's tensors without memory for them: a spec could ask for any."""
     with torch.device("meta"):
         try:
             return ReSpike(config).state_dict()
@@ -184,37 +171,39 @@ def _read_tensors(weights: Any, expected: Mapping[str, Tensor]) -> dict[str, Ten
     return {name: weights.get_tensor(name) for name in expected}
 
 
-def verify_fetched() -> list["Finding"]:
-    """Verify what was fetched by the addresses of published folders, by name; a card alone is no finding."""
+def verify_fetched() -> list[WeightsStatus]:
+    """Verify the weights that were downloaded from addresses, sorted by name. Skips cards without their weights."""
     findings = []
-    for path in cache_folder().glob(f"address-*/{CARD_NAME}"):
+    for path in cache_folder(CACHE_NAME).glob(f"address-*/{CARD_NAME}"):
         try:
             card = read_card(path)
         except CheckpointError as error:
-            findings.append(Finding(name=path.parent.name, state="damaged", folder=path.parent, problem=error.problem))
+            findings.append(
+                WeightsStatus(name=path.parent.name, state="damaged", folder=path.parent, problem=error.problem)
+            )
             continue
-        # the copy in question is never the package's, whatever its author says
+        # this copy is in the cache, even if its author's copy is in the package
         card = replace(card, sources=tuple(source for source in card.sources if source != IN_PACKAGE))
         if card.has_weights and folder_of(card).is_dir():
             findings.append(verify_weights(card))
     return sorted(findings, key=lambda finding: finding.name)
 
 
-def verify_weights(card: WeightCard) -> Finding:
-    """Look at a card's files byte by byte, and whether the network they make is the card's. Loads torch for that."""
+def verify_weights(card: WeightCard) -> WeightsStatus:
+    """Check a card's files byte by byte, and that their network is the one on the card."""
     found = look(card)
     if found.folder is None or found.state == "damaged":
         return found
     for file in card.files:
         if (sha256 := sha256_of_file(found.folder / file.name)) != file.sha256:
             problem = f"{found.folder / file.name} has the SHA-256 {sha256[:12]}…, not {file.sha256[:12]}…"
-            return Finding(name=card.name, state="damaged", folder=found.folder, problem=problem)
-    problem = _differing(card, found.folder)
-    return Finding(name=card.name, state="damaged" if problem else found.state, folder=found.folder, problem=problem)
+            return replace(found, state="damaged", problem=problem)
+    problem = _find_difference(card, found.folder)
+    return replace(found, state="damaged", problem=problem) if problem else found
 
 
-def _differing(card: WeightCard, folder: Path) -> str:
-    """In what the network in a folder is another than the card says; "" where in nothing."""
+def _find_difference(card: WeightCard, folder: Path) -> str:
+    """Return in what the weights in `folder` differ from their card; "" where in nothing."""
     try:
         model, spec = load_checkpoint(folder / WEIGHTS_NAME)
     except CheckpointError as error:

@@ -1,4 +1,4 @@
-"""Devices: which one a name means here, and what precision it computes in."""
+"""Devices: what a device's name means on this machine, its mixed precision, and its memory."""
 
 import itertools
 import resource
@@ -19,32 +19,37 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device that `name` (auto, cpu, cuda, mps) means; auto takes the best that is there.
+    """Return the device that `name` (auto, cpu, cuda or mps) means; auto prefers cuda, then mps, then cpu.
 
-    Raises SettingError on another name or a device that this machine or this build of torch lacks.
+    Raises SettingError on another name, or a device that this machine or this build of torch lacks.
     """
     if name not in DEVICES:
-        raise SettingError(f"the device is {name!r}", f"choose from {', '.join(DEVICES)}")
-    available = [device for device in ("cuda", "mps") if _is_available(device)] + ["cpu"]
+        raise SettingError(f"the device is {name!r}", f"choose from {', '.join(DEVICES)}", setting="device")
+    has_device = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = [device for device, is_there in has_device.items() if is_there]
     if name == "auto":
         return torch.device(available[0])
     if name not in available:
-        raise SettingError(f"this machine has no device {name!r} that torch can use", f"use {' or '.join(available)}")
+        raise SettingError(
+            f"this machine has no device {name!r} that torch can use", f"use {' or '.join(available)}", setting="device"
+        )
     return torch.device(name)
 
 
-def _is_available(device: str) -> bool:
-    return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a network's weights; the CPU where it has none."""
+    tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if tensor is None else tensor.device
 
 
 def check_amp(device: torch.device, amp: "Amp") -> None:
     """Raise SettingError where a device cannot compute in the mixed precision `amp`."""
     if amp == "fp16" and device.type == "cpu":
-        raise SettingError("amp is 'fp16', which a CPU cannot compute in", "use --amp bf16 or --amp no")
+        raise SettingError("amp is 'fp16', which a CPU cannot compute in", "use bf16 or no", setting="amp")
 
 
 def autocast(device: torch.device, amp: "Amp") -> AbstractContextManager[Any]:
-    """Return a context in which networks answer in mixed precision, as in a training of that `amp`; `no` is float32.
+    """Return a context in which networks compute in the mixed precision `amp`; `no` is float32.
 
     Raises SettingError where the device cannot.
     """
@@ -52,14 +57,8 @@ def autocast(device: torch.device, amp: "Amp") -> AbstractContextManager[Any]:
     return nullcontext() if amp == "no" else torch.autocast(device.type, dtype=_DTYPES[amp])
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Return where a network's weights are; the CPU where it has none."""
-    tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
-    return torch.device("cpu") if tensor is None else tensor.device
-
-
 def measure_peak_memory(device: torch.device) -> int:
-    """Return the most bytes that this process has held at once, on `device` if that is an accelerator, else in all."""
+    """Return the most bytes that this process has used at once: of a GPU's memory on cuda, else of main memory."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,10 +1,11 @@
-"""Factory: networks by name, with random or pretrained weights."""
+"""Factory: `create_model`, networks by name with random or pretrained weights."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from respike.common.errors import MismatchError, SettingError
 from respike.common.progress import SILENCE, Progress
+from respike.common.text import pick
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.model_options import ModelOptions
 from respike.zoo.models import MODELS, model_config
@@ -24,26 +25,27 @@ def create_model(
     pretrained: str | Path | None = None,
     progress: Progress = SILENCE,
 ) -> ReSpike:
-    """Build a network, with weights drawn from torch's generator or those that are named.
+    """Build a network with random weights, drawn from torch's generator, or pretrained ones. It is in training mode.
 
-    - `name`: one of `list_models()`. All are fixed but `respike`, which takes `options`; `backbone` is a short way to
-      one of them.
-    - `num_classes`: 1 or more; may be left out with `pretrained`, whose own it then has.
-    - `branches`: `hybrid` (unless something else is said), `ann`, `snn` or `concat` (both branches, no fusion).
-    - `backbone_weights`: `imagenet` starts the ANN branch from timm's ImageNet weights, which needs the network once.
-    - `pretrained`: what `respike.zoo.load_checkpoint` takes, such as `respike_tiny.demo16`: a name from
-      `respike zoo list`, a path, or an address. The network must be the same; with another number of classes its head
-      starts from chance.
+    - `name`: one of `list_models()`. Only `respike` takes `options`; `backbone` is a shorthand for that option.
+    - `num_classes`: 1 or more; None only with `pretrained`: as many as the pretrained network.
+    - `branches`: `hybrid` (the default), `ann`, `snn` or `concat` (both branches without fusion).
+    - `backbone_weights`: `imagenet` starts the ANN branch from timm's ImageNet weights, downloaded once.
+    - `pretrained`: what `respike.zoo.load_checkpoint` takes: a name such as `respike_tiny.demo16` from
+      `respike zoo list`, a path, or an address. The network must be the same. With another number of classes its head
+      has random weights.
 
-    Raises SettingError or RespikeError that lists the choices, RespikeError where weights cannot be fetched, and
-    MismatchError that names in what the pretrained network differs.
+    Raises SettingError or RespikeError that lists the choices, RespikeError where a download fails, MismatchError that
+    names in what the pretrained network differs.
     """
     if backbone is not None:
         options = replace(options or ModelOptions(), backbone=backbone)
     if pretrained is not None:
         return _load_pretrained(name, num_classes, branches, options, pretrained, progress)
     if num_classes is None:
-        raise SettingError(f"{name} for how many classes?", "give num_classes, or pretrained")
+        raise SettingError(
+            f"{name} without a number of classes", "give num_classes, or pretrained", setting="num_classes"
+        )
     config = model_config(name, num_classes=num_classes, branches=branches or "hybrid", options=options)
     return ReSpike(config, backbone_weights)
 
@@ -56,8 +58,7 @@ def _load_pretrained(
     pretrained: str | Path,
     progress: Progress,
 ) -> ReSpike:
-
-    MODELS.get(name)  # an unknown name is told before anything is fetched
+    pick(MODELS, name, "model")  # refuse an unknown name before fetching anything
     source, _ = load_checkpoint(pretrained, progress=progress)
     own = source.config
     wanted = replace(own, num_classes=num_classes or own.num_classes)
@@ -77,6 +78,6 @@ def _require_same(asked: ModelConfig, own: ModelConfig, pretrained: str | Path) 
     for field, value in ours.items():
         if value != theirs[field]:
             raise MismatchError(
-                f"the weights {pretrained} are of a network whose {field} is {theirs[field]!r}, asked was {value!r}",
-                f"create {own.name!r} as the weights have it, or train from them with `respike train --init`",
+                f"the weights {pretrained} are of a network whose {field} is {theirs[field]!r}, not {value!r}",
+                f"create {own.name!r} as the weights have it, or start a training from them (init)",
             )

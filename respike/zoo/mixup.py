@@ -1,4 +1,4 @@
-"""Mixup: pairs of clips blended in one proportion, and their labels with them."""
+"""Mixup: batches whose clips and labels are blended in pairs."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ IGNORED_LABEL = -100
 
 @dataclass(frozen=True, kw_only=True)
 class MixedBatch:
-    """A batch of blends: `share` (0 to 1) of each row is of its `labels`, the rest of its `other_labels`."""
+    """A batch of blended clips. `labels` have the weight `share` (0 to 1), `other_labels` the rest; each is `[B]`."""
 
     batch: Batch
     labels: Tensor
@@ -23,11 +23,11 @@ class MixedBatch:
 
     @property
     def main_labels(self) -> Tensor:
-        """The labels `[B]` that weigh more, by which a blend counts as told right or wrong."""
+        """The labels `[B]` with the larger weight; the training accuracy counts these."""
         return self.labels if self.share >= 0.5 else self.other_labels
 
     def loss(self, logits: Tensor, label_smoothing: float) -> Tensor:
-        """The mean cross-entropy of `logits` `[B, K]`, of the two labels by their shares."""
+        """Return the mean cross-entropy of `logits` `[B, K]` with both labels, weighted by their shares."""
 
         def entropy(labels: Tensor) -> Tensor:
             return F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, label_smoothing=label_smoothing)
@@ -38,13 +38,14 @@ class MixedBatch:
 
 
 def mix(batch: Batch, alpha: float | None, seed: tuple[int, ...]) -> MixedBatch:
-    """Blend each clip with another of its batch: λ times its own pixels and 1 - λ times the other's, λ ~ Beta(α, α).
+    """Blend each clip with another one of the batch: λ times its pixels plus 1 - λ times the other's, λ ~ Beta(α, α).
 
-    Key frames and residuals take the same λ. A residual is a difference of two frames, hence linear in them: the blend
-    of two clips' residuals is the residual of their blended frames, up to what the threshold took from each. Events of
-    both clips appear, each weaker by its share, so a blend has more events than a clip, and fewer spikes a clip: firing
-    rates are best looked at on clips as they are. An `alpha` of None blends nothing. `seed` decides λ and the pairs,
-    so that they hang on no generator's state.
+    Key frames and residuals have the same λ. A residual is a difference of two frames, so the blend of two residuals
+    is the residual of the blended frames, except for what the event threshold removed from each. A blend contains the
+    events of both clips, each scaled down: it has more events than a clip and causes fewer spikes. Firing rates should
+    therefore be measured on clips that are not blended.
+
+    An `alpha` of None blends nothing. λ and the pairs depend on `seed` alone.
 
     Source: Zhang et al., *mixup: Beyond Empirical Risk Minimization* (ICLR 2018).
     """

@@ -1,4 +1,4 @@
-"""Model options: what a network is built from, and the image sizes it takes. Loads no torch."""
+"""Model options: the parts that a network is built from, and the image sizes that it takes. Loads no torch."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
@@ -9,14 +9,21 @@ from respike.common.errors import SettingError
 Neuron = Literal["lif", "plif"]
 Reset = Literal["hard", "soft"]
 FusionChoice = Literal["faithful", "additive", "none"]
+LIFBackend = Literal["torch", "triton", "auto"]
+LIF_BACKENDS: tuple[LIFBackend, ...] = get_args(LIFBackend)
+# strides of the feature maps that can be fused
 SCALES = (4, 8, 16, 32)
+# what `list_models` returns, for those who must not load torch
+MODEL_NAMES = ("respike_r18", "respike_r50", "respike_mobile", "respike_convnext", "respike_tiny", "respike")
+# in pixels: both branches halve an image five times
+SIZE_STEP = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(Config):
     """The parts of the network `respike`. The defaults are those of `respike_r18`.
 
-    Sources: Fang et al., ICCV 2021, for `plif`; the other published values are those of arXiv 2409.01564.
+    Sources: arXiv 2409.01564 for published values; Fang et al., ICCV 2021, for `plif`.
     """
 
     backbone: Annotated[
@@ -42,36 +49,31 @@ class ModelOptions(Config):
         """Check the fusion scales. Raises SettingError."""
         for scale in self.fusion_scales:
             if scale not in SCALES:
-                raise SettingError(f"fusion at scale {scale}", f"choose from {', '.join(map(str, SCALES))}")
+                choices = ", ".join(map(str, SCALES))
+                raise SettingError(f"fusion at scale {scale}", f"choose from {choices}", setting="fusion_scales")
         if not self.fusion_scales and self.fusion != "none":
-            raise SettingError(f"{self.fusion} fusion at no scale", "name scales, or use fusion none")
-
-
-SIZE_STEP = 32  # both branches halve an image five times
+            raise SettingError(
+                f"{self.fusion} fusion at no scale", "give scales, or use fusion none", setting="fusion_scales"
+            )
 
 
 def nearest_sizes(side: int) -> str:
-    """The sizes in pixels next to one that a network does not take: `64 or 96`."""
+    """Return the allowed sizes in pixels nearest to one that is not allowed: `64 or 96`."""
     below = side // SIZE_STEP * SIZE_STEP
     return f"{below} or {below + SIZE_STEP}" if below > 0 else f"{SIZE_STEP}"
 
 
 def is_size(side: int) -> bool:
-    """Whether a network takes images that are `side` pixels high or wide."""
+    """Whether networks take images that are `side` pixels high or wide."""
     return side > 0 and side % SIZE_STEP == 0
 
 
 def check_image_size(height: int, width: int) -> None:
-    """Raise SettingError that names the nearest two sizes, unless both sides are multiples of 32."""
+    """Raise SettingError that names the nearest allowed sizes, unless both sides are multiples of 32 pixels."""
     for side in (height, width):
         if not is_size(side):
             raise SettingError(
                 f"images are {height}×{width} (height × width), allowed are multiples of {SIZE_STEP}",
                 f"for {side} take {nearest_sizes(side)}",
+                setting="image_size",
             )
-
-
-LIFBackend = Literal["torch", "triton", "auto"]
-
-
-LIF_BACKENDS: tuple[LIFBackend, ...] = get_args(LIFBackend)

@@ -1,12 +1,12 @@
-"""Models: the networks by name, and `respike`, which is put together of options."""
+"""Models: the networks by name, and `respike`, which is built from options."""
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from respike.common.errors import SettingError
-from respike.common.text import Registry
-from respike.zoo.model_options import SCALES, ModelOptions
+from respike.common.text import pick
+from respike.zoo.model_options import MODEL_NAMES, SCALES, ModelOptions
 from respike.zoo.nn.backbone import STRIDES, BackboneSettings, BackboneWeights, backbone_of
 from respike.zoo.nn.config import Branches, ModelConfig
 from respike.zoo.nn.fusion import FUSION_KINDS, FusionKind
@@ -17,23 +17,19 @@ from respike.zoo.nn.spiking_resnet import BLOCKS_BY_DEPTH, SpikingResNetSettings
 __all__ = ["MODELS", "OPEN_MODEL", "ModelConfig", "ModelOptions", "ReSpike", "list_models"]
 
 OPEN_MODEL = "respike"
-# by which maps are pooled before fusion, at strides 4, 8, 16 and 32: at 224 pixels all meet at 14 or less
+# what `parse_fusion` calls the network's own fusion, and none at all
+OWN_FUSION, NO_FUSION = "default", "none"
+# factors by which maps are pooled before fusion, one for each scale, 0 for no fusion there
+Pools = tuple[int, ...]
+# at strides 4, 8, 16 and 32: at 224 pixels the fused maps have sides of 14 or less
 _POOLS = (4, 2, 1, 1)
-
-# (number of classes, branches) → the network's config
-MODELS: Registry[Callable[[int, Branches], ModelConfig]] = Registry("model")
-
-
-def list_models() -> list[str]:
-    """The names that `create_model` takes."""
-    return MODELS.names()
 
 
 def model_config(
     name: str, *, num_classes: int, branches: Branches = "hybrid", options: ModelOptions | None = None
 ) -> ModelConfig:
-    """Return the config that `create_model` builds, without building it. Raises as `create_model` does."""
-    make = MODELS.get(name)
+    """Return the config of the network that `create_model` builds. Raises as `create_model` does."""
+    make = pick(MODELS, name, "model").make_config
     if options is None:
         return make(num_classes, branches)
     if name != OPEN_MODEL:
@@ -42,7 +38,7 @@ def model_config(
 
 
 def _assemble(num_classes: int, branches: Branches, options: ModelOptions) -> ModelConfig:
-    """The config that options stand for."""
+    """Return the config of the network `respike` with these options."""
     alpha = options.surrogate_alpha
     lif = LIFSettings(
         tau=options.tau,
@@ -64,7 +60,7 @@ def _assemble(num_classes: int, branches: Branches, options: ModelOptions) -> Mo
 
 
 def options_of(config: ModelConfig) -> ModelOptions | None:
-    """The options that `config`, of the network `respike`, was put together of; None where no options give it."""
+    """Return the options that give `config`, a network `respike`; None where no options do."""
     lif, snn, backbone = config.snn.lif, config.snn, config.backbone
     depths = [depth for depth, blocks in BLOCKS_BY_DEPTH.items() if blocks == snn.num_blocks]
     if config.name != OPEN_MODEL or not depths:
@@ -87,7 +83,6 @@ def options_of(config: ModelConfig) -> ModelOptions | None:
     return options if _assemble(config.num_classes, config.branches, options) == config else None
 
 
-@MODELS.register("respike_r18")
 def respike_r18(num_classes: int, branches: Branches) -> ModelConfig:
     """The published network with ResNet-18 as its ANN branch: 30,132,773 parameters at 101 classes."""
     return ModelConfig(
@@ -99,7 +94,6 @@ def respike_r18(num_classes: int, branches: Branches) -> ModelConfig:
     )
 
 
-@MODELS.register("respike_r50")
 def respike_r50(num_classes: int, branches: Branches) -> ModelConfig:
     """The published network with ResNet-50 as its ANN branch: 44,708,389 parameters at 101 classes."""
     return ModelConfig(
@@ -111,13 +105,11 @@ def respike_r50(num_classes: int, branches: Branches) -> ModelConfig:
     )
 
 
-@MODELS.register("respike_mobile")
 def respike_mobile(num_classes: int, branches: Branches) -> ModelConfig:
     """A network for small devices: MobileNetV4 for the key frames, half the channels for the events.
 
-    Key frames are few, so that an ANN made for phones leaves the SNN as the larger part unless it is narrowed too. It
-    fuses additively, at the three coarse scales: at the finest, pooling and the pooled attention cost more than an
-    SNN of 32 channels can ask.
+    Key frames are few: beside an ANN for phones an SNN of full width would be the larger part. Fusion is additive, at
+    the three coarse scales. At the finest, pooling and attention would cost more than an SNN of 32 channels gains.
     """
     return ModelConfig(
         name="respike_mobile",
@@ -130,12 +122,11 @@ def respike_mobile(num_classes: int, branches: Branches) -> ModelConfig:
     )
 
 
-@MODELS.register("respike_convnext")
 def respike_convnext(num_classes: int, branches: Branches) -> ModelConfig:
-    """A network of today's parts: ConvNeXt-Tiny, pretrained on ImageNet-12k, parametric LIF, additive fusion.
+    """A network of recent parts: ConvNeXt-Tiny, pretrained on ImageNet-12k, parametric LIF, additive fusion.
 
-    ConvNeXt-Tiny has about ResNet-50's size and operations, and weights that are a good deal better; neurons that
-    learn τ, and a fusion that keeps fine detail, cost next to nothing more.
+    ConvNeXt-Tiny has about the size and operations of ResNet-50 and better weights. Neurons that learn τ and a fusion
+    that keeps fine detail cost almost nothing.
     """
     return ModelConfig(
         name="respike_convnext",
@@ -147,12 +138,11 @@ def respike_convnext(num_classes: int, branches: Branches) -> ModelConfig:
     )
 
 
-@MODELS.register("respike_tiny")
 def respike_tiny(num_classes: int, branches: Branches) -> ModelConfig:
-    """A network of the same build for 32×32 or 64×64 clips on a CPU: tests, the demo, first tries.
+    """A small network for clips of 32×32 or 64×64 pixels on a CPU: for tests, the demo and first tries.
 
-    It fuses at the two coarse scales alone, and unpooled: of images this small the fine maps would cost most of the
-    attention, and pooling them would cost the direction of motion.
+    It fuses at the two coarse scales, without pooling. At this image size, attention on the fine maps would cost most
+    of the time, and pooling them would lose the direction of motion.
     """
     return ModelConfig(
         name="respike_tiny",
@@ -164,27 +154,52 @@ def respike_tiny(num_classes: int, branches: Branches) -> ModelConfig:
     )
 
 
-@MODELS.register(OPEN_MODEL)
 def respike(num_classes: int, branches: Branches) -> ModelConfig:
-    """The network that takes options, with none given."""
+    """The network that takes options, here with the defaults."""
     return _assemble(num_classes, branches, ModelOptions())
 
 
-OWN_FUSION = "default"
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """One network by name.
+
+    `make_config` returns its config for a number of classes and branches; `image_size` is the side in pixels that it is
+    trained at unless the user asks for another.
+    """
+
+    make_config: Callable[[int, Branches], ModelConfig]
+    image_size: int = 224
 
 
-NO_FUSION = "none"
+MODELS = {
+    "respike_r18": ModelEntry(make_config=respike_r18),
+    "respike_r50": ModelEntry(make_config=respike_r50),
+    "respike_mobile": ModelEntry(make_config=respike_mobile),
+    "respike_convnext": ModelEntry(make_config=respike_convnext),
+    "respike_tiny": ModelEntry(make_config=respike_tiny, image_size=64),
+    OPEN_MODEL: ModelEntry(make_config=respike),
+}
 
 
-Pools = tuple[int, ...]
+def list_models() -> list[str]:
+    """Return the names that `create_model` takes."""
+    return list(MODEL_NAMES)
+
+
+def default_image_size(name: str) -> int:
+    """Return the side in pixels that the network `name` is trained at by default.
+
+    Raises RespikeError that suggests the nearest name and lists all.
+    """
+    return pick(MODELS, name, "model").image_size
 
 
 @dataclass(frozen=True, kw_only=True)
 class FusionVariant:
-    """How a network fuses where it is not to do it in its own way; None is the network's own.
+    """Another way for a network to fuse; None keeps the network's own.
 
-    `kind` is what a fused map that was pooled does to the fine one, `pools` are the factors by which maps are pooled
-    first, one a scale and 0 for no fusion there.
+    `kind` is what a fused map that was pooled does to the fine one, see `Fusion`. `pools` are the factors by which maps
+    are pooled first.
     """
 
     kind: FusionKind | None = None
@@ -197,7 +212,7 @@ class FusionVariant:
 
     @property
     def name(self) -> str:
-        """As `parse_fusion` reads it: `default`, `none`, `additive`, `4,2,1,1` or `additive:4,2,1,1`."""
+        """The variant as `parse_fusion` reads it: `default`, `none`, `additive`, `4,2,1,1` or `additive:4,2,1,1`."""
         if self.is_none:
             return NO_FUSION
         pools = "" if self.pools is None else ",".join(map(str, self.pools))
@@ -208,9 +223,9 @@ OWN_VARIANT = FusionVariant()
 
 
 def parse_fusion(text: str) -> FusionVariant:
-    """Read `default`, `none`, a kind, one pool a scale such as `4,2,1,1`, or both, as `additive:4,2,1,1`.
+    """Read `default`, `none`, a kind, a pool for each scale such as `4,2,1,1`, or both, as `additive:4,2,1,1`.
 
-    Raises SettingError on others.
+    Raises SettingError on any other text.
     """
     if text == OWN_FUSION:
         return OWN_VARIANT
@@ -237,13 +252,13 @@ def variant_config(
     options: ModelOptions | None = None,
     fusion: FusionVariant = OWN_VARIANT,
 ) -> ModelConfig:
-    """The config that `create_variant` builds. Raises as it does."""
+    """Return the config of the network that `create_variant` builds. Raises as it does."""
     config = model_config(network, num_classes=num_classes, branches=branches, options=options)
     pools = config.fusion_pools if fusion.pools is None else fusion.pools
-    # where nothing is pooled both kinds are one
+    # without pooling both kinds are the same
     kind = fusion.kind if fusion.kind is not None and any(pool > 1 for pool in pools) else config.fusion
     changed = dataclasses.replace(config, fusion_pools=pools, fusion=kind)
-    # fused otherwise it is no longer the network of that name
+    # with another fusion it is no longer the network of that name
     return config if changed == config else dataclasses.replace(changed, name=OPEN_MODEL)
 
 
@@ -256,7 +271,7 @@ def create_variant(
     fusion: FusionVariant = OWN_VARIANT,
     backbone_weights: BackboneWeights = "none",
 ) -> ReSpike:
-    """Build a network as `create_model` does, but fused as `fusion` says.
+    """Build a network as `create_model` does, but with another fusion.
 
     Raises SettingError or RespikeError that names what cannot be built.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints of the published code, read into our networks."""
+"""Published code: checkpoints that the authors' code has trained, read into our networks."""
 
 import argparse
 import pickle
@@ -17,24 +17,25 @@ from respike.types import DataSpec
 from respike.zoo.factory import create_model
 from respike.zoo.nn.respike import ReSpike
 
-# under which a training script keeps the weights beside optimizer and settings
+# names under which training scripts save the weights beside optimizer and settings
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
-_SAVE = "save the weights alone, as torch.save(network.state_dict(), FILE)"
-_PARALLEL = "module."
+_SAVE_HINT = "save the weights alone, as torch.save(network.state_dict(), FILE)"
+# data-parallel training puts this before every name
+_PARALLEL_PREFIX = "module."
 
 
 def read_published_file(path: Path) -> dict[str, Tensor]:
     """Read the state dict in a `.pth` of torch.save or a `.safetensors`, alone or beside an optimizer and settings.
 
-    No code of the file is run: of a pickle tensors and plain values are read, and nothing else. Names lose a prefix
-    `module.`, numbers of other precisions become float32. Raises CheckpointError where the file holds none, or more
-    than that.
+    No code of the file is run: only tensors and plain values of a pickle are read. A prefix `module.` of all names is
+    removed, and floating-point numbers become float32. Raises CheckpointError where the file holds no state dict, or
+    anything that cannot be read without running code.
     """
     try:
         if path.suffix == ".safetensors":
             held: Any = load_file(path)
         else:
-            # safe from torch 2.6 on, which respike asks for; settings as argparse leaves them are plain values, too
+            # safe from torch 2.6 on, which respike requires; argparse's settings are plain values too
             with torch.serialization.safe_globals([argparse.Namespace]):
                 held = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -42,26 +43,24 @@ def read_published_file(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         problem = f"{path} holds no weights that can be read without running code: {reason}"
-        raise CheckpointError(problem, _SAVE) from error
+        raise CheckpointError(problem, _SAVE_HINT) from error
     for name in (*_WRAPPERS, None):
         found = held.get(name) if isinstance(held, Mapping) and name is not None else held
         if isinstance(found, Mapping) and found and all(isinstance(value, Tensor) for value in found.values()):
-            return {name: _to_ours(tensor) for name, tensor in strip_prefix(found).items()}
-    raise CheckpointError(f"{path} holds no state dict", _SAVE)
+            return {
+                name: tensor.float() if tensor.is_floating_point() else tensor
+                for name, tensor in _strip_prefix(found).items()
+            }
+    raise CheckpointError(f"{path} holds no state dict", _SAVE_HINT)
 
 
-def strip_prefix(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The names without the prefix that a data-parallel network has on all of them."""
-    if not all(name.startswith(_PARALLEL) for name in state_dict):
+def _strip_prefix(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    if not all(name.startswith(_PARALLEL_PREFIX) for name in state_dict):
         return state_dict
-    return {name.removeprefix(_PARALLEL): tensor for name, tensor in state_dict.items()}
+    return {name.removeprefix(_PARALLEL_PREFIX): tensor for name, tensor in state_dict.items()}
 
 
-def _to_ours(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
-# ours → theirs, the first prefix that fits; then parts within it
+# our names → theirs: the first prefix that fits, then the parts within it
 _PREFIXES = (
     ("ann.conv1.", "ann_layer0.0."),
     ("ann.bn1.", "ann_layer0.1."),
@@ -97,30 +96,31 @@ _PARTS: dict[str, tuple[tuple[str, str], ...]] = {
         (".feed_forward.contract.", f".{_BLOCK}ff.net.2."),
     ),
 }
+# a tensor of every hybrid network, one of those with ResNet-50, and the head
 _FIRST, _DEEP, _HEAD = "ann_layer1.0.conv1.weight", "ann_layer1.0.conv3.weight", "fc.weight"
 
 
 def published_name(name: str) -> str:
-    """Return what the published code calls the tensor that we call `name`. Raises KeyError on a name of no ours."""
+    """Return the published code's name of the tensor that we call `name`. Raises KeyError on an unknown name."""
     fitting = [(ours, theirs) for ours, theirs in _PREFIXES if name.startswith(ours)]
     if not fitting:
         raise KeyError(name)
     ours, theirs = fitting[0]
     renamed = theirs + name.removeprefix(ours)
-    for room, parts in _PARTS.items():
-        if name.startswith(room):
+    for prefix, parts in _PARTS.items():
+        if name.startswith(prefix):
             for part, their_part in parts:
                 renamed = renamed.replace(part, their_part)
     return renamed
 
 
 def load_published_state_dict(model: ReSpike, state_dict: Mapping[str, Tensor]) -> None:
-    """Fill `model` with a state dict of the published code; a prefix `module.` on all its names is allowed.
+    """Fill `model` with a state dict of the published code; a prefix `module.` of all its names is allowed.
 
-    `model` is a hybrid `respike_r18` or `respike_r50` with as many classes as the state dict. Its type and device
-    stay. Raises CheckpointError that names a tensor missing, too many or of another shape, before anything is filled.
+    `model` is a hybrid `respike_r18` or `respike_r50` with as many classes as the state dict. Its dtype and device do
+    not change. Raises CheckpointError that names a missing, superfluous or misshapen tensor, before anything is copied.
     """
-    state_dict = strip_prefix(state_dict)
+    state_dict = _strip_prefix(state_dict)
     own = model.state_dict()
     try:
         names = {name: published_name(name) for name in own}
@@ -141,9 +141,9 @@ def load_published_state_dict(model: ReSpike, state_dict: Mapping[str, Tensor]) 
 
 
 def import_published(state_dict: Mapping[str, Tensor], data: DataSpec) -> ReSpike:
-    """Build the network that a state dict of the published code is of, with the classes of `data`, in their order.
+    """Build the network of a state dict of the published code, with the classes of `data` in their order.
 
-    Raises CheckpointError where it is of no network of ours or has another number of classes.
+    Raises CheckpointError where the tensors are those of no network of ours, or the number of classes is another.
     """
     for name in (_FIRST, _HEAD):
         if name not in state_dict:
@@ -151,8 +151,8 @@ def import_published(state_dict: Mapping[str, Tensor], data: DataSpec) -> ReSpik
     num_classes = len(state_dict[_HEAD])
     if num_classes != len(data.classes):
         raise CheckpointError(
-            f"the checkpoint tells {counted(num_classes, 'class')}, the data has {len(data.classes)}",
-            "name shards of the data set that it was trained on",
+            f"the checkpoint has {counted(num_classes, 'class')}, the data {len(data.classes)}",
+            "give shards of the data set that it was trained on",
         )
     network = "respike_r50" if _DEEP in state_dict else "respike_r18"
     model = create_model(network, num_classes=num_classes)
@@ -162,4 +162,4 @@ def import_published(state_dict: Mapping[str, Tensor], data: DataSpec) -> ReSpik
 
 def _hint(model: ReSpike) -> str:
     config = model.config
-    return f"the model is {config.name}, {config.branches}, with {config.num_classes} classes: make one that fits"
+    return f"the model is {config.name}, {config.branches}, with {config.num_classes} classes: create one that fits"

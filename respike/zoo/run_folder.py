@@ -1,66 +1,74 @@
-"""Run folder: what a training leaves on disk."""
+"""Run folder: the files that a training leaves, and how they are written and read. Loads no torch."""
 
 import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from respike.common.errors import MismatchError, RespikeError
-from respike.common.files import canonical_json
-
-if TYPE_CHECKING:
-    from respike.types import DataSpec
-    from respike.zoo.checkpoint import CheckpointSpec
-    from respike.zoo.nn.respike import ReSpike
-
-from collections.abc import Mapping
-from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from respike.common.files import folder_lock, lock_owner, write_atomically
+from respike.common.config import to_plain
+from respike.common.errors import CheckpointError, MismatchError, RespikeError
+from respike.common.files import (
+    canonical_json,
+    folder_lock,
+    lock_owner,
+    sha256_of_bytes,
+    sha256_of_file,
+    write_atomically,
+)
 from respike.common.progress import Progress
 from respike.types import DataSpec
-from respike.zoo.checkpoint import save_checkpoint
 from respike.zoo.checkpoint_spec import CheckpointSpec, read_spec
-from respike.zoo.history import HISTORY_NAME, EpochRecord, History, read_history
-from respike.zoo.nn.config import ModelConfig
-from respike.zoo.nn.respike import ReSpike
-from respike.zoo.snapshot import Snapshot, SnapshotFolder
+from respike.zoo.history import HISTORY_NAME, EpochRecord, read_history, write_history
 from respike.zoo.train_config import FREE_ON_RESUME, TrainConfig
+
+if TYPE_CHECKING:
+    from respike.zoo.event_file import EventFile
+    from respike.zoo.nn.config import ModelConfig
 
 BEST_NAME = "best.safetensors"
 LAST_NAME = "last.safetensors"
 CONFIG_NAME = "config.json"
+RECIPE_NAME = "recipe.toml"
+REQUEST_NAME = "request.json"
+TENSORBOARD_NAME = "tensorboard"
 STATE_NAME = "state"
 LOCK_NAME = "training.lock"
+# a snapshot's number and the start of its SHA-256
+_SNAPSHOT = re.compile(r"(\d{8})-([0-9a-f]{32})\.safetensors")
+_NUM_HASH_DIGITS = 32
 
 
 class RunFolder:
-    """Holds the folder of one run, for this process alone, and writes it; used as a context manager.
+    """Writes the folder of one run, which it locks against other processes. Use it as a context manager.
 
-    `config.json` comes as soon as the training has begun, then after each epoch checkpoints, `history.jsonl` and
-    TensorBoard events; `state/` holds snapshots while it is under way. Raises RespikeError where the folder holds a run
-    already (unless it is to `resume`), is in use or cannot be made.
+    `config.json` is written when the training starts; checkpoints, `history.jsonl` and TensorBoard events after each
+    epoch. `state/` holds the lock, and snapshots of a training that is not complete.
+
+    Raises RespikeError if the folder already holds a run (unless `resume` is set), is in use or cannot be made.
     """
 
     def __init__(self, folder: Path, *, resume: bool) -> None:
         self._folder = folder
-        self._snapshots = SnapshotFolder(folder / STATE_NAME)
+        self._state = folder / STATE_NAME
+        self._events: EventFile | None = None
+        self._lock = ExitStack()
         if not resume and holds_run(folder):
             raise RespikeError(
-                f"{folder} holds a run already", "go on with it by --resume, give another --out, or move it away"
+                f"{folder} holds a run already", "resume it, choose another output folder, or move it away"
             )
-        self._held = ExitStack()
         try:
-            (folder / STATE_NAME).mkdir(parents=True, exist_ok=True)
-            self._held.enter_context(folder_lock(folder / STATE_NAME / LOCK_NAME, "respike train"))
+            self._state.mkdir(parents=True, exist_ok=True)
+            self._lock.enter_context(folder_lock(self._state / LOCK_NAME, "respike train"))
         except OSError as error:
-            raise RespikeError(f"cannot make {folder}: {error.strerror}", "give another --out") from error
-        # what a killed process was about to write
-        for half in [*folder.glob(".*.tmp"), *(folder / STATE_NAME).glob(".*.tmp")]:
-            half.unlink(missing_ok=True)
-        self._history: History | None = None
+            raise RespikeError(f"cannot make {folder}: {error.strerror}", "choose another output folder") from error
+        # unfinished files of a process that was killed
+        for path in [*folder.glob(".*.tmp"), *self._state.glob(".*.tmp")]:
+            path.unlink(missing_ok=True)
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -70,95 +78,129 @@ class RunFolder:
     ) -> None:
         self.close(is_done=kind is None)
 
-    def describe(self, config: TrainConfig, model: ModelConfig, data: DataSpec, beside: Mapping[str, str]) -> None:
-        """Write how the run was begun: the texts of `beside` by their file names, and `config.json`."""
-        facts = {"training": config.to_json(), "model": model.to_json(), "data": data.to_json()}
-        # what a resume goes by first: cut between two of the files, it is still resumed as it was last asked for
-        for name, text in (dict(beside) | {CONFIG_NAME: canonical_json(facts, indent=2)}).items():
+    def write_config(
+        self, config: TrainConfig, model: "ModelConfig", data: DataSpec, extra_files: Mapping[str, str]
+    ) -> None:
+        """Write the settings of the run to `config.json`, and the texts of `extra_files` to files of these names."""
+        facts = {"training": config.to_json(), "model": to_plain(model), "data": to_plain(data)}
+        # a resume reads the extra files; they come first, so that after a crash it uses the newest settings
+        for name, text in (dict(extra_files) | {CONFIG_NAME: canonical_json(facts, indent=2)}).items():
             write_atomically(self._folder / name, text)
 
+    def write_history(self, records: Sequence[EpochRecord]) -> None:
+        """Write the history of all epochs, the last of which is new, and the last one's TensorBoard events."""
+        write_history(self._folder, records)
+        if self._events is None:
+            # only a training needs TensorBoard, whose import takes long
+            from respike.zoo.event_file import EventFile
+
+            self._events = EventFile(self._folder / TENSORBOARD_NAME, first_epoch=len(records))
+        self._events.write(records[-1])
+
+    def write_snapshot(self, content: bytes) -> None:
+        """Write a snapshot as `state/NUMBER-HASH.safetensors`. The one before it stays, older ones are removed."""
+        older = list_snapshots(self._folder)
+        number = 1 + max((int(path.name.partition("-")[0]) for path in older), default=0)
+        name = f"{number:08d}-{sha256_of_bytes(content)[:_NUM_HASH_DIGITS]}.safetensors"
+        write_atomically(self._state / name, content)
+        for path in older[1:]:
+            path.unlink(missing_ok=True)
+
     def find_snapshot(self, progress: Progress) -> Path | None:
-        """Return the newest whole snapshot, None where there is none."""
-        return self._snapshots.find_newest(progress)
+        """Return the newest snapshot that is undamaged, None if there is none. Removes damaged ones with a warning.
+
+        Raises CheckpointError if all are damaged.
+        """
+        paths = list_snapshots(self._folder)
+        for number, path in enumerate(paths):
+            if _is_undamaged(path):
+                for damaged in paths[:number]:
+                    progress.warn(f"{damaged} is damaged: resuming from the snapshot before it, {path.name}")
+                    damaged.unlink()
+                return path
+        if paths:
+            raise CheckpointError(
+                f"every saved state of the training is damaged: {', '.join(map(str, paths))}",
+                f"remove {self._folder} and train again, or start a new run from its {LAST_NAME}",
+            )
+        return None
 
     def is_finished(self) -> bool:
-        """Whether the run was done, by the settings of its last checkpoint."""
+        """Whether the run has made all its epochs, by the settings in its last checkpoint."""
         return _read_done(self._folder) is not None
 
-    def write_snapshot(self, snapshot: Snapshot) -> None:
-        """Save where the training stands."""
-        self._snapshots.write(snapshot)
-
-    def write_epoch(self, model: ReSpike, spec: CheckpointSpec, records: list[EpochRecord], *, is_best: bool) -> None:
-        """Save the weights as the last, and as the best if they are, then the history; each file whole or absent."""
-        for name in (LAST_NAME, BEST_NAME) if is_best else (LAST_NAME,):
-            save_checkpoint(self._folder / name, model, spec)
-        if self._history is None:
-            self._history = History(self._folder, first_epoch=len(records))
-        self._history.write(records)
-
     def close(self, *, is_done: bool) -> None:
-        """Close the TensorBoard file and let go of the folder; if all is done, remove what was only for going on."""
-        if self._history is not None:
-            self._history.close()
-        self._held.close()
-        if is_done or not self._snapshots.list():
-            self._snapshots.clear()
+        """Close the files and release the lock. Removes `state/` if `is_done` or if it holds no snapshot."""
+        if self._events is not None:
+            self._events.close()
+        # remove before the lock is released: another process may take it at once
+        with self._lock:
+            if is_done or not list_snapshots(self._folder):
+                shutil.rmtree(self._state, ignore_errors=True)
 
 
-def holds_run(folder: Path) -> bool:
-    """Whether a training has left something in `folder` that would be a loss."""
-    # one that stopped before its first epoch ended and was not saved holds nothing to lose
-    names = (HISTORY_NAME, LAST_NAME, BEST_NAME)
-    return any((folder / name).exists() for name in names) or bool(SnapshotFolder(folder / STATE_NAME).list())
+def list_snapshots(folder: Path) -> list[Path]:
+    """Return the snapshots of the run in `folder`, the newest first."""
+    return sorted((path for path in (folder / STATE_NAME).glob("*") if _SNAPSHOT.fullmatch(path.name)), reverse=True)
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """Read what RunFolder.describe wrote. Raises RespikeError where there is nothing that can be read."""
-    path = folder / CONFIG_NAME
-    if not folder.is_dir():
-        raise RespikeError(f"there is no run {folder}", "`respike runs` lists those under runs/")
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RespikeError(f"{folder} holds no {CONFIG_NAME}", "give the folder of a run of `respike train`") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RespikeError(f"cannot read {path}: {error}", "the run may have been changed by hand") from error
-    return told if isinstance(told, dict) else {}
+def _is_undamaged(path: Path) -> bool:
+    match = _SNAPSHOT.fullmatch(path.name)
+    return match is not None and sha256_of_file(path).startswith(match[2])
 
 
 def clear_state(folder: Path) -> None:
-    """Remove what the run in `folder`, which is done, kept for going on."""
-    SnapshotFolder(folder / STATE_NAME).clear()
+    """Remove what a process that was killed left in `state/` of the run in `folder`, which is complete."""
+    if (folder / STATE_NAME).exists():
+        # a process that has the lock removes the folder itself
+        with suppress(RespikeError):
+            RunFolder(folder, resume=True).close(is_done=True)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether `folder` holds results of a training: an epoch or a snapshot."""
+    return any((folder / name).exists() for name in (HISTORY_NAME, LAST_NAME, BEST_NAME)) or bool(
+        list_snapshots(folder)
+    )
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process trains in `folder`. One on another machine counts as running until it removes its lock."""
+    return find_run_host(folder) is not None
+
+
+def find_run_host(folder: Path) -> str | None:
+    """Return the name of the machine whose process trains in `folder`, None if there is none."""
+    return lock_owner(folder / STATE_NAME / LOCK_NAME)
 
 
 def read_finished(folder: Path, config: TrainConfig, data: DataSpec) -> tuple[int, tuple[EpochRecord, ...]] | None:
-    """Return the best epoch and the history of a run that is done; None where it is not or `config` has more epochs.
+    """Return the best epoch and the history of a complete run; None if it is not complete or `config` has more epochs.
 
-    Raises MismatchError where it was made with other settings or on other data.
+    Raises MismatchError if it was made with other settings or on other data.
     """
     if (done := _read_done(folder)) is None:
         return None
     last, history = done
-    kept = {name: value for name, value in config.to_json().items() if name not in FREE_ON_RESUME}
-    # a run from before a setting came to be had its default
-    had = TrainConfig().to_json() | dict(last.training)
-    changed = [name for name, value in kept.items() if had[name] != value]
+    # a setting that is younger than the run had its default
+    before = TrainConfig().to_json() | dict(last.training)
+    given = config.to_json()
+    changed = [name for name in given if name not in FREE_ON_RESUME and given[name] != before[name]]
     if last.data != data:
         changed.append("data")
     if changed == ["epochs"] and config.epochs > last.epoch:
         return None
     if changed:
         raise MismatchError(
-            f"the run {folder} is done, and was made otherwise: it differs in {', '.join(changed)}",
-            "train anew into another folder, or start from it with --init",
+            f"the run {folder} is complete, but it differs in {', '.join(changed)}",
+            "train in another folder, or start a new run from its checkpoint",
         )
     return read_spec(folder / BEST_NAME).epoch, history
 
 
 def _read_done(folder: Path) -> tuple[CheckpointSpec, tuple[EpochRecord, ...]] | None:
-    """The last checkpoint's spec and the history of a run that has made all epochs it was to make."""
-    if SnapshotFolder(folder / STATE_NAME).list() or not (folder / LAST_NAME).exists():
+    """Return the last checkpoint's spec and the history of a run that has made all its epochs."""
+    if list_snapshots(folder) or not (folder / LAST_NAME).exists():
         return None
     last, history = read_spec(folder / LAST_NAME), read_history(folder)
     if last.epoch < last.training.get("epochs", 0) or len(history) != last.epoch:
@@ -166,19 +208,15 @@ def _read_done(folder: Path) -> tuple[CheckpointSpec, tuple[EpochRecord, ...]] |
     return last, history
 
 
-_KEYS = {"training", "model", "data"}
-# hundreds of names, which the fingerprint stands for; and what is spread out beside it
-_LEFT_OUT = {"classes", "settings"}
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One run, from what it says of itself and its history.
+    """One run in short.
 
-    `status` is `done`, `running`, `stopped` (there is a save to resume from) or `ended` (before its last epoch, and
-    nothing is saved); `host` is the machine of one that is running. Whether a process on another machine still lives
-    cannot be known here, and it counts as running. `best` and `last` are None where no epoch was finished. `settings`
-    are those of the training by their names, of the network as `model.…`, of the shards as `data.…`.
+    - `status`: `done`, `running`, `stopped` (it can be resumed) or `ended` (before its last epoch, with no snapshot).
+    - `host`: the machine that it is running on. A run of another machine counts as running as long as its lock is
+      there, since its process cannot be seen from here.
+    - `best`, `last`: records of the best and the last epoch; None if no epoch was finished.
+    - `settings`: those of the training by their names, of the network as `model.…`, of the shards as `data.…`.
     """
 
     folder: Path
@@ -195,21 +233,13 @@ class RunSummary:
     settings: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as plain JSON values."""
-        return {
-            "folder": str(self.folder),
-            "status": self.status,
-            "host": self.host,
-            "num_epochs": self.num_epochs,
-            "wanted_epochs": self.wanted_epochs,
-            "best": self.best and self.best.to_json(),
-            "last": self.last and self.last.to_json(),
-            "seconds": self.seconds,
-            "dataset": self.dataset,
-            "split": self.split,
-            "fingerprint": self.fingerprint,
-            "settings": self.settings,
-        }
+        """Return the summary as plain JSON values."""
+        return dict(to_plain(self)) | {"folder": str(self.folder)}
+
+
+_CONFIG_KEYS = {"training", "model", "data"}
+# `classes` may be hundreds of names; `settings` are listed beside the others
+_LEFT_OUT = {"classes", "settings"}
 
 
 def find_runs(root: Path) -> list[Path]:
@@ -222,19 +252,42 @@ def _is_run(folder: Path) -> bool:
         return True
     try:
         # published weights have a config.json as well
-        return read_description(folder).keys() >= _KEYS
+        return _read_config(folder).keys() >= _CONFIG_KEYS
     except RespikeError:
         return False
 
 
-def summarise_run(folder: Path) -> RunSummary:
-    """Read the run in `folder`. Raises RespikeError where there is none, or one whose files do not fit together."""
-    told = _describe(folder)
-    history = read_history(folder) if (folder / HISTORY_NAME).exists() else ()
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_NAME
+    if not folder.is_dir():
+        raise RespikeError(f"there is no run {folder}", "`respike runs` lists those under runs/")
     try:
-        training, data = told["training"], told["data"]
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RespikeError(f"{folder} holds no {CONFIG_NAME}", "give the folder of a run of `respike train`") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RespikeError(f"cannot read {path}: {error}", "the run may have been changed by hand") from error
+    return facts if isinstance(facts, dict) else {}
+
+
+def summarise_run(folder: Path) -> RunSummary:
+    """Summarise the run in `folder`. Raises RespikeError if there is none or its files are damaged."""
+    facts = _read_config(folder)
+    if not facts.keys() >= _CONFIG_KEYS and (folder / LAST_NAME).is_file():
+        # a run of an early version
+        spec = read_spec(folder / LAST_NAME)
+        facts = {"training": to_plain(spec.training), "model": to_plain(spec.model), "data": to_plain(spec.data)}
+    history = read_history(folder) if (folder / HISTORY_NAME).exists() else ()
+    host = find_run_host(folder)
+    try:
+        training, data = facts["training"], facts["data"]
         wanted, metric = int(training["epochs"]), training["best_metric"]
-        status, host = _status(folder, is_finished=len(history) >= wanted)
+        if host is not None:
+            status = "running"
+        elif list_snapshots(folder):
+            status = "stopped"
+        else:
+            status = "done" if len(history) >= wanted else "ended"
         return RunSummary(
             folder=folder,
             status=status,
@@ -247,50 +300,29 @@ def summarise_run(folder: Path) -> RunSummary:
             dataset=data["dataset"],
             split=data["split"],
             fingerprint=data["fingerprint"],
-            settings={**training, **_flatten("model", told["model"]), **_flatten("data", {**data, **data["settings"]})},
+            settings={
+                **training,
+                **_flatten("model", facts["model"]),
+                **_flatten("data", {**data, **data["settings"]}),
+            },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RespikeError(
             f"{folder / CONFIG_NAME} does not describe a training: {type(error).__name__} {error}",
-            "it may be another respike's, or changed by hand",
+            "it may be from another version of respike, or changed by hand",
         ) from error
 
 
-def _describe(folder: Path) -> dict[str, Any]:
-    """What a run is: as its own file says, or, of a run by an earlier respike, its last checkpoint."""
-    told = read_description(folder)
-    if told.keys() >= _KEYS or not (folder / LAST_NAME).is_file():
-        return told
-    spec = read_spec(folder / LAST_NAME)
-    return {"training": dict(spec.training), "model": dict(spec.model), "data": spec.data.to_json()}
-
-
-def differing_settings(runs: list[RunSummary]) -> dict[str, list[Any]]:
-    """Return the settings in which `runs` are not all alike, each with its value in every run (None: it has none)."""
-    names = sorted({name for run in runs for name in run.settings})
-    values = {name: [run.settings.get(name) for run in runs] for name in names}
-    return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
-
-
 def _flatten(name: str, value: Any) -> dict[str, Any]:
+    """Return the leaves of nested mappings, named `name.key.key`."""
     if not isinstance(value, Mapping):
         return {name: value}
     parts = ((key, part) for key, part in value.items() if key not in _LEFT_OUT)
-    return {path: each for key, part in parts for path, each in _flatten(f"{name}.{key}", part).items()}
+    return {path: leaf for key, part in parts for path, leaf in _flatten(f"{name}.{key}", part).items()}
 
 
-def _status(folder: Path, *, is_finished: bool) -> tuple[str, str | None]:
-    if owner := lock_owner(folder / STATE_NAME / LOCK_NAME):
-        return "running", owner
-    if SnapshotFolder(folder / STATE_NAME).list():
-        return "stopped", None
-    return ("done" if is_finished else "ended"), None
-
-
-RUNS_ROOT = Path("runs")
-
-
-RECIPE_NAME = "recipe.toml"
-
-
-REQUEST_NAME = "request.json"
+def differing_settings(runs: Sequence[RunSummary]) -> dict[str, list[Any]]:
+    """Return the settings that differ between `runs`, each with its value in every run (None if it has none)."""
+    names = sorted({name for run in runs for name in run.settings})
+    values = {name: [run.settings.get(name) for run in runs] for name in names}
+    return {name: each for name, each in values.items() if any(value != each[0] for value in each)}

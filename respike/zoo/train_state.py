@@ -1,4 +1,4 @@
-"""Train state: model, optimizer, schedule and counters of a training."""
+"""Train state: network, optimizer, schedule and counters of a training."""
 
 import math
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]  # exported, without saying so to mypy
-from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]  # timm exports it, without saying so to mypy
+from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]  # mypy does not see timm's export
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]  # mypy does not see timm's export
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.scheduler.poly_lr import PolyLRScheduler
 from timm.scheduler.scheduler import Scheduler
@@ -27,54 +27,28 @@ from respike.zoo.nn.lif import set_lif_backend
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.train_config import TrainConfig
 
-_NUM_STAIRS = 3
-_STAIR = 0.1
-
-
-def make_scheduler(optimizer: Optimizer, config: TrainConfig, *, num_updates: int) -> Scheduler:
-    """Make the schedule of `num_updates` updates and set the rate of the first; a group's `lr_scale` scales its own."""
-    num_warmup = int(config.warmup_share * num_updates)
-    # timm warns of a schedule of one update, which is as good as none
-    num_falling = max(2, num_updates - num_warmup)
-    common: dict[str, Any] = {
-        "warmup_t": num_warmup,
-        # the first update is made at this rate; at 0 it would be wasted
-        "warmup_lr_init": config.learning_rate / (num_warmup + 1),
-        "warmup_prefix": True,
-        "t_in_epochs": False,
-    }
-    scheduler: Scheduler
-    if config.schedule == "cosine":
-        scheduler = CosineLRScheduler(optimizer, t_initial=num_falling, **common)
-    elif config.schedule == "tanh":
-        scheduler = TanhLRScheduler(optimizer, t_initial=num_falling, **common)
-    elif config.schedule == "poly":
-        scheduler = PolyLRScheduler(optimizer, t_initial=num_falling, **common)
-    else:
-        stair = math.ceil(num_falling / _NUM_STAIRS)
-        rate = _STAIR if config.schedule == "step" else 1.0
-        scheduler = StepLRScheduler(optimizer, decay_t=stair, decay_rate=rate, **common)
-    # timm applies `lr_scale` when it sets a rate, which without a warm-up it has not done yet
-    scheduler.step_update(0)
-    return scheduler
-
-
-_BACKBONE = "ann."
+_BACKBONE_PREFIX = "ann."
+# the schedule `step` has three parts, each a tenth of the one before
+_NUM_STEPS = 3
+_STEP_FACTOR = 0.1
 
 
 @dataclass(kw_only=True)
 class TrainState:
-    """What has to be saved, with the random numbers' states, to go on exactly from here.
+    """Everything that a snapshot saves, besides random generators, to continue a training exactly.
 
-    `prepared` is the network as accelerate wrapped it, `model` the same weights unwrapped, `average` their moving
-    average. `epoch` counts from 1 and is under way unless `history` holds it; `step` counts its batches so far, `sums`
-    holds the epoch's loss, hits and clips of this process, `seconds` and `waited_seconds` its training time and that
-    part of it in which the loader was waited for, `firing_rates` what its end gave. `best_rank` orders epochs: the
-    best has the greatest. `seen_videos` are hashes of the videos' ids.
+    - `model`: the network; `wrapped_model`: the same weights as accelerate wrapped them; `average`: the moving average
+      of the weights, None without one.
+    - `epoch`: counted from 1; it is in progress unless `history` holds it. `step`: its batches so far.
+    - `sums`: loss times clips, correct clips and clips of the epoch so far, in this process.
+    - `seconds`: training time of the epoch in this process; `waited_seconds`: the part spent waiting for the loader.
+    - `firing_rates`: of each spiking layer at the end of the epoch.
+    - `best_epoch`, `best_rank`: the best epoch so far and its `EpochRecord.rank`.
+    - `seen_videos`: hashes of the ids of the videos trained on.
     """
 
     accelerator: Accelerator
-    prepared: nn.Module
+    wrapped_model: nn.Module
     model: ReSpike
     optimizer: Optimizer
     scheduler: Scheduler
@@ -94,7 +68,7 @@ class TrainState:
 
     @property
     def saved_model(self) -> ReSpike:
-        """The weights that are validated and saved."""
+        """The network that is validated and saved: the moving average if there is one."""
         if self.average is None:
             return self.model
         averaged: ReSpike = self.average.module
@@ -102,44 +76,45 @@ class TrainState:
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next update, of all but the backbone."""
+        """The learning rate of the next update, of all parameters but the backbone's."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def begin_epoch(self) -> None:
-        """Start the next epoch, unless one is under way."""
+        """Start the next epoch, unless one is in progress."""
         if len(self.history) == self.epoch:
             self.epoch, self.step = self.epoch + 1, 0
             self.sums = torch.zeros(3, device=self.accelerator.device)
             self.seconds, self.waited_seconds, self.firing_rates = 0.0, 0.0, {}
 
-    def freeze(self, is_frozen: bool) -> None:
-        """Hold the ANN branch still, or let it learn (again)."""
+    def freeze_backbone(self, is_frozen: bool) -> None:
+        """Stop the training of the ANN branch, or start it again."""
         if is_frozen == self.is_frozen or not self.model.config.uses_keys:
             return
         self.is_frozen = is_frozen
         for parameter in self.model.ann.parameters():
             parameter.requires_grad_(not is_frozen)
-        if self.prepared is not self.model:
-            # what is sent between processes was settled when the network was wrapped
-            self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
-            self.prepared = self.accelerator.prepare_model(self.model)
+        if self.wrapped_model is not self.model:
+            # which gradients the processes exchange is decided when the network is wrapped
+            self.accelerator.unwrap_model(self.wrapped_model, keep_fp32_wrapper=False)
+            self.wrapped_model = self.accelerator.prepare_model(self.model)
 
-    def to_training(self) -> None:
-        """Put the network into training mode; the norms of a frozen branch keep their statistics."""
-        self.prepared.train()
+    def set_train_mode(self) -> None:
+        """Put the network into training mode; batch norms of a frozen branch keep their statistics."""
+        self.wrapped_model.train()
         if self.is_frozen:
             self.model.ann.eval()
 
     def backward(self, loss: Tensor, *, is_last: bool = True) -> None:
-        """Add the gradient of a scalar `loss`; with `is_last` the processes then exchange it."""
-        waiting: AbstractContextManager[Any] = nullcontext() if is_last else self.accelerator.no_sync(self.prepared)
-        with waiting:
+        """Add the gradients of a scalar `loss`. The processes exchange them if it is the last of an update."""
+        exchange: AbstractContextManager[Any]
+        exchange = nullcontext() if is_last else self.accelerator.no_sync(self.wrapped_model)
+        with exchange:
             self.accelerator.backward(loss)
 
     def update(self, max_grad_norm: float | None) -> None:
-        """Take one step down the gradient that has gathered."""
+        """Update the weights by the gradients, after clipping them to a global norm of `max_grad_norm`."""
         if max_grad_norm is not None:
-            self.accelerator.clip_grad_norm_(self.prepared.parameters(), max_grad_norm)
+            self.accelerator.clip_grad_norm_(self.wrapped_model.parameters(), max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.num_updates += 1
@@ -148,7 +123,7 @@ class TrainState:
             self.average.update(self.model, step=self.num_updates)
 
     def share_statistics(self) -> None:
-        """Give every process the norms' running statistics of the first, which are the ones that are saved."""
+        """Give every process the running statistics of the first one's batch norms, since these are saved."""
         if self.accelerator.num_processes == 1:
             return
         models = [self.model] if self.average is None else [self.model, self.average.module]
@@ -157,14 +132,14 @@ class TrainState:
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Return an accelerator for the device and precision of `config`. Raises SettingError where they do not go."""
+    """Return an accelerator for the device and precision of `config`. Raises SettingError if they do not fit."""
     device = resolve_device(config.device)
     check_amp(device, config.amp)
     if config.sync_batchnorm and device.type != "cuda":
         raise SettingError(f"sync_batchnorm is for CUDA, the device is {device.type}", "train without it")
     if config.lif_backend == "triton" and device.type != "cuda":
         raise SettingError(f"lif_backend 'triton' is for CUDA, the device is {device.type}", "take torch or auto")
-    # accelerate keeps the device and precision of its first use for the whole process; each run has its own
+    # otherwise accelerate keeps the device and precision of the first training in this process
     AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device.type == "cpu", mixed_precision=config.amp)
 
@@ -177,11 +152,11 @@ def make_state(
     num_updates: int,
     seen_videos: Iterable[str] = (),
 ) -> TrainState:
-    """Begin a training of `num_updates` updates with `model`, which moves to the accelerator's device."""
+    """Return the state of a new training of `num_updates` updates. Moves `model` to the accelerator's device."""
     if config.sync_batchnorm:
         convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model.to(accelerator.device)
-    model.recomputes = config.gradient_checkpointing
+    model.uses_activation_checkpointing = config.gradient_checkpointing
     set_lif_backend(model, config.lif_backend)
     optimizer = create_optimizer_v2(
         make_param_groups(model, config),
@@ -191,17 +166,17 @@ def make_state(
         momentum=config.momentum,
     )
     scheduler = make_scheduler(optimizer, config, num_updates=num_updates)
-    # copied before accelerate wraps the network's forward
+    # a copy must be made before accelerate wraps the forward method
     average = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
-    prepared, prepared_optimizer = accelerator.prepare(model, optimizer)
+    wrapped_model, wrapped_optimizer = accelerator.prepare(model, optimizer)
     if config.compile:
-        # a training's batches are all of one size
-        prepared.compile(dynamic=False)
+        # all batches of a training have the same size
+        wrapped_model.compile(dynamic=False)
     return TrainState(
         accelerator=accelerator,
-        prepared=prepared,
+        wrapped_model=wrapped_model,
         model=model,
-        optimizer=prepared_optimizer,
+        optimizer=wrapped_optimizer,
         scheduler=scheduler,
         average=average,
         seen_videos=set(seen_videos),
@@ -209,16 +184,47 @@ def make_state(
 
 
 def make_param_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Sort parameters into groups by their learning rate and weight decay; one group where all share both."""
+    """Return the optimizer's parameter groups: one for each pair of learning rate and weight decay."""
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
-        is_slow = config.backbone_lr_scale != 1 and name.startswith(_BACKBONE)
+        is_scaled = config.backbone_lr_scale != 1 and name.startswith(_BACKBONE_PREFIX)
         is_undecayed = not config.decay_norms and parameter.dim() <= 1
-        group = groups.setdefault((is_slow, is_undecayed), {"params": []})
-        if is_slow:
+        group = groups.setdefault((is_scaled, is_undecayed), {"params": []})
+        if is_scaled:
             group["lr_scale"] = config.backbone_lr_scale
         if is_undecayed:
             group["weight_decay"] = 0.0
         group["params"].append(parameter)
-    # the fresh part first: its rate is the one that is told
+    # the backbone last: the first group's rate is the one that is reported
     return [groups[key] for key in sorted(groups)]
+
+
+def make_scheduler(optimizer: Optimizer, config: TrainConfig, *, num_updates: int) -> Scheduler:
+    """Return the learning rate schedule of `num_updates` updates, with the first rate set.
+
+    The rate of a parameter group is multiplied by its `lr_scale`, if it has one.
+    """
+    num_warmup = int(config.warmup_share * num_updates)
+    # timm warns about a schedule of a single update
+    num_rest = max(2, num_updates - num_warmup)
+    common: dict[str, Any] = {
+        "warmup_t": num_warmup,
+        # at a rate of 0 the first update would be wasted
+        "warmup_lr_init": config.learning_rate / (num_warmup + 1),
+        "warmup_prefix": True,
+        "t_in_epochs": False,
+    }
+    scheduler: Scheduler
+    if config.schedule == "cosine":
+        scheduler = CosineLRScheduler(optimizer, t_initial=num_rest, **common)
+    elif config.schedule == "tanh":
+        scheduler = TanhLRScheduler(optimizer, t_initial=num_rest, **common)
+    elif config.schedule == "poly":
+        scheduler = PolyLRScheduler(optimizer, t_initial=num_rest, **common)
+    else:
+        factor = _STEP_FACTOR if config.schedule == "step" else 1.0
+        decay_t = math.ceil(num_rest / _NUM_STEPS)
+        scheduler = StepLRScheduler(optimizer, decay_t=decay_t, decay_rate=factor, **common)
+    # without a warm-up timm has not applied `lr_scale` yet
+    scheduler.step_update(0)
+    return scheduler

@@ -44,6 +44,7 @@ def rows_of(content, part):
     return {row["name"]: row for row in content["rows"] if row["part"] == part}
 
 
+@pytest.mark.slow
 def test_every_part_gives_figures(cpu_run):
     content, _ = cpu_run
     assert rows_of(content, "profile")["FLOPs"]["gflop_a_clip"] > 0.5
@@ -65,6 +66,7 @@ def test_every_part_gives_figures(cpu_run):
     assert titles.count("LIF forward and backward") == 6
 
 
+@pytest.mark.slow
 def test_a_variant_that_cannot_run_is_a_row_with_the_reason(cpu_run):
     content, printed = cpu_run
     variants = {name: row for part in ("variants", "graphs", "compile") for name, row in rows_of(content, part).items()}
@@ -74,6 +76,7 @@ def test_a_variant_that_cannot_run_is_a_row_with_the_reason(cpu_run):
     assert printed.count("needs CUDA, the device is cpu") >= len(failed)
 
 
+@pytest.mark.slow
 def test_fused_and_plain_neurons_are_compared(cpu_run):
     # on a CPU both are plain: equal in single precision, different in half precision
     found = rows_of(cpu_run[0], "check")["neurons"]
@@ -85,11 +88,13 @@ def test_fused_and_plain_neurons_are_compared(cpu_run):
     assert found["detects_another_threshold"]
 
 
+@pytest.mark.slow
 def test_the_difference_of_the_networks_is_measured(cpu_run):
     found = rows_of(cpu_run[0], "check")["network"]
     assert found["plain fp32, again"]["gradient"] < 1e-3 < found["plain bf16"]["logits"]
 
 
+@pytest.mark.slow
 def test_figures_of_a_cpu_are_marked_as_a_dry_run(cpu_run):
     content, printed = cpu_run
     assert content["facts"]["is_dry_run"]

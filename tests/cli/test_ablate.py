@@ -1,4 +1,4 @@
-"""`respike ablate`: a grid that is trained, killed, gone on with and added to."""
+"""`respike ablate`: a grid that is trained, killed, continued and extended."""
 
 import json
 import shutil
@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from respike.cli.ablate import _DEMO_RECIPES, _FIGURES, _SPREAD
-from respike.cli.options import spread_values
+from respike.cli.ablate import command
 from respike.common.errors import MismatchError, RespikeError
+from respike.common.text import format_joules
 from respike.data.synthetic import SCENES
-from respike.workflows import ablation, training
-from respike.workflows.ablation import AblationFolder, format_energy
-from respike.workflows.plots import FIGURE_TITLES
+from respike.workflows import ablation
+from respike.workflows.ablation import DEMO_RECIPES, AblationConfig, AblationFolder
+from respike.workflows.plots import METRIC_TITLES
+from respike.zoo.nn.config import BRANCHES
 
 from tests.cli.conftest import Answer
 from tests.processes import call_respike, start_together
@@ -23,69 +24,55 @@ SMALL = ["--clip-length", "8", "--epochs", "1", "--set", "network=respike_tiny",
 SMALL += ["--set", "device=cpu", "--workers", "1"]
 
 
-def test_an_option_takes_its_values_in_a_row() -> None:
-    given = ["demo", "--stride", "2", "4", "8", "--branches", "hybrid", "ann", "--seeds", "3", "--fusion", "0,0,1,1"]
-    strides = ["--stride", "2", "--stride", "4", "--stride", "8"]
-    rest = ["--branches", "hybrid", "--branches", "ann", "--seeds", "3", "--fusion", "0,0,1,1"]
-    assert spread_values(given, _SPREAD) == ["demo", *strides, *rest]
-    kinds = ["default", "none", "faithful", "additive:4,2,1,1"]
-    assert spread_values(["--fusion", *kinds], _SPREAD) == [word for kind in kinds for word in ("--fusion", kind)]
-
-
-def test_what_is_no_value_ends_the_row() -> None:
-    assert spread_values(["--stride", "2", "videos"], _SPREAD) == ["--stride", "2", "videos"]
-    assert spread_values(["--branches", "hybrid", "8"], _SPREAD) == ["--branches", "hybrid", "8"]
-    assert spread_values(["--fusion", "none", "addition"], _SPREAD) == ["--fusion", "none", "addition"]
-    assert spread_values(["--stride"], _SPREAD) == ["--stride"]
-
-
-def test_all_scenes_and_figures_that_there_are_can_be_asked_for() -> None:
-    assert list(_DEMO_RECIPES) == list(SCENES)
-    assert list(_FIGURES) == list(FIGURE_TITLES)
+def test_the_choices_of_options_are_those_of_the_library() -> None:
+    options = {option.name: option for option in command.params}
+    assert list(options["scenes"].type.choices) == list(SCENES) == list(DEMO_RECIPES)
+    assert list(options["metric"].type.choices) == list(METRIC_TITLES)
+    assert set(options["branches"].type.choices) == set(BRANCHES)
 
 
 @pytest.fixture(scope="module")
-def begun(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ablation of two strides that was ended, as if killed, when its second cell was trained but not scored."""
+def killed(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ablation of two strides that was stopped when its second cell was trained but not scored."""
     from respike.cli.main import main
 
     out = tmp_path_factory.mktemp("ablation")
-    weigh = ablation._weigh
-    weighed: list[str] = []
+    evaluate_cell = ablation.evaluate_cell
+    runs: list[Path] = []
 
-    def die_at_the_second(*arguments: object) -> dict:
-        weighed.append("")
-        if len(weighed) == 2:
+    def stop_at_the_second(run: Path, *arguments: object) -> dict:
+        runs.append(run)
+        if len(runs) == 2:
             raise KeyboardInterrupt
-        return weigh(*arguments)
+        return evaluate_cell(run, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablation, "_weigh", die_at_the_second)
-        with pytest.raises(SystemExit) as ended:
-            main(["ablate", str(video_folder), "--out", str(out), "--stride", "2", "4", *SMALL, "--quiet"])
-    assert ended.value.code == 130
+        patch.setattr(ablation, "evaluate_cell", stop_at_the_second)
+        with pytest.raises(SystemExit) as stopped:
+            main(["ablate", str(video_folder), "--out", str(out), "--stride", "2,4", *SMALL, "--quiet"])
+    assert stopped.value.code == 130
     return out
 
 
 @pytest.fixture
-def out(begun: Path, tmp_path: Path) -> Path:
-    shutil.copytree(begun, tmp_path / "out")
+def out(killed: Path, tmp_path: Path) -> Path:
+    shutil.copytree(killed, tmp_path / "out")
     return tmp_path / "out"
 
 
-def test_results_are_there_after_each_cell(out: Path) -> None:
+def test_results_are_written_after_each_cell(out: Path) -> None:
     (line,) = (out / "results.jsonl").read_text().splitlines()
     assert json.loads(line)["cell"] == "stride2-theta8-hybrid-seed0"
 
 
-def test_it_goes_on_keeps_what_is_finished_and_tells_what_score_says(call: Call, out: Path, video_folder: Path) -> None:
+def test_the_same_command_goes_on_and_reports_what_score_reports(call: Call, out: Path, video_folder: Path) -> None:
     cells = ["stride2-theta8-hybrid-seed0", "stride4-theta8-hybrid-seed0"]
     trained = {path: path.stat().st_mtime_ns for path in out.rglob("best.safetensors")}
     assert len(trained) == 2
-    answer = call("ablate", video_folder, "--out", out, "--stride", "2", "4", *SMALL, "--json")
+    answer = call("ablate", video_folder, "--out", out, "--stride", "2,4", *SMALL, "--json")
     told = json.loads(answer.out)
     assert (told["num_kept"], [cell["cell"] for cell in told["cells"]]) == (1, cells)
-    # the second was trained, and only had to be scored
+    # the second was trained and is only scored
     assert trained == {path: path.stat().st_mtime_ns for path in out.rglob("best.safetensors")}
     kept = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert kept == told["cells"]
@@ -99,7 +86,7 @@ def test_it_goes_on_keeps_what_is_finished_and_tells_what_score_says(call: Call,
         shares = [f"{scored[kind]['top1']:.1%}" for kind in ("video", "clip")]
         columns = [column.strip() for column in row.strip("|").split("|")]
         assert columns[:7] == [str(cell["stride"]), "8", "hybrid", "default", "1", *shares]
-        assert columns[8] == format_energy(cell["energy_joules"])
+        assert columns[8] == format_joules(cell["energy_joules"])
     for name in ("accuracy.png", "accuracy_by_energy.png", "accuracy_by_stride.png"):
         assert (out / name).read_bytes()[:4] == b"\x89PNG"
 
@@ -111,15 +98,31 @@ def test_energy_is_that_of_the_trained_network_on_test_clips(out: Path) -> None:
     assert 0 < result["event_density"] < 1
 
 
-def test_cells_of_another_recipe_do_not_stand_beside_these(call: Call, out: Path, video_folder: Path) -> None:
+def test_a_folder_takes_cells_of_one_recipe_only(call: Call, out: Path, video_folder: Path) -> None:
     before = sorted(out.rglob("*"))
-    answer = call("ablate", video_folder, "--out", out, "--stride", "2", *SMALL, "--set", "learning_rate=0.5")
-    assert (answer.code, answer.out) == (1, "")
-    assert "holds an ablation made otherwise: it differs in learning_rate" in answer.err
+    for name in ("learning_rate", "lr"):
+        answer = call("ablate", video_folder, "--out", out, "--stride", "2", *SMALL, "--set", f"{name}=0.5")
+        assert (answer.code, answer.out) == (1, "")
+        assert "holds an ablation with other settings: it differs in learning_rate" in answer.err
     assert sorted(out.rglob("*")) == before
 
 
-def test_an_ablation_from_before_a_setting_came_to_be_had_its_default(tmp_path: Path) -> None:
+def test_a_folder_takes_cells_of_one_checkpoint_only(call: Call, out: Path, video_folder: Path) -> None:
+    answer = call("ablate", video_folder, "--out", out, "--stride", "2", *SMALL, "--init", "respike_tiny.demo16")
+    assert (answer.code, answer.out) == (1, "")
+    assert "it differs in init" in answer.err
+
+
+def test_the_same_videos_may_be_named_by_another_path(
+    call: Call, out: Path, video_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(video_folder.parent)
+    for source, root in ((video_folder.name, []), (video_folder, ["--root", video_folder.name])):
+        answer = call("ablate", source, *root, "--out", out, "--stride", "2", *SMALL, "--json")
+        assert json.loads(answer.out)["num_kept"] == 1
+
+
+def test_a_folder_without_a_setting_has_the_default_of_that_setting(tmp_path: Path) -> None:
     folder = AblationFolder(tmp_path)
     folder.require_same({"network": "respike_tiny", "epochs": 3})
     folder.require_same({"network": "respike_tiny", "epochs": 3, "crop": "resized"})
@@ -127,24 +130,41 @@ def test_an_ablation_from_before_a_setting_came_to_be_had_its_default(tmp_path: 
         folder.require_same({"network": "respike_tiny", "epochs": 3, "crop": "multi-scale"})
 
 
-def test_cells_that_start_from_a_checkpoint_do_not_stand_beside_others(
-    call: Call, out: Path, video_folder: Path
-) -> None:
-    answer = call("ablate", video_folder, "--out", out, "--stride", "2", *SMALL, "--init", "respike_tiny.demo16")
-    assert (answer.code, answer.out) == (1, "")
-    assert "it differs in init" in answer.err
+def test_facts_as_they_were_stored_before_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for source, root, split in (("hmdb51", "data/hmdb51", 1), ("demo", "demo/videos", None)):
+        folder = AblationFolder(tmp_path / source)
+        (tmp_path / source).mkdir()
+        folder.require_same({"source": source, "root": root, "split": None})
+        folder.require_same({"source": source, "root": str(tmp_path / root) if split else None, "split": split})
+        with pytest.raises(MismatchError, match="it differs in root, split"):
+            folder.require_same({"source": source, "root": str(tmp_path / "elsewhere"), "split": 2})
 
 
-def test_every_cell_starts_from_the_checkpoint_that_is_named(
+@pytest.mark.parametrize(
+    ("overrides", "recipe", "image_size"),
+    [
+        ({"network": "respike_tiny"}, None, 64),
+        ({}, None, 224),
+        ({"network": "respike_tiny", "image_size": 96}, None, 96),
+        ({"network": "respike_tiny"}, "modern", 224),
+    ],
+)
+def test_a_network_is_trained_at_its_own_image_size(overrides: dict, recipe: str | None, image_size: int) -> None:
+    config = AblationConfig(source="videos", overrides=overrides, recipe=recipe)
+    assert config.read_recipe().training.image_size == image_size
+
+
+def test_every_cell_starts_from_the_given_checkpoint(
     call: Call, video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
-    def note(request: training.TrainRequest, progress: object) -> None:
-        asked.append((request.init, request.recipe.branches))
+    def note(*_: object, config: dict[str, object], init: str, **__: object) -> None:
+        asked.append((init, config["branches"]))
         raise RespikeError("enough")
 
-    monkeypatch.setattr(training, "run_training", note)
+    monkeypatch.setattr(ablation, "train", note)
     for branches in ("hybrid", "snn"):
         named = [*SMALL, "--branches", branches, "--init", "respike_tiny.demo16"]
         assert call("ablate", video_folder, "--out", tmp_path / branches, *named).code == 1
@@ -164,13 +184,13 @@ def test_videos_that_changed_are_found(call: Call, out: Path, video_folder: Path
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"scores": 1}'])
-def test_a_damaged_result_is_named(call: Call, out: Path, video_folder: Path, damage: str) -> None:
+def test_a_damaged_result_is_named_in_the_error(call: Call, out: Path, video_folder: Path, damage: str) -> None:
     (out / "cells/stride2-theta8-hybrid-seed0.json").write_text(damage)
     answer = call("ablate", video_folder, "--out", out, "--stride", "2", *SMALL, "--json")
     assert (answer.code, answer.out) == (1, "")
     error = json.loads(answer.err)
     assert "stride2-theta8-hybrid-seed0.json" in error["error"]
-    assert "remove it" in error["hint"]
+    assert "remove the file" in error["hint"]
 
 
 @pytest.mark.parametrize(
@@ -181,19 +201,22 @@ def test_a_damaged_result_is_named(call: Call, out: Path, video_folder: Path, da
         (["--fusion", "1,1"], 1, "a pool for each of 4 scales"),
         (["--threshold", "0"], 1, "threshold"),
         (["--set", "network=respike_r81"], 1, "respike_r18"),
-        (["--set", "seed=3"], 2, "--seeds"),
-        (["--set", "branches=ann"], 2, "--branches"),
+        (["--set", "seed=3"], 1, "seed is an axis of the grid"),
+        (["--set", "branches=ann"], 1, "branches is an axis of the grid"),
+        (["--stride", "2", "4"], 2, "--stride 2,4"),
+        (["--stride=2", "4"], 2, "--stride 2,4"),
         (["--recipe", "nothing"], 1, "demo16"),
         (["--init", "nowhere"], 1, "nowhere"),
         (["--fusion", "additive:1,1"], 1, "or both, such as additive:4,2,1,1"),
-        (["--fusion", "default", "additive"], 1, "default and additive are one and the same in respike_tiny"),
-        (["--videos", "3"], 2, "--videos goes with the demo's own"),
-        (["--scenes", "hard"], 2, "--scenes goes with the demo's own"),
+        (["--fusion", "default,additive"], 1, "default and additive are the same in respike_tiny"),
+        (["--videos", "3"], 1, "num_videos is only for videos that the demo makes"),
+        (["--videos", "3"], 1, "(--videos)"),
+        (["--scenes", "hard"], 1, "scenes is only for videos that the demo makes"),
         (["--figure", "top5"], 2, "'clip_top1'"),
         (["--split", "2"], 1, "no splits"),
     ],
 )
-def test_a_cell_that_cannot_be_is_told_before_anything_is_made(
+def test_what_cannot_be_trained_is_refused_before_anything_is_made(
     call: Call, video_folder: Path, tmp_path: Path, arguments: list[str], code: int, problem: str
 ) -> None:
     answer = call("ablate", video_folder, "--out", tmp_path / "out", *SMALL, *arguments)
@@ -202,14 +225,14 @@ def test_a_cell_that_cannot_be_is_told_before_anything_is_made(
     assert not list((tmp_path / "out").rglob("*.tar"))
 
 
-def test_a_folder_that_is_not_there_is_named(call: Call, tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_is_named_in_the_error(call: Call, tmp_path: Path) -> None:
     answer = call("ablate", tmp_path / "nowhere", "--out", tmp_path / "out", *SMALL)
     assert answer.code == 1
     assert "nowhere" in answer.err
 
 
 @pytest.mark.slow
-def test_killed_in_training_it_goes_on_to_the_weights_it_would_have_had(video_folder: Path, tmp_path: Path) -> None:
+def test_killed_in_training_it_goes_on_to_the_same_weights(video_folder: Path, tmp_path: Path) -> None:
     arguments = ["ablate", str(video_folder), "--stride", "4", *SMALL, "--quiet", "--epochs", "2"]
     arguments += ["--set", "batch_size=4", "--set", "save_every_updates=1", "--out"]
     (process,) = start_together(call_respike, str(tmp_path), [*arguments, "cut"], num_processes=1)

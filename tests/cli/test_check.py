@@ -51,10 +51,10 @@ def test_json_gives_the_same_facts_to_scripts(here, call):
     assert "without a video on disk" in facts["warnings"][0]
 
 
-def test_strict_fails_where_something_is_off_and_not_where_all_is_well(here, call):
+def test_strict_fails_only_if_a_video_is_missing_or_broken(here, call):
     answer = call("check", "folder", "--list", "list.csv", "--workers", 1, "--strict", "--report", "faults.jsonl")
     assert answer.code == 1
-    assert "of 14 videos 7 are missing and 1 cannot be read" in answer.err
+    assert "videos listed: 14, missing: 7, unreadable: 1" in answer.err
     assert "faults.jsonl" in answer.err
     Path("data/folder/jump/broken.mp4").unlink()
     well = call("check", "folder", "--workers", 1, "--strict")

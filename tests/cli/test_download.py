@@ -71,7 +71,7 @@ def test_offline_is_one_error_with_the_way_by_hand(published, call):
 def test_options_of_the_download_need_it(call, option):
     answer = call("prepare", "ucf101", *option)
     assert answer.code == 2
-    assert "go with --download" in answer.err
+    assert "needs download" in answer.err
 
 
 def test_a_data_set_that_nobody_publishes_is_told(call):

@@ -1,20 +1,19 @@
-"""`respike energy`: from a name or a checkpoint to an account, and what it says of where its rates come from."""
+"""`respike energy`: operations and joules of a name or a checkpoint, and what its firing rates were measured on."""
 
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-from respike.common.progress import SILENCE
+from respike.common.errors import SettingError
 from respike.data import make_loader, open_shards
 from respike.data.preparation import prepare
 from respike.data.prepare_config import PrepareConfig
-from respike.workflows.ablation import AblateRequest, _weigh
-from respike.workflows.ablation_grid import Grid
+from respike.workflows.ablation import evaluate_cell
+from respike.workflows.energy import measure_energy
 from respike.workflows.inputs import batches_of, demo_clips
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.energy import estimate_energy
-from respike.zoo.recipe import Recipe
 
 from tests.cli.conftest import write_run
 from tests.conftest import listing_of
@@ -28,7 +27,7 @@ def cropped_run(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return write_run(tmp_path_factory.mktemp("cropped"), small_shards, eval_crop=CROPS[0])
 
 
-def test_rates_are_measured_on_the_pixels_that_a_checkpoint_is_scored_on(call, cropped_run, small_shards):
+def test_rates_are_measured_with_the_scored_crop(call, cropped_run, small_shards):
     model, spec = load_checkpoint(cropped_run)
     on_shards = [
         estimate_energy(
@@ -47,22 +46,8 @@ def test_rates_are_measured_on_the_pixels_that_a_checkpoint_is_scored_on(call, c
         assert told["report"]["acs"] != pytest.approx(expected[1], rel=1e-6)
 
 
-def test_a_cell_of_an_ablation_is_weighed_on_the_pixels_that_it_is_scored_on(cropped_run, small_shards, tmp_path):
-    recipe = Recipe().override({"device": "cpu"})
-    request = AblateRequest(
-        source="folder",
-        root=None,
-        split=None,
-        out=tmp_path,
-        grid=Grid(strides=(4,), thresholds=(8,), branches=("hybrid",), fusions=("default",), num_seeds=1),
-        recipe=recipe,
-        recipe_name=None,
-        is_batch_size_given=False,
-        clip_length=16,
-        num_videos=None,
-        num_workers=None,
-    )
-    found = _weigh(request, cropped_run, small_shards, SILENCE)["energy_joules"]
+def test_a_cell_of_an_ablation_is_counted_with_the_scored_crop(cropped_run, small_shards):
+    found = evaluate_cell(cropped_run, small_shards, "cpu")["energy_joules"]
     clips = open_shards(small_shards, "test")
     model, _ = load_checkpoint(cropped_run)
     expected = [
@@ -75,7 +60,7 @@ def test_a_cell_of_an_ablation_is_weighed_on_the_pixels_that_it_is_scored_on(cro
     assert found != pytest.approx(expected[1], rel=1e-6)
 
 
-def test_a_checkpoint_is_accounted_for_on_its_shards(call, small_run: Path, small_shards: Path):
+def test_a_checkpoint_is_counted_on_its_shards(call, small_run: Path, small_shards: Path):
     answer = call("energy", small_run, "--data", small_shards, "--clips", "3", "--json")
     told = json.loads(answer.out)
     report = told["report"]
@@ -87,7 +72,7 @@ def test_a_checkpoint_is_accounted_for_on_its_shards(call, small_run: Path, smal
     assert report["joules"] < report["most_joules"]
 
 
-def test_beside_it_stand_the_ann_alone_and_3d_networks_at_both_sizes(call, small_run: Path, small_shards: Path):
+def test_it_is_compared_with_its_ann_and_3d_networks_at_both_sizes(call, small_run: Path, small_shards: Path):
     told = json.loads(call("energy", small_run, "--data", small_shards, "--clips", "1", "--json").out)
     names = [row["name"] for row in told["compared"]]
     assert names[1:] == [
@@ -102,7 +87,7 @@ def test_beside_it_stand_the_ann_alone_and_3d_networks_at_both_sizes(call, small
         assert row["ratio"] == pytest.approx(row["joules"] / mine["joules"])
 
 
-def test_data_that_a_checkpoint_does_not_fit_is_refused_or_remarked(call, small_run, video_folder, tmp_path):
+def test_data_that_does_not_fit_is_refused_or_remarked_on(call, small_run, video_folder, tmp_path):
     shards = tmp_path / "stride-2"
     prepare(listing_of(video_folder), shards, PrepareConfig(stride=2), num_workers=1)
     asked = ("energy", small_run, "--data", shards, "--clips", "1", "--compare", "none")
@@ -115,15 +100,15 @@ def test_data_that_a_checkpoint_does_not_fit_is_refused_or_remarked(call, small_
     assert call("energy", "respike_tiny", *asked[2:]).code == 0
 
 
-def test_a_bare_name_says_that_weights_are_from_chance_and_rates_of_a_demo_video(call):
+def test_a_name_has_random_weights_and_rates_of_a_demo_video(call):
     answer = call("energy", "respike_tiny", "--compare", "none")
     assert answer.code == 0
-    assert "weights are from chance" in answer.out
+    assert "weights are random" in answer.out
     assert "demo video" in answer.out
-    assert "whatever the rates, a clip takes from" in answer.out
+    assert "at any firing rates a clip takes from" in answer.out
 
 
-def test_totals_come_first_and_single_layers_where_they_are_asked_for(call):
+def test_totals_are_printed_first_and_layers_only_on_request(call):
     asked = ("energy", "respike_tiny", "--compare", "none")
     parts, with_layers, told = (call(*asked, *more).out for more in ((), ("--layers",), ("--json",)))
     layers = [layer["name"] for layer in json.loads(told)["report"]["layers"]]
@@ -132,7 +117,7 @@ def test_totals_come_first_and_single_layers_where_they_are_asked_for(call):
     assert first[2:7] == ["ann.conv1", "ann.layer1", "ann.layer2", "ann.layer3", "ann.layer4"]
     assert first[7:13] == ["SNN", "snn.stem", *(f"snn.stages.{stage}" for stage in range(4))]
     assert first[13:18] == ["fusion", "fusions.2", "fusions.3", "head", "all"]
-    assert f"{len(layers)} layers; --layers prints a row for each" in parts
+    assert f"layers: {len(layers)}; --layers prints a row for each" in parts
     assert not set(layers) - {"head"} & set(first)
     # the same summary, and after it the layers
     rest = with_layers.splitlines()[-len(layers) :]
@@ -146,7 +131,7 @@ def test_the_demo_video_is_cut_as_asked(call):
     assert (told["num_frames"], told["num_keys"], told["report"]["num_clips"]) == (8, 4, 4)
 
 
-def test_a_network_of_spikes_alone_has_no_ann_to_stand_beside_it(call, small_shards: Path, tmp_path: Path):
+def test_a_network_without_an_ann_is_not_compared_with_one(call, small_shards: Path, tmp_path: Path):
     run = write_run(tmp_path / "snn", small_shards, "snn")
     told = json.loads(call("energy", run, "--data", small_shards, "--compare", "none", "--json").out)
     assert len(told["compared"]) == 1
@@ -160,14 +145,14 @@ def test_the_comparison_is_drawn(call, small_run: Path, small_shards: Path, tmp_
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_is_no_network_lists_the_names(call):
+def test_an_unknown_network_lists_the_names(call):
     answer = call("energy", "respike_r19")
     assert answer.code == 1
     assert "respike_r19" in answer.err
     assert "respike_r18" in answer.err
 
 
-def test_a_size_that_the_network_cannot_take_is_told_before_anything_is_opened(call):
+def test_an_impossible_image_size_is_refused_first(call):
     answer = call("energy", "nowhere", "--image-size", "65")
     assert answer.code == 1
     assert answer.err.splitlines()[1] == "hint: for 65 take 64 or 96"
@@ -182,9 +167,7 @@ def test_a_mistyped_network_names_the_nearest(call, small_run: Path, tmp_path: P
     assert f"hint: did you mean '{meant}" in call("energy", typed).err
 
 
-def test_a_mistyped_run_names_the_nearest_wherever_a_checkpoint_is_asked_for(
-    call, small_run: Path, tmp_path: Path, monkeypatch
-):
+def test_a_mistyped_run_names_the_nearest_in_every_command(call, small_run: Path, tmp_path: Path, monkeypatch):
     shutil.copytree(small_run, tmp_path / "runs/mine")
     monkeypatch.chdir(tmp_path)
     for arguments in (("predict", "runs/mnie", "x.mp4"), ("score", "runs/mnie", "--data", "x")):
@@ -197,24 +180,26 @@ def test_an_unknown_baseline_names_the_nearest_and_all(call):
     assert "did you mean 'r3d_18'? choose from mc3_18, " in answer.err
 
 
-def test_settings_of_the_demo_video_are_refused_beside_shards(call, small_run: Path, small_shards: Path):
+def test_settings_of_the_demo_video_are_refused_with_shards(call, small_run: Path, small_shards: Path):
     answer = call("energy", small_run, "--data", small_shards, "--stride", "2")
     assert answer.code == 1
     assert "--stride" in answer.err
 
 
-def test_networks_to_compare_with_may_be_parted_by_commas(call):
+def test_networks_to_compare_with_are_separated_by_commas(call):
     told = json.loads(call("energy", "respike_tiny", "--compare", "r3d_18, mc3_18", "--json").out)
     names = [f"{name} at {size}²" for name in ("r3d_18", "mc3_18") for size in (112, 224)]
     assert [row["name"] for row in told["compared"]][3:] == names
 
 
-def test_networks_to_compare_with_stand_in_a_row_before_or_after_the_one_that_is_counted(call):
-    for arguments in (
-        ["respike_tiny", "--compare", "r3d_18", "mc3_18"],
-        ["--compare", "r3d_18", "mc3_18", "respike_tiny"],
-        ["respike_tiny", "--compare", "r3d_18,mc3_18"],
-    ):
-        told = json.loads(call("energy", *arguments, "--image-size", "64", "--json").out)
-        names = {row["name"].partition(" at ")[0] for row in told["compared"]}
-        assert {name for name in names if "_18" in name} == {"r3d_18", "mc3_18"}
+def test_networks_separated_by_spaces_are_refused_with_the_right_form(call):
+    answer = call("energy", "respike_tiny", "--compare", "r3d_18", "mc3_18")
+    assert answer.code == 2
+    assert "--compare r3d_18,mc3_18" in answer.err
+
+
+def test_the_function_returns_what_the_command_prints(call):
+    told = json.loads(call("energy", "respike_tiny", "--compare", "r3d_18", "--json").out)
+    assert measure_energy("respike_tiny", compare=["r3d_18"]).to_json() == told
+    with pytest.raises(SettingError, match="data was given"):
+        measure_energy("respike_tiny", "shards", stride=2)

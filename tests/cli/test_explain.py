@@ -62,13 +62,15 @@ def test_frame_and_place_choose_the_token(call, small_run: Path, small_shards: P
         (("--clip", "999"), "no clip 999"),
     ],
 )
-def test_what_is_not_there_is_named(call, small_run: Path, small_shards: Path, tmp_path: Path, arguments, complaint):
+def test_a_missing_clip_or_frame_is_named(
+    call, small_run: Path, small_shards: Path, tmp_path: Path, arguments, complaint
+):
     answer = call("explain", small_run, small_shards, "--out", tmp_path, *arguments)
     assert answer.code == 1
     assert complaint in answer.err
 
 
-def test_a_place_that_is_none_is_wrong_usage(call, small_run: Path, small_shards: Path, tmp_path: Path):
+def test_a_malformed_pixel_is_wrong_usage(call, small_run: Path, small_shards: Path, tmp_path: Path):
     assert call("explain", small_run, small_shards, "--out", tmp_path, "--at", "left").code == 2
 
 
@@ -77,12 +79,10 @@ def test_a_broken_video_is_told_with_what_to_do(call, small_run: Path, tmp_path:
     answer = call("explain", small_run, tmp_path / "bad.mp4", "--out", tmp_path)
     assert answer.code == 1
     assert answer.err.startswith(f"error: {tmp_path / 'bad.mp4'}: open: ")
-    assert answer.err.splitlines()[1].startswith("hint: see whether it is a video, and whole; ")
+    assert answer.err.splitlines()[1].startswith("hint: check that it is a whole video; ")
 
 
-def test_without_fusion_there_is_no_attention_and_no_picture_of_an_earlier_one(
-    call, small_shards: Path, tmp_path: Path
-):
+def test_without_fusion_an_old_attention_picture_is_removed(call, small_shards: Path, tmp_path: Path):
     run = write_run(tmp_path / "snn", small_shards, "snn")
     (tmp_path / "why").mkdir()
     (tmp_path / "why/attention.png").write_text("of an earlier network")

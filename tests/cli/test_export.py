@@ -12,7 +12,7 @@ pytest.importorskip("onnxruntime")
 nir = pytest.importorskip("nir")
 
 
-def test_onnx_lands_beside_the_weights_and_tells_how_far_it_is_from_pytorch(call, small_run: Path, tmp_path: Path):
+def test_onnx_is_written_beside_the_weights_and_compared(call, small_run: Path, tmp_path: Path):
     run = shutil.copytree(small_run, tmp_path / "run")
     answer = call("export", run, "--format", "onnx", "--json")
     told = json.loads(answer.out)
@@ -31,14 +31,6 @@ def test_nir_of_spikes_alone_is_written(call, small_shards: Path, tmp_path: Path
     assert f"{len(graph.nodes)} nodes" in answer.out
 
 
-def test_a_hybrid_is_told_that_attention_has_no_place_in_nir(call, small_run: Path, tmp_path: Path):
-    answer = call("export", small_run, "--format", "nir", "--out", tmp_path / "spikes.nir")
-    assert answer.code == 1
-    assert "attention has no place" in answer.err
-    assert "--branches snn" in answer.err
-    assert not (tmp_path / "spikes.nir").exists()
-
-
 def test_double_precision_is_for_nir_alone(call, small_run: Path):
     assert call("export", small_run, "--format", "onnx", "--float64").code == 2
 
@@ -47,10 +39,3 @@ def test_an_unknown_format_lists_the_formats(call, small_run: Path):
     answer = call("export", small_run, "--format", "tflite")
     assert answer.code == 2
     assert "onnx" in answer.err
-
-
-def test_weights_of_the_zoo_are_written_here_by_their_name(call, tmp_path: Path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    answer = call("export", "respike_tiny.demo16", "--format", "onnx")
-    assert answer.code == 0, answer.err
-    assert [path.name for path in tmp_path.iterdir()] == ["respike_tiny.demo16.onnx"]

@@ -13,7 +13,7 @@ def test_every_recipe_is_listed_with_what_it_is_for(call) -> None:
     assert list(json.loads(call("recipes", "--json").out)) == list_recipes()
 
 
-def test_a_recipe_is_shown_with_its_settings_and_the_command_that_makes_its_shards(call) -> None:
+def test_a_recipe_is_shown_with_the_command_for_its_shards(call) -> None:
     answer = call("recipes", "hmdb51")
     assert "respike prepare hmdb51 --stride 4 --split 3" in answer.out
     assert "momentum" in answer.out

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,18 +22,12 @@ from respike.zoo.history import read_history
 from respike.zoo.recipe import read_recipe
 from respike.zoo.scoring import score
 
+from tests.cli.conftest import Answer
 from tests.conftest import listing_of
 from tests.processes import ROOT, call_respike, start_together
 
 TRAIN = ["train", "--model", "respike_tiny", "--epochs", "1", "--image-size", "32", "--device", "cpu"]
 RUN = "runs/respike_tiny-folder"
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
 
 
 class Shell:
@@ -74,7 +67,7 @@ def shell(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_a_bare_train_leaves_a_whole_run(shell: Shell) -> None:
     names = {path.name for path in (shell.folder / RUN).iterdir()}
-    wanted = {"best.safetensors", "best.json", "last.safetensors", "last.json", "history.jsonl", "config.json"}
+    wanted = {"best.safetensors", "last.safetensors", "history.jsonl", "config.json"}
     assert names == wanted | {"curves.png", "tensorboard", "recipe.toml", "request.json"}
 
 
@@ -93,7 +86,7 @@ def test_train_says_its_result_as_json_and_nothing_else(shell: Shell) -> None:
     assert answer.err == ""
 
 
-def test_validation_is_held_out_by_source_and_the_evaluation_subset_stays_unseen(shell: Shell) -> None:
+def test_validation_clips_are_whole_sources_of_train(shell: Shell) -> None:
     told = json.loads(shell(*TRAIN, "--json", "--out", "mine").out)
     clips = open_shards("shards/only").clips
     _, spec = load_checkpoint(Path("mine"))
@@ -120,9 +113,7 @@ def with_val(shell: Shell, video_folder: Path) -> str:
     return str(out)
 
 
-def test_a_set_with_a_val_of_its_own_is_validated_on_that_and_trains_on_all_of_train(
-    shell: Shell, with_val: str
-) -> None:
+def test_a_val_subset_is_used_to_validate(shell: Shell, with_val: str) -> None:
     answer = shell(*TRAIN, "--data", with_val, "--out", "mine")
     train, val = (open_shards(with_val, subset) for subset in ("train", "val"))
     assert f"{len(train)} clips to train on, {len(val)} of val to validate" in answer.err
@@ -136,7 +127,7 @@ def test_a_set_with_a_val_of_its_own_is_validated_on_that_and_trains_on_all_of_t
     assert spec.scores["loss"] == pytest.approx(checked["loss"], rel=1e-5)
 
 
-def test_a_val_that_is_to_be_scored_on_is_not_validated_on(shell: Shell, video_folder: Path) -> None:
+def test_a_val_subset_for_scoring_is_not_used_to_validate(shell: Shell, video_folder: Path) -> None:
     listing = listing_of(video_folder)
     videos = [dataclasses.replace(each, subset="val" if each.subset == "test" else "train") for each in listing.videos]
     own = dataclasses.replace(listing, videos=tuple(videos), evaluation_subset="val")
@@ -153,7 +144,7 @@ def test_the_share_held_out_can_be_chosen(shell: Shell) -> None:
     assert len(parts[1]) > len(open_shards("shards/only", "train").hold_out(0.1)[1])
 
 
-def test_with_no_share_held_out_all_is_trained_on_and_the_last_epoch_counts(shell: Shell, with_val: str) -> None:
+def test_without_validation_the_last_epoch_is_the_best(shell: Shell, with_val: str) -> None:
     for data, out in (("shards/only", "plain"), (with_val, "own-val")):
         answer = shell(*TRAIN, "--data", data, "--val-share", "0", "--epochs", "2", "--out", out, "--json")
         told = json.loads(answer.out)
@@ -180,7 +171,7 @@ def test_an_epoch_can_be_a_clip_of_each_video(shell: Shell) -> None:
     refused = shell(*TRAIN[:3], "--resume", "--out", "mine", "--epoch-clips", "all")
     assert refused.code == 1
     assert "epoch_clips" in refused.err
-    assert "whole number or all" in shell(*TRAIN, "--epoch-clips", "some").err
+    assert "a whole number from 1 or all" in shell(*TRAIN, "--epoch-clips", "some").err
 
 
 def test_score_gives_the_promised_json(shell: Shell) -> None:
@@ -193,7 +184,7 @@ def test_score_gives_the_promised_json(shell: Shell) -> None:
     assert all(0 <= value <= 1 for kind in ("clip", "video") for value in told[kind].values())
 
 
-def test_score_does_not_hang_on_the_batch_size(shell: Shell) -> None:
+def test_scores_do_not_depend_on_the_batch_size(shell: Shell) -> None:
     first, second = (shell("score", RUN, "--json", "--batch-size", size).out for size in ("3", "32"))
     assert json.loads(first) == json.loads(second)
 
@@ -205,11 +196,11 @@ def test_score_prints_a_table_and_draws_the_confusion(shell: Shell) -> None:
     assert (shell.folder / "confusion.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_score_on_videos_that_were_trained_on_is_refused_unless_forced(shell: Shell) -> None:
+def test_training_videos_are_not_scored_unless_forced(shell: Shell) -> None:
     refused = shell("score", RUN, "--subset", "train", "--json")
     assert (refused.code, refused.out) == (1, "")
     assert "were trained on" in refused.err
-    assert "--force" in refused.err
+    assert "force" in refused.err
     forced = shell("score", RUN, "--subset", "train", "--json", "--force")
     assert json.loads(forced.out)["forced"] is True
 
@@ -245,12 +236,12 @@ def test_several_data_sets_are_an_error_that_lists_them(shell: Shell) -> None:
         ([*TRAIN, "--set", "learning_rat=1"], "did you mean 'learning_rate'"),
         ([*TRAIN, "--set", "batch_size=many"], "a whole number"),
         ([*TRAIN, "--set", "epochs"], "NAME=VALUE"),
-        ([*TRAIN, "--set", "fusion=5"], "give one of faithful, additive, none"),
+        ([*TRAIN, "--set", "fusion=5"], "choose from faithful, additive, none"),
         ([*TRAIN, "--sync-batchnorm"], "CUDA"),
         ([*TRAIN, "--init", "nowhere"], "no checkpoint"),
-        (["train", "--resume", "--out", RUN, "--recipe", "modern"], "begun with the recipe"),
+        (["train", "--resume", "--out", RUN, "--recipe", "modern"], "was started with"),
         # told though there is no data: a size needs none to be wrong
-        ([*TRAIN, "--image-size", "65", "--data", "nowhere"], "a multiple of 32, such as 64 or 96"),
+        ([*TRAIN, "--image-size", "65", "--data", "nowhere"], "a multiple of 32"),
         ([*TRAIN, "--out", RUN], "holds a run already"),
         ([*TRAIN, "--data", "nowhere"], "nowhere"),
         (["score", "nowhere"], "no checkpoint"),
@@ -258,7 +249,7 @@ def test_several_data_sets_are_an_error_that_lists_them(shell: Shell) -> None:
         (["score", RUN, "--device", "gpu"], "'gpu'"),
     ],
 )
-def test_a_wrong_wish_ends_in_one_clear_line(shell: Shell, arguments: list[str], problem: str) -> None:
+def test_a_wrong_setting_is_one_line_and_writes_nothing(shell: Shell, arguments: list[str], problem: str) -> None:
     before = sorted(path for path in shell.folder.rglob("*") if path.is_file())
     answer = shell(*arguments, "--quiet")
     assert (answer.code, answer.out) == (1, "")
@@ -376,12 +367,10 @@ def test_resume_finds_the_only_run_that_is_not_done(shell: Shell) -> None:
     answer = shell("train", "--resume")
     assert (answer.code, answer.out) == (1, "")
     assert "no run under runs/" in answer.err
-    assert f"hint: {RUN} is complete; name the folder of one" in answer.err
+    assert f"can be resumed; complete: {RUN}" in answer.err
 
 
-def test_resume_of_a_run_that_is_done_says_so_in_a_line_does_nothing_and_how_to_go_on(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_complete_run_is_not_resumed_and_says_what_is_next(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.read_bytes() for path in Path(RUN).rglob("*") if path.is_file()}
     with monkeypatch.context() as patch:
         # no network is made for it
@@ -400,14 +389,14 @@ def test_resume_of_a_run_that_is_done_says_so_in_a_line_does_nothing_and_how_to_
     assert load_checkpoint(Path(RUN, "last.safetensors"))[1].epoch == 2
 
 
-def test_two_epochs_and_two_more_are_a_run_of_four_to_every_command(shell: Shell) -> None:
+def test_a_complete_run_takes_more_epochs(shell: Shell) -> None:
     arguments = ["--save-every", "1", "--out", "runs/long"]
     assert shell(*TRAIN, "--epochs", "2", *arguments, "--quiet").code == 0
     longer = shell("train", "--resume", "--out", "runs/long", "--epochs", "4")
     assert longer.code == 0
     told = " ".join(longer.err.split())
-    assert "4 epochs instead of 2: the learning rate goes on at" in told
-    assert "where a cosine schedule of 4 epochs is by now; the optimizer begins anew" in told
+    assert "4 epochs instead of 2: the learning rate continues at" in told
+    assert "the value of a cosine schedule of 4 epochs at this point; the optimizer starts again" in told
     (listed,) = json.loads(shell("runs", "runs/long", "--json").out)
     assert (listed["status"], listed["num_epochs"], listed["wanted_epochs"]) == ("done", 4, 4)
     assert [record.epoch for record in read_history(Path("runs/long"))] == [1, 2, 3, 4]
@@ -439,7 +428,7 @@ def test_the_resolved_recipe_is_saved_and_is_a_recipe(shell: Shell) -> None:
     assert Path("two/last.safetensors").read_bytes() == Path("one/last.safetensors").read_bytes()
 
 
-def test_starting_from_a_network_says_what_was_loaded_and_remembers_its_videos(shell: Shell) -> None:
+def test_init_says_what_was_loaded_and_keeps_seen_videos(shell: Shell) -> None:
     answer = shell(*TRAIN, "--init", RUN, "--freeze-backbone", "1", "--out", "tuned")
     assert answer.code == 0
     assert f"from {RUN}: loaded: ANN branch, SNN branch, fusions, head" in answer.err
@@ -451,7 +440,7 @@ def test_starting_from_a_network_says_what_was_loaded_and_remembers_its_videos(s
     assert not torch.equal(before[0].head.weight, after[0].head.weight)
 
 
-def test_a_network_that_knows_the_test_videos_is_refused_unless_forced(shell: Shell, video_folder: Path) -> None:
+def test_init_that_saw_the_test_videos_is_refused(shell: Shell, video_folder: Path) -> None:
     listing = listing_of(video_folder)
     swapped = {"train": "test", "test": "train"}
     videos = tuple(dataclasses.replace(video, subset=swapped[video.subset]) for video in listing.videos)
@@ -459,8 +448,8 @@ def test_a_network_that_knows_the_test_videos_is_refused_unless_forced(shell: Sh
     arguments = [*TRAIN, "--data", "shards/swapped", "--init", RUN, "--out", "tuned"]
     refused = shell(*arguments)
     assert refused.code == 1
-    assert "to test on, the first" in refused.err
-    assert "--force" in refused.err
+    assert "of the evaluation subset, the first" in refused.err
+    assert "set force" in refused.err
     assert not Path("tuned").exists()
     assert "scores on them will mislead" in shell(*arguments, "--force").err
 

@@ -16,7 +16,7 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_whole_set_gets_one_line_of_summary_and_the_next_command(out, call):
+def test_a_whole_set_is_one_line_and_the_next_command(out, call):
     answer = call("verify", out, "--workers", 1)
     assert answer.code == 0
     first, last = answer.out.splitlines()
@@ -71,11 +71,11 @@ def test_strangers_are_told_apart_from_damage(out, call):
     answer = call("verify", out, "--workers", 1)
     assert answer.code == 1
     assert "train-000777.tar: a shard that the index does not know" in answer.out
-    assert "not of the set, and harmless: notes.txt" in answer.out
-    assert answer.out.splitlines()[-1] == "next: take these files out of the folder, or prepare the data again"
+    assert "not part of the set, and harmless: notes.txt" in answer.out
+    assert answer.out.splitlines()[-1] == "next: remove these files from the folder, or prepare the data again"
 
 
-def test_a_folder_that_is_none_is_an_error_with_a_hint(tmp_path, call):
+def test_a_folder_without_shards_is_an_error_with_a_hint(tmp_path, call):
     answer = call("verify", tmp_path)
     assert answer.code == 1
     assert "respike prepare" in answer.err

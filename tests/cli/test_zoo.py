@@ -1,6 +1,7 @@
 """`respike zoo`: what is listed, shown, fetched, checked and published; JSON for scripts, one line for what fails."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from respike.data.datasets import DATASETS, ListingRequest
 from respike.data.preparation import prepare
 from respike.data.prepare_config import PrepareConfig
 from respike.data.synthetic import DemoSettings, write_demo
+from respike.zoo import weights
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.compatibility import hash_video
 from respike.zoo.factory import create_model
@@ -48,7 +50,7 @@ def test_a_card_is_shown_with_the_command_that_trained_it(call):
     assert json.loads(call("zoo", "show", "respike_tiny.demo16", "--json").out)["state"] == "in the package"
 
 
-def test_a_download_without_a_name_is_the_default_and_needs_no_network(call, place):
+def test_the_default_download_needs_no_network(call, place):
     answer = call("zoo", "download", "--offline")
     assert answer.out.strip().endswith("respike_tiny.demo16/model.safetensors")
     assert not (place / "cache").exists()
@@ -65,14 +67,10 @@ def test_a_download_by_address_is_told_by_path(call, place):
     assert call("zoo", "download", address, "--offline").code == 0
 
 
-def test_verify_is_quiet_on_whole_weights_and_exits_1_on_damaged_ones(call, monkeypatch, place):
-    import shutil
-
-    import respike.zoo.catalog as catalog
-
+def test_verify_exits_1_on_damaged_weights(call, monkeypatch, place):
     answer = call("zoo", "verify")
     assert (answer.code, "damaged" in answer.out) == (0, False)
-    monkeypatch.setattr(catalog, "WEIGHTS_FOLDER", shutil.copytree(catalog.WEIGHTS_FOLDER, place / "weights"))
+    monkeypatch.setattr(weights, "WEIGHTS_FOLDER", shutil.copytree(weights.WEIGHTS_FOLDER, place / "weights"))
     path = place / "weights" / "respike_tiny.demo16" / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -103,16 +101,15 @@ def test_verify_looks_at_what_was_fetched_by_its_address_too(call, place):
     assert "respike_tiny.mine    damaged" in answer.out
 
 
-def test_verify_goes_on_past_a_card_that_cannot_be_read_and_never_takes_the_packages_copy_for_a_fetched_one(
-    call, place
-):
-    from respike.zoo.weights import CARDS_FOLDER, cache_folder
+def test_verify_reports_an_unreadable_card_and_goes_on(call, place):
+    from respike.common.files import cache_folder
+    from respike.zoo.weights import CARDS_FOLDER
 
-    mirrored = cache_folder() / "address-0"
+    mirrored = cache_folder("zoo") / "address-0"
     mirrored.mkdir(parents=True)
     # its author's sources say that it is in the package; its weights were never fetched
     (mirrored / "card.json").write_bytes((CARDS_FOLDER / "respike_tiny.demo16.json").read_bytes())
-    torn = cache_folder() / "address-1"
+    torn = cache_folder("zoo") / "address-1"
     torn.mkdir()
     (torn / "card.json").write_text("{")
     answer = call("zoo", "verify", "--json")
@@ -134,7 +131,7 @@ def test_publish_writes_the_folder_and_uploads_it(call, place):
     assert call("zoo", "show", "memory://zoo/mine").code == 0
 
 
-def test_an_address_that_is_not_opened_is_refused_before_anything_is_written(call, place):
+def test_an_address_of_another_protocol_is_refused_at_once(call, place):
     save_small(place / "run")
     named = ["--name", "respike_tiny.mine", "--licence", "MIT"]
     answer = call("zoo", "publish", "run", *named, "--to", "github://owner/repo")
@@ -152,7 +149,7 @@ def test_an_address_that_is_not_opened_is_refused_before_anything_is_written(cal
         (("publish", "nowhere", "--name", "respike_tiny.x", "--licence", "MIT"), "there is no checkpoint nowhere"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_a_hint(call, arguments, words):
+def test_an_error_is_one_line_and_a_hint(call, arguments, words):
     answer = call("zoo", *arguments)
     assert answer.code == 1
     error, hint = answer.err.splitlines()
@@ -160,7 +157,7 @@ def test_what_cannot_be_is_one_line_and_a_hint(call, arguments, words):
     assert (error[:7], hint[:6]) == ("error: ", "hint: ")
 
 
-def test_the_packaged_network_knows_demo_videos_that_it_has_never_seen(call, place):
+def test_the_packaged_network_classifies_new_demo_videos(call, place):
     settings = DemoSettings(seed=7, train_videos=1, test_videos=1)
     write_demo(place / "videos", settings, num_workers=1)
     listing = DATASETS["demo"].list_videos(ListingRequest(root=place / "videos"))
@@ -175,12 +172,12 @@ def test_a_training_starts_from_a_name_of_the_zoo(call, small_shards, place):
     named = ["--data", small_shards, "--model", "respike_tiny", "--epochs", 1, "--image-size", 32, "--no-flip"]
     answer = call("train", *named, "--init", "respike_tiny.demo16", "--out", "run")
     assert answer.code == 0
-    assert "from respike_tiny.demo16: loaded: ANN branch, SNN branch, fusions; from chance: head" in answer.err
+    assert "from respike_tiny.demo16: loaded: ANN branch, SNN branch, fusions; from random weights: head" in answer.err
     answer = call("train", *named, "--init", "respike_tiny.demo15", "--out", "other")
     assert (answer.code, "did you mean 'respike_tiny.demo16'" in answer.err) == (1, True)
 
 
-def test_a_network_of_options_is_trained_published_and_taken_up_again(call, small_shards, place):
+def test_a_network_of_options_is_trained_and_published(call, small_shards, place):
     options = ["--set", "backbone=test_resnet", "--set", "snn_width=32", "--set", "neuron=plif", "--set", "fusion=none"]
     named = ["--data", small_shards, "--model", "respike", "--epochs", 1, "--image-size", 32, "--no-flip"]
     assert call("train", *named, *options, "--out", "run").code == 0
@@ -194,14 +191,7 @@ def test_a_network_of_options_is_trained_published_and_taken_up_again(call, smal
     assert "respike_r18 is fixed and takes no options" in refused.err
 
 
-def test_scores_that_are_no_json_are_one_line(call, place):
-    save_small(place / "run")
-    (place / "scores.json").write_text("top1: 0.5")
-    named = ["--name", "respike_tiny.mine", "--licence", "MIT", "--scores", "scores.json"]
-    assert "cannot be read as JSON" in call("zoo", "publish", "run", *named).err
-
-
-def test_a_checkpoint_of_the_published_code_is_imported_scored_and_published(call, place, video_folder):
+def test_a_checkpoint_of_the_published_code_is_imported(call, place, video_folder):
     prepare(listing_of(video_folder), place / "exact", PrepareConfig(color="rgb", threshold=1), num_workers=1)
     model = create_model("respike_r18", num_classes=2)
     names = {name: published_name(name) for name in model.state_dict()}
@@ -226,7 +216,7 @@ def test_a_checkpoint_of_the_published_code_is_imported_scored_and_published(cal
     # nothing is written over
     again = call(*asked)
     assert again.code == 1
-    assert "is there already" in again.err
+    assert "exists already" in again.err
 
 
 def test_shards_that_are_not_the_published_input_are_warned_of(call, place, small_shards):

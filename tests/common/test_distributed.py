@@ -1,7 +1,7 @@
 """Distributed: a launch that started one process instead of several is noticed."""
 
 import pytest
-from respike.common.distributed import find_launch_problem
+from respike.common.distributed import launch_warning
 
 ONE_OF_TWO_BY_ACCELERATE = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -15,7 +15,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def _launch(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> str | None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    return find_launch_problem()
+    return launch_warning()
 
 
 def test_a_launch_of_one_process_instead_of_several_warns(

@@ -133,7 +133,7 @@ def test_a_refused_address_is_shown_without_its_password():
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(storage, "_FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0)
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_what_is_written_reads_back(folder, large, tmp_path):
     folder.write("a/small.json", "{}")
     folder.upload(large, "large.bin")
     assert folder.read("a/small.json") == b"{}"
-    assert folder.sizes() == {"large.bin": 1_280_000}
+    assert folder.file_sizes() == {"large.bin": 1_280_000}
     assert folder.read_all("a") == {"small.json": b"{}"}
     copy = tmp_path / "copy.bin"
     sha256 = folder.download("large.bin", copy)
@@ -207,7 +207,7 @@ def test_a_file_is_replaced_where_a_rename_would_not(tmp_path, monkeypatch):
 
 
 def test_a_missing_file_or_folder_reads_as_empty(folder):
-    assert folder.sizes("absent") == {}
+    assert folder.file_sizes("absent") == {}
     assert folder.read("absent") is None
     assert folder.read_all("absent") == {}
 

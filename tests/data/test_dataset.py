@@ -59,7 +59,7 @@ def test_a_remote_set_reads_as_a_local_one(shards, remote):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("RESPIKE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(storage, "_FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0)
     return tmp_path / "cache" / "shards"
 
 

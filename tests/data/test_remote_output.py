@@ -21,7 +21,7 @@ from tests.data.stores import make_store
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(storage, "_FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def memory(tmp_path):
 
 def contents(address):
     folder = RemoteFolder(address)
-    return {name: folder.read(name) for name in folder.sizes()}
+    return {name: folder.read(name) for name in folder.file_sizes()}
 
 
 def test_a_store_gets_the_bytes_of_a_folder(memory, listing, undisturbed):
@@ -126,7 +126,7 @@ def test_after_a_store_was_out_of_reach_a_run_goes_on(tmp_path, listing, undistu
         prepare(listing, address, SMALL, executor=run_serially)
     assert "\n" not in str(error.value)
     make_store(tmp_path / "store")
-    assert "dataset.json" not in RemoteFolder(address).sizes()
+    assert "dataset.json" not in RemoteFolder(address).file_sizes()
     summary = prepare(listing, address, SMALL, executor=run_serially)
     assert contents(address) == undisturbed
     assert summary.num_built < 5 or gone_after < 9
@@ -136,7 +136,7 @@ def test_a_store_that_cuts_every_file_gets_no_index(tmp_path, listing):
     address = make_store(tmp_path / "store", cut_every=1)
     with pytest.raises(RespikeError, match="cannot write"):
         prepare(listing, address, SMALL, executor=run_serially)
-    assert "dataset.json" not in RemoteFolder(address).sizes()
+    assert "dataset.json" not in RemoteFolder(address).file_sizes()
 
 
 def test_half_an_upload_is_removed(tmp_path, listing, undisturbed):

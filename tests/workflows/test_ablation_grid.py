@@ -1,11 +1,11 @@
-"""Ablation: cells of a grid, networks of cells, means over seeds."""
+"""Ablation grid: its points and cells, their networks, and means over seeds."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from respike.common.errors import SettingError
-from respike.workflows.ablation_grid import Cell, Grid, Setting, summarise_cells
+from respike.workflows.ablation_grid import Cell, Grid, GridPoint, summarize_cells
 from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, save_checkpoint
 from respike.zoo.model_options import ModelOptions
 from respike.zoo.models import FusionVariant, create_variant, parse_fusion, variant_config
@@ -20,10 +20,10 @@ def test_every_combination_is_a_cell() -> None:
     assert cells[0].name == "stride2-theta1-hybrid-seed0"
 
 
-def test_no_setting_is_trained_twice_under_two_names() -> None:
+def test_no_network_is_trained_twice_under_two_names() -> None:
     fusions = ("default", "none", "0,0,0,0", "additive:0,0,0,0", "0,0,1,1")
     grid = Grid(branches=("hybrid", "concat", "ann", "ann"), fusions=fusions)
-    assert [(each.branches, each.fusion_name) for each in grid.settings()] == [
+    assert [(each.branches, each.fusion_name) for each in grid.points()] == [
         ("hybrid", "default"),
         ("concat", "none"),
         ("hybrid", "0,0,1,1"),
@@ -36,12 +36,12 @@ def test_no_setting_is_trained_twice_under_two_names() -> None:
     [{"strides": ()}, {"num_seeds": 0}, {"branches": ("both",)}]
     + [{"fusions": (text,)} for text in ("4,2,1", "4,2,1,x", "addition", "additive:", "additive:4,2", ":4,2,1,1", "")],
 )
-def test_a_grid_that_cannot_be_is_refused(changes: dict[str, object]) -> None:
+def test_an_impossible_grid_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(SettingError):
         Grid(**changes)
 
 
-def test_fusion_is_the_networks_own_none_a_kind_a_pool_a_scale_or_both() -> None:
+def test_a_fusion_is_read_from_its_name() -> None:
     assert parse_fusion("default") == FusionVariant()
     assert parse_fusion("none") == FusionVariant(pools=(0, 0, 0, 0))
     assert parse_fusion("additive") == FusionVariant(kind="additive")
@@ -51,15 +51,15 @@ def test_fusion_is_the_networks_own_none_a_kind_a_pool_a_scale_or_both() -> None
         assert parse_fusion(text).name == text
 
 
-def test_settings_that_fuse_otherwise_have_other_folders() -> None:
+def test_different_fusions_have_different_folders() -> None:
     fusions = ("default", "additive", "4,2,1,1", "additive:4,2,1,1")
-    names = [each.name for each in Grid(fusions=fusions).settings()]
+    names = [each.name for each in Grid(fusions=fusions).points()]
     assert names[0] == "stride4-theta8-hybrid"
     assert names[3] == "stride4-theta8-hybrid-additive-fusion4.2.1.1"
     assert len(set(names)) == 4
 
 
-def test_a_kind_decides_what_a_pooled_map_does_to_the_fine_one() -> None:
+def test_the_kind_of_fusion_decides_how_pooled_maps_are_added() -> None:
     own = variant_config("respike_r18", 3, "hybrid")
     additive = variant_config("respike_r18", 3, "hybrid", None, parse_fusion("additive"))
     assert (own.fusion, own.name) == ("faithful", "respike_r18")
@@ -70,7 +70,7 @@ def test_a_kind_decides_what_a_pooled_map_does_to_the_fine_one() -> None:
     assert tiny == variant_config("respike_tiny", 3, "hybrid")
 
 
-def test_pools_decide_where_is_fused() -> None:
+def test_pools_decide_at_which_scales_is_fused() -> None:
     own = create_variant("respike_tiny", num_classes=3, branches="hybrid")
     fewer = create_variant("respike_tiny", num_classes=3, branches="hybrid", fusion=parse_fusion("0,0,0,1"))
     assert own.config.name == "respike_tiny"
@@ -82,12 +82,12 @@ def test_pools_decide_where_is_fused() -> None:
     assert fewer(batch.keys, batch.residuals, batch.color).shape == (2, 3)
 
 
-def test_the_pools_that_a_network_has_anyway_are_its_own() -> None:
+def test_the_default_pools_given_explicitly_change_nothing() -> None:
     same = create_variant("respike_tiny", num_classes=3, branches="hybrid", fusion=parse_fusion("0,0,1,1"))
     assert same.config.name == "respike_tiny"
 
 
-def test_weights_of_a_variant_come_back(tmp_path: Path) -> None:
+def test_weights_of_a_variant_are_loaded_again(tmp_path: Path) -> None:
     model = create_variant("respike_tiny", num_classes=3, branches="hybrid", fusion=parse_fusion("0,0,0,1"))
     spec = CheckpointSpec(
         model=model.config.to_json(), image_size=32, data=make_data_spec(), training={}, epoch=1, scores={}
@@ -98,7 +98,7 @@ def test_weights_of_a_variant_come_back(tmp_path: Path) -> None:
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), loaded.parameters(), strict=True))
 
 
-def test_options_hold_beside_pools() -> None:
+def test_options_and_pools_can_be_combined() -> None:
     options = ModelOptions(snn_width=32, neuron="plif")
     config = variant_config("respike", 3, "hybrid", options, parse_fusion("0,0,1,1"))
     assert config.snn == variant_config("respike", 3, "hybrid", options).snn
@@ -116,17 +116,17 @@ def _result(video: float, joules: float) -> dict[str, object]:
     }
 
 
-def test_a_summary_is_the_mean_and_the_samples_deviation_over_seeds() -> None:
-    two, four = Setting(stride=2, threshold=8), Setting(stride=4, threshold=8)
+def test_a_summary_is_mean_and_sample_deviation_over_seeds() -> None:
+    two, four = GridPoint(stride=2, threshold=8), GridPoint(stride=4, threshold=8)
     results = [
-        (Cell(setting=two, seed=0), _result(0.5, 1e-3)),
-        (Cell(setting=four, seed=0), _result(0.4, 5e-4)),
-        (Cell(setting=two, seed=1), _result(0.7, 3e-3)),
+        (Cell(point=two, seed=0), _result(0.5, 1e-3)),
+        (Cell(point=four, seed=0), _result(0.4, 5e-4)),
+        (Cell(point=two, seed=1), _result(0.7, 3e-3)),
     ]
-    first, second = summarise_cells(results)
-    assert (first.setting, first.num_seeds, second.setting, second.num_seeds) == (two, 2, four, 1)
+    first, second = summarize_cells(results)
+    assert (first.point, first.num_seeds, second.point, second.num_seeds) == (two, 2, four, 1)
     assert first.values["video_top1"] == [0.5, 0.7]
-    assert first.figures["video_top1"] == pytest.approx(0.6)
+    assert first.means["video_top1"] == pytest.approx(0.6)
     assert first.deviations["video_top1"] == pytest.approx(0.02**0.5)
     assert first.energy_joules == pytest.approx(2e-3)
     assert second.deviations["video_top1"] is None

@@ -34,7 +34,7 @@ def test_several_data_sets_are_listed() -> None:
     _make_data("b", "a")
     with pytest.raises(RespikeError, match="2 data sets: a, b") as caught:
         find_data(None)
-    assert "--data shards/a" in caught.value.hint
+    assert "shards/a" in caught.value.hint
 
 
 def test_no_data_set_leads_to_prepare() -> None:

@@ -1,4 +1,4 @@
-"""A training to be killed: small, drawing from every generator, with all that a state may hold."""
+"""A small training to be stopped and resumed. It uses every random generator and everything that a state can hold."""
 
 import os
 import random
@@ -13,6 +13,7 @@ from respike.common.errors import RespikeError
 from respike.types import Batch
 from respike.zoo.factory import create_model
 from respike.zoo.nn.respike import ReSpike
+from respike.zoo.run_folder import BEST_NAME, LAST_NAME
 from respike.zoo.train_config import TrainConfig
 from respike.zoo.trainer import TrainResult, fit
 from safetensors.torch import save_file
@@ -35,7 +36,7 @@ CONFIG = TrainConfig(
 
 
 class SeekableBatches(Batches):
-    """Batches that tell where they stand, as the loader does; what they give hangs on the epoch."""
+    """Batches whose position can be saved, as the loader's; their order depends on the epoch."""
 
     def __init__(self, batches: list[Batch]) -> None:
         super().__init__(batches)
@@ -45,7 +46,7 @@ class SeekableBatches(Batches):
         self.epoch, self.next_batch = epoch, 0
 
     def __iter__(self):
-        # what opening a DataLoader draws
+        # opening a DataLoader draws a number
         torch.empty((), dtype=torch.int64).random_()
         while self.next_batch < len(self.batches):
             batch = self.batches[(self.epoch + self.next_batch) % len(self.batches)]
@@ -84,7 +85,7 @@ def run(
     progress: Notes | None = None,
     model: ReSpike | None = None,
 ) -> TrainResult:
-    """Train to the end; where a run was begun in `out`, go on with it."""
+    """Train to the end; continue the run in `out` if there is one."""
     batches = [make_batch([n % 3, 1, 2], videos=[f"{n}-{row}" for row in range(3)]) for n in range(3)]
     source = (SeekableBatches if is_seekable else Batches)(batches)
 
@@ -108,13 +109,13 @@ def run(
 
 
 def run_in_child(out: str) -> None:
-    """What a child process does until it is killed."""
+    """The work of a child process, until it is killed."""
     torch.set_num_threads(1)
     run(Path(out))
 
 
 def weights_of(out: Path) -> tuple[bytes, bytes]:
-    return (out / "last.safetensors").read_bytes(), (out / "best.safetensors").read_bytes()
+    return (out / LAST_NAME).read_bytes(), (out / BEST_NAME).read_bytes()
 
 
 def _noting_errors(out: Path, **options: object) -> None:
@@ -127,12 +128,12 @@ def _noting_errors(out: Path, **options: object) -> None:
 
 
 def run_forever(out: str) -> None:
-    """What goes on until it is killed or alone."""
+    """A training that lasts until a process is killed."""
     _noting_errors(Path(out), config=replace(CONFIG, epochs=100_000, mixup_alpha=None))
 
 
 def diverge_in_one(out: str) -> None:
-    """A training that the second process spoils by what it sees."""
+    """A training whose second process computes NaN."""
     model = make_model()
     if os.environ["RANK"] == "1":
         model.register_forward_pre_hook(lambda _, inputs: (inputs[0].float() * float("nan"), *inputs[1:]))
@@ -140,14 +141,14 @@ def diverge_in_one(out: str) -> None:
 
 
 def fill_the_disk(out: str) -> None:
-    """A training whose first process is not let write a file as large as a snapshot."""
+    """A training whose first process cannot write a file as large as a snapshot."""
     if os.environ["RANK"] == "0":
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
     _noting_errors(Path(out))
 
 
 def freeze_first(out: str) -> None:
-    """Train with a backbone that holds still for an epoch; leave each process's weights in `weights-RANK`."""
+    """Train with a backbone that is frozen for an epoch; save each process's weights in `weights-RANK`."""
     model = make_model()
     run(Path(out), model=model, config=replace(CONFIG, freeze_backbone_epochs=1))
     weights = {name: value.contiguous() for name, value in model.named_parameters()}

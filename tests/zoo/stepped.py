@@ -1,4 +1,4 @@
-"""One update in float64, on as many processes as there are, each with its micro-batch, or on one with both."""
+"""One update in float64 by two micro-batches: on two processes with one each, or on one process with both."""
 
 import dataclasses
 import os
@@ -18,16 +18,16 @@ MICRO_BATCHES = [make_batch([0, 1, 2]), make_batch([2, 2, 1])]
 
 
 def take_one_step(path: str, **changes: object) -> None:
-    """Leave the weights after one update in the file `path`."""
+    """Save the weights after one update to the file `path`."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.manual_seed(0)
     config = dataclasses.replace(CONFIG, **changes)
     accelerator = make_accelerator(config)
     state = make_state(create_model("respike_tiny", num_classes=3).double(), config, accelerator, num_updates=10)
     mine = MICRO_BATCHES if world == 1 else MICRO_BATCHES[rank : rank + 1]
-    state.to_training()
+    state.set_train_mode()
     for number, batch in enumerate(mine):
-        loss = F.cross_entropy(state.prepared(batch.keys, batch.residuals, batch.color), batch.labels)
+        loss = F.cross_entropy(state.wrapped_model(batch.keys, batch.residuals, batch.color), batch.labels)
         state.backward(loss / len(mine), is_last=number + 1 == len(mine))
     state.update(config.max_grad_norm)
     if rank == 0:

@@ -12,6 +12,8 @@ from respike.zoo.nn.fusion import plain_attention
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.zoo.modes import mix_modes, modes_of, modes_seen
+
 
 def batch_of(residuals):
     count, groups = residuals.shape[:2]
@@ -77,11 +79,19 @@ def test_two_layers_agree_with_a_count_by_hand():
     assert report.sparse_stem_joules == pytest.approx(stem.macs * MAC_JOULES / 2 + conv.acs * AC_JOULES)
 
 
-def test_a_network_is_accounted_for_by_branch_and_keeps_its_mode():
+def test_energy_is_measured_in_eval_mode_and_each_layer_keeps_its_mode():
+    model = create_model("respike_tiny", num_classes=4)
+    modes = mix_modes(model)
+    with modes_seen(model) as seen:
+        estimate_energy(model, batch_of(torch.zeros(1, 1, 1, 3, 64, 64, dtype=torch.int16)))
+    assert seen == {False}
+    assert modes_of(model) == modes
+
+
+def test_a_report_has_the_sums_of_each_branch():
     torch.manual_seed(0)
     model = create_model("respike_tiny", num_classes=4).train()
     report = estimate_energy(model, batch_of(torch.randint(-90, 90, (1, 4, 3, 3, 64, 64)).short()))
-    assert model.training
     branches = report.by_branch()
     assert set(branches) == {"ANN", "SNN", "fusion", "head"}
     assert report.joules == pytest.approx(sum(joules for *_, joules in branches.values()))

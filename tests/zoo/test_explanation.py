@@ -9,6 +9,7 @@ from respike.zoo.explanation import ScaleAttention, Spot, explain, strongest_spo
 from respike.zoo.nn.lif import LIF
 
 from tests.zoo.export.networks import clips, settled
+from tests.zoo.modes import mix_modes, modes_of, modes_seen
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +97,19 @@ def test_the_verdict_ends_at_the_networks_answer(seen):
 @pytest.mark.parametrize(("branches", "num_scales", "num_layers"), [("concat", 0, 8), ("snn", 0, 8), ("ann", 0, 0)])
 def test_what_a_network_lacks_is_not_explained(branches: str, num_scales: int, num_layers: int):
     batch = clips(2)
-    model = settled(branches, batch).train()
+    model = settled(branches, batch)
     explanation = explain(model, clips(1))
     assert (len(explanation.attention), len(explanation.layers)) == (num_scales, num_layers)
     assert len(explanation.evidence) == 2
-    assert model.training
+
+
+def test_a_clip_is_explained_in_eval_mode_and_each_layer_keeps_its_mode():
+    model = settled("hybrid", clips(2))
+    modes = mix_modes(model)
+    with modes_seen(model) as seen:
+        explain(model, clips(1))
+    assert seen == {False}
+    assert modes_of(model) == modes
 
 
 def moving_patch(color: str):

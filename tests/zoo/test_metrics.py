@@ -1,39 +1,39 @@
-"""Metrics against counts made by hand."""
+"""Metrics, compared with counts made by hand."""
 
 import pytest
 import torch
-from respike.zoo.metrics import average_rows, count_confusions, count_right, measure_accuracy, measure_calibration
+from respike.zoo.metrics import average_rows, count_confusions, count_correct, measure_accuracy, measure_calibration
 
 
-def _rows(*likeliest: list[int], num_classes: int = 7) -> torch.Tensor:
-    """Probabilities whose classes, from the likeliest on, are those listed."""
-    rows = torch.zeros(len(likeliest), num_classes)
-    for row, order in enumerate(likeliest):
+def _rows(*orders: list[int], num_classes: int = 7) -> torch.Tensor:
+    """Probabilities whose classes are listed from the most probable on."""
+    rows = torch.zeros(len(orders), num_classes)
+    for row, order in enumerate(orders):
         for place, label in enumerate(order):
             rows[row, label] = 0.5**place
     return rows / rows.sum(dim=1, keepdim=True)
 
 
-def test_top1_and_top5_count_the_likeliest_and_the_five_likeliest() -> None:
+def test_top1_and_top5_count_the_most_probable_classes() -> None:
     rows = _rows([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5])
     accuracy = measure_accuracy(rows, torch.tensor([0, 4, 5, 6]))
     assert accuracy.top1 == pytest.approx(0.25)
     assert accuracy.top5 == pytest.approx(0.5)
 
 
-def test_mean_class_accuracy_weighs_classes_not_rows() -> None:
+def test_mean_class_accuracy_weights_classes_equally() -> None:
     rows = _rows([0], [0], [0], [0])
     accuracy = measure_accuracy(rows, torch.tensor([0, 0, 0, 1]))
     assert accuracy.top1 == pytest.approx(0.75)
     assert accuracy.mean_class_accuracy == pytest.approx(0.5)
 
 
-def test_mean_class_accuracy_leaves_out_a_class_that_is_predicted_but_never_a_label() -> None:
+def test_mean_class_accuracy_ignores_classes_without_a_label() -> None:
     accuracy = measure_accuracy(_rows([0], [2]), torch.tensor([0, 0]))
     assert accuracy.mean_class_accuracy == pytest.approx(0.5)
 
 
-def test_top5_of_three_classes_is_certain() -> None:
+def test_top5_of_three_classes_is_always_1() -> None:
     accuracy = measure_accuracy(_rows([0], [0], num_classes=3), torch.tensor([1, 2]))
     assert (accuracy.top1, accuracy.top5) == (0, 1)
 
@@ -50,18 +50,18 @@ def test_a_video_is_the_mean_of_its_clips() -> None:
     assert labels.tolist() == [0, 1]
 
 
-def test_right_rows_are_counted_class_by_class() -> None:
-    counts = count_right(_rows([0], [1], [0], num_classes=3), torch.tensor([0, 0, 1]))
+def test_correct_rows_are_counted_for_each_class() -> None:
+    counts = count_correct(_rows([0], [1], [0], num_classes=3), torch.tensor([0, 0, 1]))
     assert counts == [(1, 2), (0, 1), (0, 0)]
 
 
-def test_calibration_is_the_gap_between_surety_and_share_weighed_by_bins() -> None:
-    # three rows at 0.9, two of them right; one at 0.6, right: bins of their own
+def test_calibration_error_is_the_mean_gap_of_the_bins() -> None:
+    # three rows at 0.9, two of them correct; one at 0.6, correct: two bins
     rows = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.4, 0.6]])
     error = measure_calibration(rows, torch.tensor([0, 0, 1, 1]))
     assert error == pytest.approx(0.75 * (0.9 - 2 / 3) + 0.25 * (1 - 0.6), abs=1e-6)
 
 
-def test_a_network_that_is_as_often_right_as_it_is_sure_is_calibrated() -> None:
+def test_a_calibrated_network_has_no_calibration_error() -> None:
     rows = torch.tensor([[0.75, 0.25]] * 4)
     assert measure_calibration(rows, torch.tensor([0, 0, 0, 1])) == pytest.approx(0, abs=1e-6)

@@ -5,7 +5,7 @@ import timm
 import torch
 from respike.common.errors import RespikeError, SettingError
 from respike.zoo.factory import create_model
-from respike.zoo.models import ModelOptions, list_models, model_config, options_of
+from respike.zoo.models import ModelOptions, default_image_size, list_models, model_config, options_of
 from respike.zoo.nn.backbone import backbone_of
 from respike.zoo.nn.lif import LIF
 
@@ -40,6 +40,13 @@ def test_the_list_is_what_can_be_made():
         "respike_tiny",
         "respike",
     ]
+
+
+def test_each_network_declares_its_image_size():
+    assert default_image_size("respike_tiny") == 64
+    assert {default_image_size(name) for name in list_models()} == {64, 224}
+    with pytest.raises(RespikeError, match="did you mean 'respike_tiny'"):
+        default_image_size("respike_tinny")
 
 
 def test_the_mobile_network_is_small_and_the_convnext_one_as_large_as_respike_r50():
@@ -152,7 +159,7 @@ def test_options_that_make_no_network_are_named(name, options, words):
 
 
 def test_the_number_of_classes_may_be_left_out_only_with_weights():
-    with pytest.raises(SettingError, match="for how many classes"):
+    with pytest.raises(SettingError, match="without a number of classes"):
         create_model("respike_tiny")
 
 

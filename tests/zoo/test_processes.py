@@ -1,4 +1,4 @@
-"""Training on two processes: the same step as one, one folder, one end for all."""
+"""Training on two processes: the same update as one process, one folder, the same end for both."""
 
 import re
 import time
@@ -22,7 +22,7 @@ def _join(processes) -> list[int]:
 
 
 @pytest.mark.parametrize("changes", [{}, {"max_grad_norm": 0.5, "backbone_lr_scale": 0.1}])
-def test_a_step_on_two_processes_is_one_process_accumulating_both_batches(tmp_path: Path, changes) -> None:
+def test_two_processes_make_the_update_of_one_with_both_batches(tmp_path: Path, changes) -> None:
     together = [str(tmp_path / "two"), str(tmp_path / "one")]
     processes = start_together(_step, together[0], changes)
     assert _join(processes) == [0, 0]
@@ -38,7 +38,7 @@ def _step(path: str, changes: dict[str, object]) -> None:
     take_one_step(path, **changes)
 
 
-def test_two_processes_stopped_go_on_to_the_same_bits(tmp_path: Path) -> None:
+def test_two_killed_processes_continue_to_the_same_bits(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert _join(start_together(resuming.run_in_child, str(whole))) == [0, 0]
     processes = start_together(resuming.run_in_child, str(cut))
@@ -54,7 +54,7 @@ def test_two_processes_stopped_go_on_to_the_same_bits(tmp_path: Path) -> None:
     assert len(load_checkpoint(cut)[1].train_videos) == 9
 
 
-def test_a_backbone_that_thaws_learns_the_same_on_both_processes(tmp_path: Path) -> None:
+def test_a_frozen_backbone_learns_later_on_both_processes(tmp_path: Path) -> None:
     assert _join(start_together(resuming.freeze_first, str(tmp_path))) == [0, 0]
     first, second = (load_file(tmp_path / f"weights-{rank}") for rank in range(2))
     start = resuming.make_model().state_dict()
@@ -62,7 +62,7 @@ def test_a_backbone_that_thaws_learns_the_same_on_both_processes(tmp_path: Path)
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_when_one_process_is_killed_the_other_ends_within_a_minute(tmp_path: Path) -> None:
+def test_if_a_process_is_killed_the_other_ends_within_a_minute(tmp_path: Path) -> None:
     processes = start_together(resuming.run_forever, str(tmp_path))
     while not list(tmp_path.glob("state/*.safetensors")) and processes[0].is_alive():
         time.sleep(0.01)
@@ -74,14 +74,14 @@ def test_when_one_process_is_killed_the_other_ends_within_a_minute(tmp_path: Pat
     assert "another process" in (tmp_path / "error-0.txt").read_text()
 
 
-def test_no_number_for_a_loss_ends_all_processes_alike(tmp_path: Path) -> None:
+def test_a_loss_of_nan_ends_both_processes_with_one_error(tmp_path: Path) -> None:
     assert _join(start_together(resuming.diverge_in_one, str(tmp_path))) == [1, 1]
     errors = [(tmp_path / f"error-{rank}.txt").read_text() for rank in range(2)]
     assert errors[0] == errors[1]
     assert "nan" in errors[0]
 
 
-def test_a_disk_that_the_first_process_finds_full_ends_all_alike(tmp_path: Path) -> None:
+def test_a_full_disk_ends_both_processes_with_one_error(tmp_path: Path) -> None:
     assert _join(start_together(resuming.fill_the_disk, str(tmp_path))) == [1, 1]
     errors = [(tmp_path / f"error-{rank}.txt").read_text() for rank in range(2)]
     assert errors[0] == errors[1]

@@ -1,6 +1,9 @@
-"""Publish: a folder that stands for itself, on this disk, in a store, over HTTP and on the hub."""
+"""Publishing: a folder complete in itself, on this disk, in a store, over HTTP and on the hub."""
 
 import json
+import os
+import subprocess
+import sys
 
 import fsspec
 import pytest
@@ -10,8 +13,11 @@ from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.publishing import publish, upload
 from respike.zoo.weights import read_card, resolve_weights
 
+from tests.common.download.hub import READ_TOKEN, TOKEN, Repository, running_hub, visit
 from tests.common.download.server import running
-from tests.zoo.published import FILES, SCORES, files_at, hash_of, publish_small, save_small
+from tests.zoo.published import FILES, SCORES, files_at, hash_of, publish_as_earlier, publish_small, save_small
+
+ADDRESS = "hf://owner/repo"
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +30,7 @@ def test_a_folder_holds_weights_card_config_scores_and_readme(tmp_path):
     out = tmp_path / "published"
     assert {path.name for path in out.iterdir()} == FILES
     assert read_card(out / "card.json") == card
-    assert {file.name: file.sha256 for file in card.files} == {
-        name: hash_of(out / name) for name in ("model.safetensors", "model.json")
-    }
+    assert {file.name: file.sha256 for file in card.files} == {"model.safetensors": hash_of(out / "model.safetensors")}
     assert card.num_parameters == sum(parameter.numel() for parameter in load_checkpoint(out)[0].parameters())
     assert json.loads((out / "config.json").read_text())["model"] == card.model
     scores = {(score.metric, score.of, score.subset): score for score in card.scores}
@@ -65,6 +69,28 @@ def test_a_round_trip_through_a_store(tmp_path):
     # what was fetched can be published again, and is the same
     again = publish(path, tmp_path / "again", name=card.name, licence=card.licence, command=card.command)
     assert again.files == card.files
+
+
+@pytest.mark.parametrize(("image_size", "words"), [(64, ""), (224, "--set image_size=224")])
+def test_the_command_names_an_image_size_that_is_not_the_default(tmp_path, image_size, words):
+    path = save_small(tmp_path, training={"image_size": image_size})
+    card = publish(path, tmp_path / "out", name="respike_tiny.test", licence="MIT")
+    assert card.command == f"respike train --model respike_tiny --branches snn {words}".strip()
+
+
+def test_a_checkpoint_of_an_earlier_version_is_published_as_one_file(tmp_path):
+    earlier = publish_as_earlier(tmp_path / "earlier")
+    card = publish(earlier, tmp_path / "out", name="respike_tiny.test", licence="MIT")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert [file.name for file in card.files] == ["model.safetensors"]
+    publish(tmp_path / "out", earlier, name="respike_tiny.test", licence="MIT")
+    assert {path.name for path in earlier.iterdir()} == FILES
+
+
+def test_a_folder_of_an_earlier_version_is_uploaded_with_its_spec(tmp_path):
+    upload(publish_as_earlier(tmp_path), "memory://zoo/earlier")
+    stored = fsspec.filesystem("memory").ls("/zoo/earlier", detail=False)
+    assert {path.rpartition("/")[2] for path in stored} == FILES | {"model.json"}
 
 
 def test_a_round_trip_over_http(tmp_path):
@@ -119,3 +145,126 @@ def test_a_damaged_checkpoint_is_never_published(tmp_path):
     with pytest.raises(RespikeError, match="damaged"):
         publish(path, tmp_path / "out", name="respike_tiny.test", licence="MIT")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    monkeypatch.setenv("RESPIKE_CACHE", str(tmp_path / "cache"))
+    # the hub's library waits before it tries again
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    with running_hub() as hub:
+        visit(hub, monkeypatch, TOKEN)
+        yield hub
+
+
+def test_the_folder_becomes_a_repository_in_one_commit_and_comes_back(hub, published, monkeypatch):
+    upload(published, ADDRESS)
+    repository = hub.repositories["owner/repo"]
+    assert repository.commits == [("main", "Publish respike_tiny.test", sorted(FILES))]
+    assert repository.revisions["main"] == {name: (published / name).read_bytes() for name in FILES}
+    assert hub.hub.tokens("POST") == {f"Bearer {TOKEN}"}
+    assert hub.cdn.tokens("PUT") == {None}
+    visit(hub, monkeypatch)
+    assert hash_of(resolve_weights(ADDRESS)) == hash_of(published / "model.safetensors")
+
+
+def test_an_address_in_large_letters_is_the_same_repository(hub, published):
+    upload(published, ADDRESS.replace("hf", "HF"))
+    assert hash_of(resolve_weights(ADDRESS.replace("hf", "HF"))) == hash_of(published / "model.safetensors")
+
+
+def test_a_repository_that_is_there_gets_another_commit_and_large_files_that_are_there_stay(hub, published):
+    upload(published, ADDRESS)
+    upload(published, ADDRESS)
+    assert len(hub.cdn.asked("PUT")) == 1
+    assert len(hub.repositories["owner/repo"].commits) == 2
+
+
+def test_a_revision_becomes_a_branch_of_that_name(hub, published):
+    upload(published, f"{ADDRESS}@draft")
+    repository = hub.repositories["owner/repo"]
+    assert set(repository.revisions["draft"]) == FILES
+    assert repository.revisions["main"] == {}
+    assert resolve_weights(f"{ADDRESS}@draft").is_file()
+
+
+@pytest.mark.parametrize(
+    ("token", "address", "said"),
+    [
+        (None, ADDRESS, "401"),
+        ("hf_of_a_stranger", ADDRESS, "401"),
+        (READ_TOKEN, ADDRESS, "403"),
+        (None, ADDRESS.upper(), "401"),
+        (TOKEN, "hf://somebody/repo", "the rights to create a model under the namespace"),
+    ],
+)
+def test_who_may_not_write_there_is_told_on_one_line_with_the_way_in(hub, published, monkeypatch, token, address, said):
+    visit(hub, monkeypatch, token)
+    with pytest.raises(RespikeError, match=f"cannot publish respike_tiny.test at {address}: .*{said}") as refused:
+        upload(published, address)
+    assert "\n" not in str(refused.value)
+    assert "hf auth login" in refused.value.hint
+    assert str(published) in refused.value.hint
+    assert token is None or token not in str(refused.value)
+    assert hub.repositories == {}
+
+
+def test_a_rate_limit_is_waited_for_or_told(hub, published):
+    hub.repositories["owner/repo"] = Repository()
+    limit = (429, {"RateLimit": '"api";r=0;t=9'})
+    hub.hub.script = [limit]
+    with pytest.raises(RespikeError, match=r"429 .*Too Many Requests.*wait that long"):
+        upload(published, ADDRESS)
+    upload(published, ADDRESS)
+    assert len(hub.repositories["owner/repo"].commits) == 1
+
+
+def test_a_large_file_that_the_store_refuses_is_never_committed(hub, published):
+    hub.cdn.script = [(403, {})]
+    with pytest.raises(RespikeError, match=r"cannot publish .*403"):
+        upload(published, ADDRESS)
+    assert hub.repositories["owner/repo"].commits == []
+    upload(published, ADDRESS)
+    assert len(hub.repositories["owner/repo"].commits) == 1
+
+
+@pytest.mark.parametrize("address", ["hf://owner", "hf://datasets/owner/repo", "hf://owner/repo/folder"])
+def test_an_address_that_names_no_repository_is_refused(hub, published, address):
+    with pytest.raises(SettingError, match="names no repository of the hub"):
+        upload(published, address)
+    assert hub.hub.requests == []
+
+
+def test_the_command_line_publishes_and_another_user_downloads(tmp_path):
+    """In processes of their own, sent to the imitation by HF_ENDPOINT alone."""
+    save_small(tmp_path / "run")
+    with running_hub() as hub:
+
+        def run(user: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+            home = tmp_path / user
+            home.mkdir(exist_ok=True)
+            own = {"HOME": str(home), "HF_HOME": str(home / "hf"), "HF_ENDPOINT": hub.hub.url}
+            dropped = ("HF_TOKEN", "RESPIKE_CACHE", "XDG_CACHE_HOME", "RESPIKE_OFFLINE", "RESPIKE_ZOO_MIRROR")
+            environment = {name: value for name, value in os.environ.items() if name not in dropped}
+            return subprocess.run(
+                [sys.executable, "-m", "respike", "zoo", *arguments],
+                env=environment | own | {"HF_HUB_DISABLE_XET": "1"} | variables,
+                cwd=home,
+                capture_output=True,
+                text=True,
+            )
+
+        named = ["--name", "respike_tiny.mine", "--licence", "MIT", "--to", ADDRESS]
+        wrote = run("author", "publish", str(tmp_path / "run"), *named, HF_TOKEN=TOKEN)
+        assert wrote.returncode == 0, wrote.stderr
+        assert f"next: respike zoo show {ADDRESS}" in wrote.stdout
+        got = run("reader", "download", ADDRESS)
+        assert got.returncode == 0, got.stderr
+        assert str(tmp_path / "reader" / ".cache" / "respike") in got.stdout
+        again = run("reader", "download", ADDRESS, "--offline")
+        assert again.stdout == got.stdout
+        hub.repositories["owner/repo"].is_private = True
+        refused = run("stranger", "download", ADDRESS)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "no such repository, or it is private" in refused.stderr
+        assert "Traceback" not in refused.stderr

@@ -1,9 +1,8 @@
-"""Recipes: every one loads, each value can be another, and no key is misread."""
+"""Recipes: every one loads, any setting can be changed, and an unknown key is named."""
 
 from pathlib import Path
 
 import pytest
-from respike.cli.demo import MODEL, demo_training
 from respike.common.errors import RespikeError, SettingError
 from respike.zoo.models import list_models
 from respike.zoo.recipe import Recipe, list_recipes, parse_assignment, read_recipe
@@ -11,7 +10,7 @@ from respike.zoo.train_config import TrainConfig
 
 
 @pytest.mark.parametrize("name", ["demo16", "demo16hard", "hmdb51", "kinetics400", "modern", "ucf101"])
-def test_every_recipe_loads_and_says_what_it_is_for(name: str) -> None:
+def test_every_recipe_loads_and_has_a_title_and_notes(name: str) -> None:
     assert name in list_recipes()
     recipe = read_recipe(name)
     assert recipe.title
@@ -35,12 +34,6 @@ def test_the_published_settings_are_the_published_ones(name: str, batch_size: in
     assert len(recipe.prepare) == (1 if name == "kinetics400" else 3)
 
 
-def test_the_demo_has_its_recipe() -> None:
-    recipe = read_recipe("demo16")
-    assert recipe.network == MODEL
-    assert recipe.training == demo_training()
-
-
 def test_a_recipe_written_out_reads_back_the_same(tmp_path: Path) -> None:
     for name in list_recipes():
         recipe = read_recipe(name).override({"title": 'a "title" θ\nof two lines', "ema_decay": None})
@@ -48,7 +41,7 @@ def test_a_recipe_written_out_reads_back_the_same(tmp_path: Path) -> None:
         assert read_recipe(tmp_path / f"{name}.toml") == recipe
 
 
-def test_any_value_can_be_another() -> None:
+def test_any_setting_can_be_overridden() -> None:
     recipe = Recipe().override({"epochs": 3, "network": "respike_tiny", "crop_scale": [0.5, 1], "mixup_alpha": 1})
     assert (recipe.training.epochs, recipe.network) == (3, "respike_tiny")
     assert (recipe.training.crop_scale, recipe.training.mixup_alpha) == ((0.5, 1.0), 1.0)
@@ -76,7 +69,7 @@ def test_any_value_can_be_another() -> None:
         ({"epoch_clips": 1.5}, "epoch_clips is 1.5"),
     ],
 )
-def test_a_wrong_value_or_name_is_an_error_that_says_so(values: dict[str, object], words: str) -> None:
+def test_a_wrong_value_or_name_is_refused(values: dict[str, object], words: str) -> None:
     with pytest.raises(SettingError, match=words):
         Recipe().override(values)
 
@@ -91,7 +84,7 @@ def test_a_wrong_value_or_name_is_an_error_that_says_so(values: dict[str, object
         ("[training", "cannot read the recipe"),
     ],
 )
-def test_a_recipe_with_an_unknown_key_names_it_and_the_nearest(tmp_path: Path, text: str, words: str) -> None:
+def test_an_unknown_key_is_named_with_the_nearest_one(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(RespikeError, match=words) as caught:
@@ -114,7 +107,7 @@ def test_a_name_that_is_no_recipe_lists_them() -> None:
         ("title=a=b", ("title", "a=b")),
     ],
 )
-def test_assignments_take_values_as_toml_has_them(text: str, expected: tuple[str, object]) -> None:
+def test_assignments_take_toml_values_or_plain_text(text: str, expected: tuple[str, object]) -> None:
     assert parse_assignment(text) == expected
 
 
@@ -122,7 +115,7 @@ def test_the_defaults_are_those_of_the_settings() -> None:
     assert Recipe().training == TrainConfig()
 
 
-def test_options_of_the_network_are_kept_and_misspelt_ones_named(tmp_path: Path) -> None:
+def test_options_of_the_network_read_back_the_same(tmp_path: Path) -> None:
     values = {"network": "respike", "backbone": "convnext_tiny", "fusion": "additive", "fusion_scales": [8, 16]}
     recipe = Recipe().override(values)
     assert recipe.given_options is not None
@@ -138,3 +131,28 @@ def test_options_of_the_network_are_kept_and_misspelt_ones_named(tmp_path: Path)
         read_recipe(path)
     with pytest.raises(SettingError, match="choose from faithful, additive, none"):
         Recipe().override({"fusion": "improved"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lr=0.5", ("learning_rate", 0.5)),
+        ("model=respike_tiny", ("network", "respike_tiny")),
+        ("mixup=1", ("mixup_alpha", 1)),
+    ],
+)
+def test_an_option_name_stands_for_its_setting(text: str, expected: tuple[str, object]) -> None:
+    assert parse_assignment(text) == expected
+
+
+def test_without_an_image_size_a_recipe_has_its_network_s(tmp_path: Path) -> None:
+    def size(recipe: Recipe) -> int:
+        return recipe.resolve().training.resolved_image_size
+
+    assert (size(Recipe()), size(Recipe().override({"network": "respike_tiny"}))) == (224, 64)
+    # a size that is set stays, in a recipe or in an assignment
+    assert size(read_recipe("demo16")) == 32
+    assert size(read_recipe("ucf101").override({"network": "respike_tiny"})) == 224
+    assert size(Recipe().override({"network": "respike_tiny", "image_size": 96})) == 96
+    (tmp_path / "mine.toml").write_text(Recipe().override({"network": "respike_tiny"}).to_toml())
+    assert size(read_recipe(tmp_path / "mine.toml")) == 64

@@ -1,4 +1,4 @@
-"""Scoring: what counts, what is refused."""
+"""Scoring: what counts, what is refused, and the mean over splits or seeds."""
 
 import dataclasses
 import math
@@ -7,15 +7,16 @@ import pytest
 import torch
 from respike.common.errors import MismatchError, RespikeError, SettingError
 from respike.types import Batch
-from respike.zoo.predictions import merge_crops
-from respike.zoo.scoring import predict, score, score_predictions
+from respike.zoo.predictions import Row, collect, merge_crops
+from respike.zoo.scoring import Scores, find_differences, predict, score, score_predictions, summarise_scores
 from torch import Tensor, nn
 
 from tests.zoo.batches import Batches, make_batch
+from tests.zoo.test_predictions import make_provenance
 
 
 class Oracle(nn.Module):
-    """Answers from a list, row by row, whatever it is shown."""
+    """Returns logits from a list, row by row, for any input."""
 
     def __init__(self, answers: list[list[float]]) -> None:
         super().__init__()
@@ -42,7 +43,7 @@ def test_clips_and_videos_are_counted_apart() -> None:
     scores = score(Oracle([YES, UNSURE, UNSURE, NO]), source, num_classes=2)
     assert (scores.num_clips, scores.num_videos) == (4, 2)
     assert scores.clip.top1 == pytest.approx(0.5)
-    # sure once and unsure twice: the mean probability of the right class is above a half, the majority is not
+    # the mean probability of the right class is above a half, although most clips are wrong
     assert scores.video.top1 == pytest.approx(1.0)
     assert scores.confusion.tolist() == [[1, 2], [0, 1]]
 
@@ -61,30 +62,30 @@ def test_a_clip_that_comes_twice_counts_once() -> None:
 
 
 class Counted(Batches):
-    """A source that says how many views a pass has: more than its batches hold, where some are kept back."""
+    """A source that knows how many views a pass has."""
 
     num_views = 3
     is_training = False
 
 
-def test_a_pass_that_lacks_views_is_no_score() -> None:
+def test_a_pass_that_lacks_views_is_refused() -> None:
     whole = [_batch([0, 1], ["a", "b"], [0, 0]), _batch([0, 0], ["c", "a"], [0, 0], [True, False])]
     assert score(Oracle([YES, NO, YES, NO]), Counted(whole), num_classes=2).num_clips == 3
-    # the row that only fills up is none of them
-    with pytest.raises(RespikeError, match="1 view came of the 3 that the loader has"):
+    # the masked row does not count
+    with pytest.raises(RespikeError, match="the loader has 3 views, it returned 1"):
         score(Oracle([YES, NO]), Counted(whole[1:]), num_classes=2)
 
 
-def test_a_loader_to_train_with_is_no_source_of_a_score() -> None:
+def test_a_loader_for_training_is_refused() -> None:
     source = Counted([_batch([0, 1, 0], ["a", "b", "c"], [0, 0, 0])])
     source.is_training = True
     for call in (score, predict):
-        with pytest.raises(SettingError, match="the loader is one to train with") as caught:
+        with pytest.raises(SettingError, match="the loader is for training") as caught:
             call(Oracle([YES, NO, YES]), source, num_classes=2)
         assert "training=False" in caught.value.hint
 
 
-def test_scoring_begins_at_the_first_batch_whatever_was_seen_before() -> None:
+def test_scoring_starts_at_the_first_batch() -> None:
     source = Batches([_batch([0, 1], ["a", "b"], [0, 0])])
     score(Oracle([YES, NO]), source, num_classes=2)
     assert source.epochs == [0]
@@ -96,14 +97,14 @@ def test_loss_is_the_mean_cross_entropy() -> None:
     assert score(Oracle([YES, UNSURE]), source, num_classes=2).loss == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_json_has_exactly_the_promised_form() -> None:
+def test_the_json_has_the_documented_form() -> None:
     source = Batches([_batch([0, 1], ["a", "b"], [0, 0])])
     scores = score(Oracle([YES, YES]), source, num_classes=2, fingerprint="abc", forced=True)
     half = {"top1": 0.5, "top5": 1.0, "mean_class_accuracy": 0.5}
-    told = scores.to_json(["first", "second"])
-    assert list(told)[:6] == ["clip", "video", "num_clips", "num_videos", "fingerprint", "forced"]
-    surety = math.exp(4) / (math.exp(4) + 1)
-    assert told == {
+    facts = scores.to_json(["first", "second"])
+    assert list(facts)[:6] == ["clip", "video", "num_clips", "num_videos", "fingerprint", "forced"]
+    confidence = math.exp(4) / (math.exp(4) + 1)
+    assert facts == {
         "clip": half,
         "video": half,
         "num_clips": 2,
@@ -111,9 +112,9 @@ def test_json_has_exactly_the_promised_form() -> None:
         "fingerprint": "abc",
         "forced": True,
         "num_views": 2,
-        "loss": pytest.approx(2 - math.log(surety)),
-        # always sure, half the time right
-        "calibration": {"clip": pytest.approx(surety - 0.5), "video": pytest.approx(surety - 0.5)},
+        "loss": pytest.approx(2 - math.log(confidence)),
+        # the same confidence in all rows, half of them correct
+        "calibration": {"clip": pytest.approx(confidence - 0.5), "video": pytest.approx(confidence - 0.5)},
         "per_class": [
             {"class": "first", "num_clips": 1, "clip_top1": 1, "num_videos": 1, "video_top1": 1},
             {"class": "second", "num_clips": 1, "clip_top1": 0, "num_videos": 1, "video_top1": 0},
@@ -127,8 +128,8 @@ def test_a_class_without_clips_has_no_share() -> None:
     assert (empty.num_clips, empty.clip_top1, empty.num_videos, empty.video_top1) == (0, None, 0, None)
 
 
-def test_a_clip_is_the_mean_of_its_crops_and_a_video_of_all_its_views() -> None:
-    # of video a: one clip sure of the right class in one crop of three, another sure of it in all
+def test_crops_are_averaged_for_a_clip_and_for_a_video() -> None:
+    # two clips of three crops: the first is wrong in two crops of three, the second in none
     batch = _batch([0, 0], ["a", "a"], [0, 1])
     source = Batches([dataclasses.replace(batch, crop=crop) for crop in range(3)])
     answers = [YES, YES, NO, YES, NO, YES]
@@ -150,7 +151,7 @@ def test_the_networks_mode_is_restored(training: bool) -> None:
     assert model.training is training
 
 
-def test_each_layer_gets_its_own_mode_back() -> None:
+def test_each_layer_returns_to_its_own_mode() -> None:
     model = nn.Sequential(Oracle([YES]), nn.Identity())
     model.forward = model[0].forward  # type: ignore[method-assign]
     model.train()
@@ -160,23 +161,23 @@ def test_each_layer_gets_its_own_mode_back() -> None:
 
 
 class Elsewhere(Oracle):
-    """A network on a device without memory, which answers from the CPU."""
+    """A network on a device without memory whose output is on the CPU."""
 
     def __init__(self) -> None:
         super().__init__([YES])
         self.weight = nn.Parameter(torch.empty(1, device="meta"))
 
 
-def test_a_network_answers_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    places = []
-    monkeypatch.setattr(Batch, "to", lambda batch, place, **_: places.append(place) or batch)
+def test_a_network_runs_on_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = []
+    monkeypatch.setattr(Batch, "to", lambda batch, device, **_: devices.append(device) or batch)
     model = Elsewhere()
-    # moved to the CPU it would have needed values that it does not have
+    # its weight has no value that could be moved
     score(model, Batches([_batch([0], ["a"], [0])]), num_classes=2)
-    assert (model.weight.device.type, places) == ("meta", [torch.device("meta")])
+    assert (model.weight.device.type, devices) == ("meta", [torch.device("meta")])
 
 
-def test_a_network_is_moved_to_a_device_that_is_given() -> None:
+def test_a_network_moves_to_a_device_that_is_given() -> None:
     model = Oracle([YES])
     model.weight = nn.Parameter(torch.zeros(1))
     score(model, Batches([_batch([0], ["a"], [0])]), num_classes=2, device="meta")
@@ -188,7 +189,7 @@ def test_an_empty_source_is_named() -> None:
         score(Oracle([YES]), Batches([]), num_classes=2)
 
 
-def test_one_class_cannot_be_scored() -> None:
+def test_a_single_class_is_refused() -> None:
     with pytest.raises(SettingError, match="at least 2"):
         score(Oracle([YES]), Batches([]), num_classes=1)
 
@@ -203,6 +204,43 @@ def test_a_label_beyond_the_classes_is_refused() -> None:
         score(Oracle([YES]), Batches([_batch([2], ["a"], [0])]), num_classes=2)
 
 
-def test_an_answer_that_is_not_a_number_names_its_clip() -> None:
+def test_an_output_that_is_not_finite_names_its_clip() -> None:
     with pytest.raises(RespikeError, match="clip 3 of b"):
         score(Oracle([YES, [float("nan"), 0.0]]), Batches([_batch([0, 0], ["a", "b"], [0, 3])]), num_classes=2)
+
+
+def _scores(num_right: int, **changes: object) -> Scores:
+    """Scores of ten videos with one clip each; so many are right."""
+    rows = [Row(video=f"v{number}", clip=0, crop=0, label=0) for number in range(10)]
+    answers = torch.tensor([[0.8, 0.2] if number < num_right else [0.2, 0.8] for number in range(10)])
+    return score_predictions(collect([answers], rows), provenance=make_provenance(**changes))
+
+
+def test_mean_and_sample_deviation_of_three_splits() -> None:
+    shares = [(5, 1), (6, 2), (9, 3)]
+    together = summarise_scores(
+        [_scores(right, split=split, weights_sha256=str(split), fingerprint=str(split)) for right, split in shares]
+    )
+    assert together.mean["video"]["top1"] == pytest.approx(20 / 30)
+    # the root of ((1/6)² + (1/15)² + (7/30)²) / 2
+    assert together.deviation["clip"]["top1"] == pytest.approx(0.208167, abs=1e-6)
+    assert together.mean["clip"]["top5"] == 1
+    assert [run["provenance"]["split"] for run in together.to_json()["runs"]] == [1, 2, 3]
+
+
+def test_a_mean_over_two_data_sets_is_refused() -> None:
+    with pytest.raises(MismatchError, match="bits, bytes"):
+        summarise_scores([_scores(5), _scores(5, dataset="bytes")])
+
+
+def test_one_checkpoint_twice_is_refused() -> None:
+    with pytest.raises(MismatchError, match="runs/b and runs/a are the same weights"):
+        summarise_scores([_scores(5), _scores(5, checkpoint="runs/b")])
+
+
+def test_differences_are_named_except_split_and_seed() -> None:
+    first = make_provenance(settings={"stride": 4, "seed": 0})
+    alike = make_provenance(split=2, settings={"stride": 4, "seed": 1})
+    assert find_differences([first, alike]) == ()
+    other = make_provenance(branches="ann", settings={"stride": 2, "seed": 0})
+    assert find_differences([first, other]) == ("branches is hybrid, ann", "stride is 4, 2")

@@ -45,10 +45,18 @@ def run(
 
 
 def run_in_steps(
-    job: Job[Item, Result], items: Sequence[Item], num_workers: int | None, on_event: OnEvent
+    job: Job[Item, Result],
+    items: Sequence[Item],
+    num_workers: int | None,
+    on_event: OnEvent,
+    *,
+    idle_processes: "IdleProcesses | None" = None,
 ) -> Iterator[tuple[int, Result] | None]:
-    """Like `run`, but also yield None several times a second, so that the caller can do other work."""
-    pool = _Pool(job, items, on_event)
+    """Like `run`, but also yield None several times a second, so that the caller can do other work.
+
+    With `idle_processes` the run takes processes from there, and leaves its own there at the end.
+    """
+    pool = _Pool(job, items, on_event, idle_processes)
     try:
         yield from pool.run(min(num_workers or usable_cpus(), len(items)))
     finally:
@@ -76,8 +84,10 @@ class _Worker:
 class _Pool(Generic[Item, Result]):
     """The workers of one run, and the queue of items."""
 
-    def __init__(self, job: Job[Item, Result], items: Sequence[Item], on_event: OnEvent) -> None:
-        self._job, self._items, self._on_event = job, items, on_event
+    def __init__(
+        self, job: Job[Item, Result], items: Sequence[Item], on_event: OnEvent, idle_processes: "IdleProcesses | None"
+    ) -> None:
+        self._job, self._items, self._on_event, self._idle_processes = job, items, on_event, idle_processes
         self._queue = deque(enumerate(items))
         self._workers: list[_Worker] = []
         self._deaths: dict[int, list[WorkerDeath]] = {}
@@ -109,12 +119,19 @@ class _Pool(Generic[Item, Result]):
             # while a result is pending, the next item may have to wait for it
             if not self._queue or worker.needs_replacement or {worker.pending_index, self._queue[0][0]} & self._alone:
                 return
-        elif not self._queue or worker.needs_replacement:
+        elif worker.needs_replacement:
+            self._end_process(worker)
+        elif not self._queue and worker.process is not None and self._idle_processes is not None:
+            self._idle_processes.keep(worker.process)
+            worker.process = None
+        elif not self._queue:
             self._end_process(worker)
         if not self._queue:
             return
         worker.index, item = self._queue.popleft()
         worker.last_event, worker.silent_seconds = None, 0.0
+        if worker.process is None and self._idle_processes is not None:
+            worker.process = self._idle_processes.take()
         worker.process = worker.process or _WorkerProcess()
         worker.process.send(self._job.function, item)
 
@@ -238,6 +255,35 @@ class _WorkerProcess:
             return self._process.wait(timeout=_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             return self.kill()
+
+
+class IdleProcesses:
+    """Keeps the processes of a run that has ended for the next one, for about `idle_seconds`."""
+
+    def __init__(self, idle_seconds: float) -> None:
+        self._idle_seconds = idle_seconds
+        self._processes: queue.SimpleQueue[_WorkerProcess] = queue.SimpleQueue()
+
+    def keep(self, process: _WorkerProcess) -> None:
+        """Add a process that is at no item."""
+        self._processes.put(process)
+        timer = threading.Timer(self._idle_seconds, self._end_one)
+        timer.daemon = True
+        timer.start()
+
+    def take(self) -> _WorkerProcess | None:
+        """Remove a process and return it; None if there is none, or if it is dead."""
+        with contextlib.suppress(queue.Empty):
+            process = self._processes.get_nowait()
+            # an idle process sends nothing: what there is to read is its end
+            if not process.connection.poll():
+                return process
+            process.kill()
+        return None
+
+    def _end_one(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._processes.get_nowait().kill()
 
 
 def _has_descriptor(stream: Any) -> bool:

@@ -124,11 +124,16 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0][:200]
 
 
+# of the Ray worker that loads this module, so that not every task has to start a process and load its libraries
+_idle_processes = local.IdleProcesses(idle_seconds=5.0)
+
+
 def _run_items(job: Job[Any, Any], items: Sequence[Any]) -> Iterator[_Message]:
     """Run a job on the items of one task. This is what a Ray worker does."""
     events: list[object] = []
     last_sent = time.monotonic()
-    for done in local.run_in_steps(job, items, 1, lambda _, event: events.append(event)):
+    steps = local.run_in_steps(job, items, 1, lambda _, event: events.append(event), idle_processes=_idle_processes)
+    for done in steps:
         if done is not None or (events and time.monotonic() - last_sent > _EVENT_SECONDS):
             yield list(events), done
             events.clear()

@@ -1,4 +1,4 @@
-"""Export: a network for other programs: ONNX of the whole, NIR of the spiking branch. Needs `respike[export]`."""
+"""Export: networks for other programs, ONNX of any, NIR of the spiking branch. Needs `respike[export]`."""
 
 from respike.zoo.export.nir import build_nir, export_nir
 from respike.zoo.export.onnx import OnnxCheck, export_onnx

@@ -20,7 +20,7 @@ from respike.zoo.nn.lif import LIF
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.nn.spiking_resnet import SpikingBlock
 
-# seconds a step: what snnTorch and SpikingJelly take unless told otherwise; NIR knows no steps, only time constants
+# NIR has time constants in seconds and no steps; this is the default of snnTorch and SpikingJelly
 STEP_SECONDS = 1e-4
 INPUT, OUTPUT = "input", "output"
 
@@ -34,9 +34,9 @@ def export_nir(
     double: bool = False,
     facts: Mapping[str, Any] | None = None,
 ) -> int:
-    """Write the graph of `build_nir` to `path`, an HDF5 file; return its number of nodes. `facts` go into its metadata.
+    """Write the graph of `build_nir` to `path`, an HDF5 file, and return its number of nodes.
 
-    Raises as `build_nir` does, and RespikeError where the disk refuses.
+    Raises as `build_nir` does, and RespikeError where the file system refuses.
     """
     nir = require("nir")
     graph = build_nir(model, image_size=image_size, color=color, double=double, facts=facts)
@@ -49,20 +49,21 @@ def export_nir(
 def build_nir(
     model: ReSpike, *, image_size: int, color: Color, double: bool = False, facts: Mapping[str, Any] | None = None
 ) -> Any:
-    """Build the `nir.NIRGraph` of a network of spikes alone, for residuals of `image_size` × `image_size` pixels.
+    """Build the `nir.NIRGraph` of a network with the SNN branch alone.
 
-    Weights are float32, with `double` float64: then spikes are the network's own in float64, without it a rounding
-    flips one now and then. Nodes bear the names of the network's layers; a node `lif` puts out what the layer puts out.
+    Its input is one residual at a time, `[3, image_size, image_size]` in 8-bit units and the colour `color`. Weights
+    are float32 or, with `double`, float64. In float64 the graph fires the network's own spikes; in float32 rounding
+    flips a few. Nodes have the names of the network's layers. `facts` go into the graph's metadata.
 
-    Raises RespikeError for a network with attention or key frames, SettingError where the size does not fit,
-    RespikeError where the package `nir` is missing.
+    Raises RespikeError for a network with attention or key frames, or neurons that NIR does not know; SettingError
+    where the size does not fit; RespikeError where the package `nir` is missing.
     """
     nir = require("nir")
     if model.config.branches != "snn":
         raise RespikeError(
-            f"a network of the branches {model.config.branches!r} cannot be written as NIR: attention has no place in "
-            "it, nor have key frames",
-            "train the spiking branch alone with --branches snn, or export the whole network as ONNX",
+            f"a network of the branches {model.config.branches!r} cannot be written as NIR, "
+            "which has neither attention nor key frames",
+            "train the spiking branch alone (branches snn), or export the whole network as ONNX",
         )
     check_image_size(image_size, image_size)
     builder = _Builder(nir, np.float64 if double else np.float32)
@@ -81,7 +82,7 @@ def build_nir(
 
 
 def _fold_input(weight: Tensor, model: ReSpike, color: Color) -> Tensor:
-    """The stem's weights `[C, 3, 3, 3]` on raw residuals: times `/ 255 / deviation`, and from ycc to RGB before it."""
+    """Return the stem's weights `[C, 3, 3, 3]` for raw residuals: normalisation and colour conversion included."""
     scaled = weight / (255 * torch.tensor(model.pixel_deviation, dtype=torch.float64)).view(3, 1, 1)
     if color == "rgb":
         return scaled
@@ -89,7 +90,7 @@ def _fold_input(weight: Tensor, model: ReSpike, color: Color) -> Tensor:
 
 
 class _Builder:
-    """Nodes and edges as they grow. Methods take the names of the nodes that an input comes from and return such."""
+    """Nodes and edges of a graph. Methods take the names of the nodes before a part and return those at its end."""
 
     def __init__(self, nir: Any, dtype: type[np.floating[Any]]) -> None:
         self._nir, self._dtype = nir, dtype
@@ -102,7 +103,7 @@ class _Builder:
         return [name]
 
     def add_block(self, name: str, block: SpikingBlock, side: int, sources: list[str]) -> list[str]:
-        """LIF, convolution, LIF, convolution; the ends are those of the two paths, which whoever takes them sums."""
+        """LIF, convolution, LIF, convolution, and the shortcut. Whatever these two ends feed sums them."""
         narrow = side // block.conv1.stride[0]
         ends = self._fire(f"{name}.lif1", block.lif1, (block.conv1.in_channels, side, side), sources)
         ends = self.convolve(f"{name}.conv1", block.conv1, block.norm1, side, ends)
@@ -114,7 +115,7 @@ class _Builder:
         return ends + self.convolve(f"{name}.shortcut.conv", block.shortcut.conv, block.shortcut.norm, narrow, pooled)
 
     def add_head(self, head: nn.Linear, side: int, sources: list[str]) -> None:
-        """The mean over the pixels, and the linear layer."""
+        """The mean over the pixels and the linear layer."""
         pooled = self._pool("pool", side, sources)
         shape = np.array([head.in_features, 1, 1])
         flat = self.add("flatten", self._nir.Flatten({"input": shape}, start_dim=0, end_dim=-1), pooled)
@@ -132,7 +133,7 @@ class _Builder:
         *,
         weight: Tensor | None = None,
     ) -> list[str]:
-        """A convolution with the batch norm that follows it."""
+        """A convolution, with the batch norm that follows it folded in."""
         assert norm.running_mean is not None
         assert norm.running_var is not None
         weight = conv.weight.detach().double() if weight is None else weight
@@ -159,7 +160,7 @@ class _Builder:
             )
         if neurons.settings.reset != "hard":
             raise RespikeError(
-                f"neurons with a {neurons.settings.reset} reset cannot be written as NIR, whose LIF is set to a value",
+                f"neurons with a {neurons.settings.reset} reset cannot be written as NIR, whose LIF resets to a value",
                 "train with a hard reset, or export as ONNX",
             )
 

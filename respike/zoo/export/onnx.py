@@ -1,4 +1,4 @@
-"""ONNX: a whole network as one file, checked against PyTorch."""
+"""ONNX: a whole network as one file, compared with PyTorch before it is written."""
 
 import copy
 import json
@@ -17,12 +17,126 @@ from respike.common.errors import RespikeError
 from respike.common.extras import require
 from respike.common.files import write_atomically
 from respike.types import Batch, Color
+from respike.zoo.device import device_of
 from respike.zoo.nn.lif import LIF
+from respike.zoo.nn.modes import eval_mode
 from respike.zoo.nn.respike import ReSpike
+
+OPSET = 18
+# as a share of the largest logit: float32 sums in another order change it by 1e-6, a spike that flips by 1e-3
+_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxCheck:
+    """The largest difference of ONNX Runtime's and PyTorch's logits on `num_clips` clips, and PyTorch's largest."""
+
+    num_clips: int
+    max_difference: float
+    max_logit: float
+
+
+def export_onnx(model: ReSpike, batch: Batch, path: Path, *, facts: Mapping[str, Any] | None = None) -> OnnxCheck:
+    """Write `model` to `path` as ONNX, opset 18, if ONNX Runtime answers as PyTorch does on the clips of `batch`.
+
+    Inputs are `keys` uint8 `[B, N, 3, H, W]` and `residuals` int16 `[B, N, R, 3, H, W]` in the colour of `batch`; the
+    output is `logits` float32 `[B, K]`. B is free, all other sizes are those of `batch`. `facts` become JSON in the
+    file's metadata, each under `respike.NAME`. The network is asked in evaluation mode; afterwards each layer has its
+    mode from before.
+
+    Raises RespikeError where a package of `respike[export]` is missing or too old, PyTorch cannot convert the network,
+    the answers differ, or the file system refuses.
+    """
+    runtime = require("onnxruntime")
+    # torch 2.6 fails on batch norm; onnxscript 0.6 on the functions that torch 2.7 and 2.8 leave in
+    for module, least in {"onnx": "1.17", "onnxscript": "0.7", "torch": "2.7"}.items():
+        require(module, least)
+    traceable = TraceableNetwork(model, batch.color)
+    content = _convert(traceable, batch, {"color": batch.color} | dict(facts or {}))
+    check = _compare(runtime, content, model, batch)
+    # only now: a file that exists is one that was checked
+    write_atomically(path, content)
+    return check
+
+
+def _convert(traceable: "TraceableNetwork", batch: Batch, facts: Mapping[str, Any]) -> bytes:
+    # two clips, since the exporter treats a dimension of 1 as a constant
+    clips = tuple(tensor.cpu()[[0, 0]] for tensor in (batch.keys, batch.residuals))
+    free = torch.export.Dim("batch", min=1)
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                traceable,
+                clips,
+                dynamo=True,
+                dynamic_shapes={"keys": {0: free}, "residuals": {0: free}},
+                input_names=["keys", "residuals"],
+                output_names=["logits"],
+                opset_version=OPSET,
+                verbose=False,
+            )
+    # the errors of torch and onnxscript have no better common ancestor
+    except Exception as error:
+        raise RespikeError(
+            f"torch {torch.__version__} and onnxscript {require('onnxscript').__version__} cannot convert the network: "
+            f"{_innermost(error)}",
+            "nothing was written; try their newest releases",
+        ) from error
+    assert program is not None
+    proto: Any = program.model_proto
+    for name, value in facts.items():
+        proto.metadata_props.add(key=f"respike.{name}", value=json.dumps(value))
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+def _innermost(error: BaseException) -> str:
+    """The error behind an error, on one line."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the exporter's messages about its own internals, which the user cannot change."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _compare(runtime: Any, content: bytes, model: ReSpike, batch: Batch) -> OnnxCheck:
+    """Compare ONNX Runtime's answers with PyTorch's. Raises RespikeError where they differ."""
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    largest = difference = 0.0
+    # one clip at a time, then all at once: this shows whether the file takes any batch size
+    rows = [[row] for row in range(len(batch))] + [list(range(len(batch)))]
+    for chosen in rows:
+        given = {"keys": batch.keys[chosen], "residuals": batch.residuals[chosen]}
+        with eval_mode(model):
+            expected = model(*(tensor.to(device_of(model)) for tensor in given.values()), batch.color).cpu()
+        feed = {entry.name: given[entry.name].cpu().numpy() for entry in session.get_inputs()}
+        answer = torch.from_numpy(session.run(["logits"], feed)[0])
+        difference = max(difference, float((answer - expected).abs().max()))
+        largest = max(largest, float(expected.abs().max()))
+    if not difference <= _TOLERANCE * largest:
+        raise RespikeError(
+            f"ONNX Runtime and PyTorch differ by {difference:.3g} in logits of up to {largest:.3g}",
+            "nothing was written; try another version of torch or onnxruntime",
+        )
+    return OnnxCheck(num_clips=len(batch), max_difference=difference, max_logit=largest)
 
 
 class PlainLIF(nn.Module):
-    """What `LIF` computes, without its backward pass: each step written out, nothing done in place."""
+    """`LIF` without a backward pass, as exporters understand it: one operator after the other, none in place."""
 
     def __init__(self, neurons: LIF) -> None:
         super().__init__()
@@ -42,7 +156,7 @@ class PlainLIF(nn.Module):
 
 
 class TraceableNetwork(nn.Module):
-    """A copy of a network on the CPU, in evaluation mode, with `PlainLIF` neurons and the colour of its clips fixed."""
+    """A copy of a network on the CPU in evaluation mode, with `PlainLIF` neurons, for clips of one colour."""
 
     def __init__(self, model: ReSpike, color: Color) -> None:
         super().__init__()
@@ -61,125 +175,3 @@ class TraceableNetwork(nn.Module):
         """Classify clips as `ReSpike.forward` does."""
         logits: Tensor = self.network(keys, residuals, self.color)
         return logits
-
-
-OPSET = 18
-# share of the largest logit; float32 sums in another order move it by 1e-6, a spike they flip by 1e-3
-_TOLERANCE = 0.02
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnnxCheck:
-    """How far ONNX Runtime's logits are from PyTorch's on `num_clips` clips, and how large PyTorch's are at most."""
-
-    num_clips: int
-    max_difference: float
-    max_logit: float
-
-
-def export_onnx(model: ReSpike, batch: Batch, path: Path, *, facts: Mapping[str, Any] | None = None) -> OnnxCheck:
-    """Write `model` to `path` as ONNX, opset 18, once ONNX Runtime answers as PyTorch does on the clips of `batch`.
-
-    Inputs are `keys` uint8 `[B, N, 3, H, W]` and `residuals` int16 `[B, N, R, 3, H, W]` in the colour of `batch`, the
-    output `logits` float32 `[B, K]`; B is free, all else as in `batch`. `facts` are written into the file's metadata
-    as JSON, each under `respike.NAME`.
-
-    Raises RespikeError where a package of `respike[export]` is missing or too old, PyTorch cannot convert the network,
-    the answers differ, or the disk refuses.
-    """
-    runtime = require("onnxruntime")
-    # torch 2.6 fails on batch norm; onnxscript 0.6 on the functions that torch 2.7 and 2.8 leave in
-    for module, least in {"onnx": "1.17", "onnxscript": "0.7", "torch": "2.7"}.items():
-        require(module, least)
-    traceable = TraceableNetwork(model, batch.color)
-    content = _convert(traceable, batch, {"color": batch.color} | dict(facts or {}))
-    check = _compare(runtime, content, model, batch)
-    # rename last: a file that stands is one that was checked
-    write_atomically(path, content)
-    return check
-
-
-def _convert(traceable: TraceableNetwork, batch: Batch, facts: Mapping[str, Any]) -> bytes:
-    # two clips, since the exporter takes a dimension of 1 for a constant
-    clips = tuple(tensor.cpu()[[0, 0]] for tensor in (batch.keys, batch.residuals))
-    free = torch.export.Dim("batch", min=1)
-    try:
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                traceable,
-                clips,
-                dynamo=True,
-                dynamic_shapes={"keys": {0: free}, "residuals": {0: free}},
-                input_names=["keys", "residuals"],
-                output_names=["logits"],
-                opset_version=OPSET,
-                verbose=False,
-            )
-    # two packages that move on by themselves, whose errors share no better ancestor
-    except Exception as error:
-        raise RespikeError(
-            f"torch {torch.__version__} and onnxscript {require('onnxscript').__version__} cannot convert the network: "
-            f"{_innermost(error)}",
-            "nothing was written: try their newest releases",
-        ) from error
-    assert program is not None
-    proto: Any = program.model_proto
-    for name, value in facts.items():
-        proto.metadata_props.add(key=f"respike.{name}", value=json.dumps(value))
-    content: bytes = proto.SerializeToString()
-    return content
-
-
-def _innermost(error: BaseException) -> str:
-    """What went wrong in the end, on one line."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on its own workings from the user, who can do nothing about them."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
-
-
-def _compare(runtime: Any, content: bytes, model: ReSpike, batch: Batch) -> OnnxCheck:
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    largest = difference = 0.0
-    # one clip at a time and then all at once, so that a batch size which was frozen in shows
-    rows = [[row] for row in range(len(batch))] + [list(range(len(batch)))]
-    for chosen in rows:
-        expected = _answer(model, batch, chosen)
-        given = {"keys": batch.keys[chosen], "residuals": batch.residuals[chosen]}
-        asked = {entry.name: given[entry.name].cpu().numpy() for entry in session.get_inputs()}
-        answer = torch.from_numpy(session.run(["logits"], asked)[0])
-        difference = max(difference, float((answer - expected).abs().max()))
-        largest = max(largest, float(expected.abs().max()))
-    if not difference <= _TOLERANCE * largest:
-        raise RespikeError(
-            f"ONNX Runtime and PyTorch differ by {difference:.3g} in logits of up to {largest:.3g}",
-            "nothing was written: try another version of torch or onnxruntime",
-        )
-    return OnnxCheck(num_clips=len(batch), max_difference=difference, max_logit=largest)
-
-
-def _answer(model: ReSpike, batch: Batch, rows: list[int]) -> Tensor:
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            logits: Tensor = model(batch.keys[rows].to(device), batch.residuals[rows].to(device), batch.color)
-    finally:
-        model.train(was_training)
-    return logits.cpu()

@@ -1,1 +1,1 @@
-"""The parts of the networks."""
+"""The parts of the networks: torch modules and their settings."""

@@ -1,8 +1,8 @@
-"""Fusion: the spiking branch asks, the key frame answers; a transformer block for each scale and time step.
+"""Fusion: a transformer block in which the SNN's features attend to those of the key frame, at one scale.
 
-The module's queries come from the SNN map, keys and values from the ANN map of the same scale. A token is a pixel of
-the pooled maps, L of them. Since the ANN map is the same at every step of a group, its keys and values are computed
-once a group, and all R steps ask in one attention.
+Queries come from the SNN map, keys and values from the ANN map of the same scale. Each of the L pixels of the pooled
+maps is a token. The ANN map is the same at all R steps of a group, so its keys and values are computed once a group,
+and one attention serves all steps.
 
 Source: ReSpike (arXiv 2409.01564), section on cross-attention fusion; the block is a latent-diffusion transformer's.
 """
@@ -26,13 +26,13 @@ NUM_NORM_GROUPS = 32
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Compute attention as matrix products and softmax within the block, so that a FLOP counter sees them."""
+    """Compute attention as matrix products and softmax in this block, so that a FLOP counter sees them."""
     with sdpa_kernel(SDPBackend.MATH):
         yield
 
 
 class Attention(nn.Module):
-    """Multi-head attention with heads of 32 dimensions: no bias on query, key, value, one on the output."""
+    """Multi-head attention with heads of 32 dimensions; only the output has a bias."""
 
     def __init__(self, channels: int, context_channels: int) -> None:
         super().__init__()
@@ -43,9 +43,9 @@ class Attention(nn.Module):
         self.num_heads = channels // HEAD_WIDTH
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
-        """Let `tokens` `[A, L, C]` attend to `context` `[G, M, C']`, where A = R·G rows are folded step by step.
+        """Let `tokens` `[R·G, L, C]`, folded step by step, attend to `context` `[G, M, C']`; return the tokens' shape.
 
-        The R rows of a group share its context, so that they are laid end to end; with A = G each row has its own.
+        The tokens of a group's R steps share its context, so they form one row of R·L queries.
         """
         num_groups, num_keys, _ = context.shape
         num_tokens = tokens.shape[1]
@@ -61,7 +61,7 @@ class Attention(nn.Module):
 
 
 class GEGLU(nn.Module):
-    """A feed-forward of expansion 4 with a gate: one linear layer makes value and gate, exact GELU opens it."""
+    """A feed-forward of expansion 4: one linear layer gives value and gate, and the value is scaled by GELU(gate)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -69,21 +69,22 @@ class GEGLU(nn.Module):
         self.contract = OneDnnLinear(4 * channels, channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map `[A, L, C]` to the same shape."""
+        """Map `[R·G, L, C]` to the same shape."""
         value, gate = self.expand(tokens).chunk(2, dim=-1)
         mapped: Tensor = self.contract(value * F.gelu(gate))
         return mapped
 
 
 class Fusion(nn.Module):
-    """Add to an SNN map what it finds in the key frame's ANN map, at one scale.
+    """Fuse an SNN map with the key frame's ANN map at one scale.
 
-    `pool` is the factor by which both maps are averaged first (1: not at all). The fused map is brought back
-    bilinearly. What then becomes of the fine one, `kind` says:
+    `pool` is the factor by which both maps are averaged first, 1 for not at all. The result is upsampled bilinearly.
+    `kind` decides what it does to the fine SNN map:
 
-    - `faithful`: the fused map takes its place. What the pooling took is gone, as in the published network.
-    - `additive`: only the change that fusion made is upsampled, and added to the fine map. Detail finer than the
-      pooling passes; an untrained fusion changes nothing at all; where nothing is pooled, both kinds are the same.
+    - `faithful`: the fused map replaces it. Detail that the pooling removed is lost, as in the published network.
+    - `additive`: the change is upsampled and added to it. Fine detail is kept, and an untrained fusion changes nothing.
+
+    Without pooling both kinds are the same.
     """
 
     def __init__(self, channels: int, context_channels: int, *, pool: int = 1, kind: FusionKind = "faithful") -> None:
@@ -91,7 +92,10 @@ class Fusion(nn.Module):
         if kind not in FUSION_KINDS:
             raise SettingError(f"fusion {kind!r}", f"choose from {', '.join(FUSION_KINDS)}")
         if channels % HEAD_WIDTH or channels % NUM_NORM_GROUPS:
-            raise SettingError(f"fusion of {channels} channels, allowed are multiples of {HEAD_WIDTH}", "widen the SNN")
+            raise SettingError(
+                f"fusion of {channels} channels, allowed are multiples of {HEAD_WIDTH}",
+                "choose another width of the SNN",
+            )
         self.pool = pool
         self.kind = kind
         self.group_norm = nn.GroupNorm(NUM_NORM_GROUPS, channels, eps=1e-6)
@@ -103,33 +107,33 @@ class Fusion(nn.Module):
         self.feed_norm = nn.LayerNorm(channels)
         self.feed_forward = GEGLU(channels)
         self.project_out = OneDnnPointwiseConv(channels, channels)
-        # an untrained fusion changes nothing, so that training starts from the two branches
+        # an untrained fusion changes nothing: training starts from the two branches
         for parameter in self.project_out.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, potential: Tensor, key_map: Tensor) -> Tensor:
+    def forward(self, features: Tensor, key_map: Tensor) -> Tensor:
         """Fuse an SNN map `[R·G, C, H, W]` with an ANN map `[G, C', H, W]`; the result has the SNN map's shape."""
         if self.pool == 1:
-            return self.fuse(potential, key_map)
-        coarse, coarse_key_map = F.avg_pool2d(potential, self.pool), F.avg_pool2d(key_map, self.pool)
+            return self.fuse(features, key_map)
+        coarse, coarse_key_map = F.avg_pool2d(features, self.pool), F.avg_pool2d(key_map, self.pool)
         if self.kind == "additive":
-            return potential + self._upsample(self.change(coarse, coarse_key_map))
+            return features + self._upsample(self.change(coarse, coarse_key_map))
         return self._upsample(self.fuse(coarse, coarse_key_map))
 
-    def fuse(self, potential: Tensor, key_map: Tensor) -> Tensor:
-        """Fuse maps that are pooled already, `[R·G, C, h, w]` and `[G, C', h, w]`: `potential` plus its `change`."""
-        return self.change(potential, key_map) + potential
+    def fuse(self, features: Tensor, key_map: Tensor) -> Tensor:
+        """Fuse maps that are pooled already, `[R·G, C, h, w]` and `[G, C', h, w]`: `features` plus their `change`."""
+        return self.change(features, key_map) + features
 
-    def change(self, potential: Tensor, key_map: Tensor) -> Tensor:
-        """What `fuse` adds to `potential`, in its shape: a transformer block whose tokens are the maps' pixels."""
+    def change(self, features: Tensor, key_map: Tensor) -> Tensor:
+        """Return what `fuse` adds to `features`, in the same shape: a transformer block whose tokens are pixels."""
         # one pixel one token; with channels last in memory these are views
-        tokens = self.project_in(self.group_norm(potential)).flatten(2).transpose(1, 2)
+        tokens = self.project_in(self.group_norm(features)).flatten(2).transpose(1, 2)
         context = key_map.flatten(2).transpose(1, 2)
         normed = self.self_norm(tokens)
         tokens = tokens + self.self_attention(normed, normed)
         tokens = tokens + self.cross_attention(self.cross_norm(tokens), context)
         tokens = tokens + self.feed_forward(self.feed_norm(tokens))
-        change: Tensor = self.project_out(tokens.transpose(1, 2).reshape(potential.shape))
+        change: Tensor = self.project_out(tokens.transpose(1, 2).reshape(features.shape))
         return change
 
     def _upsample(self, coarse: Tensor) -> Tensor:

@@ -1,194 +1,109 @@
-"""LIF: the leaky integrate-and-fire neuron, all time steps in one call."""
+"""LIF: the leaky integrate-and-fire neuron, all time steps in one call.
+
+Rows are folded: `[num_steps · G, ...]` holds the first step of all G groups, then the second, and so on. With input x,
+membrane v and potential h, a step computes h = v + (x - v) / τ, fires where h ≥ threshold, and resets v to 0 (hard) or
+to h - threshold (soft) where it has fired.
+"""
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.library import custom_op
 
+from respike.common.config import Config, option
 from respike.common.errors import SettingError
-from respike.common.text import Registry
-from respike.zoo.model_options import LIF_BACKENDS, LIFBackend
+from respike.common.text import pick
+from respike.zoo.model_options import LIF_BACKENDS, LIFBackend, Reset
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-
-# (gradient of the spikes, u = h - threshold, α) → gradient of h, all tensors of one shape, whichever it is; u is the
-# function's own to overwrite
+# 1 / τ: a number, or a tensor of no dimensions where it is learned
+Rate = float | Tensor
+# (gradient of the spikes, u = h - threshold, α) → gradient of h, tensors of one shape; u may be overwritten
 Surrogate = Callable[[Tensor, Tensor, float], Tensor]
-# where each is about as steep as the arctangent of α = 2 is published to be
+# with these, each surrogate is about as steep as the published arctangent with α = 2
 USUAL_ALPHAS = {"arctan": 2.0, "rectangle": 2.0, "sigmoid": 4.0, "triangle": 1.0}
-SURROGATES: Registry[Surrogate] = Registry("surrogate gradient")
+# the only surrogate of the Triton kernels, and the device they run on
+FUSED_SURROGATE = "arctan"
+_DEVICE_TYPE = "cuda"
+# neurons of a block for each thread, in elements: three steps of it fit a core's second-level cache
+_BLOCK_ELEMENTS = 1 << 16
+# the module lif_triton, once it was asked for and could be imported
+_kernels: ModuleType | None = None
 
 
-@SURROGATES.register("arctan")
+@dataclass(frozen=True, kw_only=True)
+class LIFSettings(Config):
+    """The settings of a layer of LIF neurons.
+
+    With `learns_tau` each layer learns its own τ: early layers may forget fast while late ones gather evidence. Source:
+    Fang et al., ICCV 2021 (parametric LIF), 1/τ = σ(w). A soft reset loses no charge, so a firing rate can follow a
+    strong current more closely.
+    """
+
+    tau: Annotated[float, option("Membrane time constant in steps; at 1 no step depends on another.", ge=1)] = 4 / 3
+    threshold: Annotated[float, option("Potential that fires.", gt=0)] = 1.0
+    surrogate: Annotated[str, option("Gradient of a spike, one of SURROGATES.")] = "arctan"
+    surrogate_alpha: Annotated[float, option("Sharpness α of the surrogate.", gt=0)] = 2.0
+    reset: Annotated[Reset, option("hard, to 0 as published, or soft, by the threshold.")] = "hard"
+    learns_tau: Annotated[bool, option("Whether each layer learns its own tau, starting from `tau`.")] = False
+
+    def check(self) -> None:
+        """Check the surrogate's name and the start of a learned tau. Raises RespikeError."""
+        if self.learns_tau and self.tau == 1:
+            raise SettingError("a tau of 1 cannot be learned from", "start above 1, such as at 2", setting="tau")
+        pick(SURROGATES, self.surrogate, "surrogate gradient")
+
+
 def arctan_gradient(grad_spikes: Tensor, overshoot: Tensor, alpha: float) -> Tensor:
-    """Pass a gradient through a spike as if the step were an arctangent: times (α/2) / (1 + (π α u / 2)²).
+    """Return the gradient of a spike as if the step were an arctangent: times (α/2) / (1 + (π α u / 2)²).
 
     `overshoot` is u = h - threshold. Source: Fang et al., ICCV 2021, which takes α = 2.
     """
-    # (2/α) · (1 + (π α u / 2)²), so that one division does all
+    # (2/α) · (1 + (π α u / 2)²): one division is left
     denominator = overshoot.square_().mul_(math.pi**2 * alpha / 2).add_(2 / alpha)
     return torch.div(grad_spikes, denominator, out=denominator)
 
 
-@SURROGATES.register("rectangle")
 def rectangle_gradient(grad_spikes: Tensor, overshoot: Tensor, alpha: float) -> Tensor:
-    """Pass a gradient through a spike within 1/α of the threshold, times α/2; block it elsewhere."""
+    """Return the gradient of a spike as α/2 within 1/α of the threshold, 0 elsewhere."""
     return grad_spikes * (overshoot.abs() < 1 / alpha) * (alpha / 2)
 
 
-@SURROGATES.register("sigmoid")
 def sigmoid_gradient(grad_spikes: Tensor, overshoot: Tensor, alpha: float) -> Tensor:
-    """Pass a gradient through a spike as if the step were a logistic curve: times α σ(α u) (1 - σ(α u)).
+    """Return the gradient of a spike as if the step were a logistic curve: times α σ(α u) (1 - σ(α u)).
 
-    Its tails fall off exponentially, where the arctangent's reach far. Source: Zenke and Ganguli, Neural Computation
-    2018, in the form that SpikingJelly has it; usual is α = 4.
+    Its tails fall off exponentially; the arctangent's are longer. Source: Zenke and Ganguli, Neural Computation 2018,
+    in SpikingJelly's form; usual is α = 4.
     """
     risen = overshoot.mul_(alpha).sigmoid_()
     return (1 - risen).mul_(risen).mul_(alpha).mul_(grad_spikes)
 
 
-@SURROGATES.register("triangle")
 def triangle_gradient(grad_spikes: Tensor, overshoot: Tensor, alpha: float) -> Tensor:
-    """Pass a gradient through a spike within 1/α of the threshold, times α (1 - α |u|); block it elsewhere.
+    """Return the gradient of a spike as α (1 - α |u|) within 1/α of the threshold, 0 elsewhere.
 
-    Neurons far from firing learn nothing, so that gradients are sparse. Source: Bellec et al., NeurIPS 2018; usual is
-    α = 1.
+    Neurons far from firing learn nothing, so gradients are sparse. Source: Bellec et al., NeurIPS 2018; usual is α = 1.
     """
     return overshoot.abs_().mul_(-alpha).add_(1).clamp_min_(0).mul_(alpha).mul_(grad_spikes)
 
 
-# neurons of a block a thread works on, in elements: three steps of it fit a core's second-level cache
-_BLOCK_ELEMENTS = 1 << 16
-
-
-def blocks(num_steps: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cut tensors `[num_steps · G, ...]` of equal strides into views `[num_steps, M]` of the same M neurons each.
-
-    On a CPU M is small enough for all steps of a block to stay in its cache; elsewhere one block holds all.
-    """
-    flat = [_in_memory_order(tensor).view(num_steps, -1) for tensor in tensors]
-    num_neurons = flat[0].shape[1]
-    on_cpu = tensors[0].device.type == "cpu"
-    size = _BLOCK_ELEMENTS * torch.get_num_threads() if on_cpu else max(num_neurons, 1)
-    for start in range(0, num_neurons, size):
-        yield tuple(tensor[:, start : start + size] for tensor in flat)
-
-
-def _in_memory_order(tensor: Tensor) -> Tensor:
-    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        return tensor.permute(0, 2, 3, 1)
-    return tensor
-
-
-def dense(tensor: Tensor) -> Tensor:
-    """Copy a tensor with gaps or of an odd order; leave the two usual orders as they are."""
-    in_order = tensor.is_contiguous() or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
-    return tensor if in_order else tensor.contiguous()
-
-
-FUSED_SURROGATE = "arctan"
-_DEVICE_TYPE = "cuda"
-# lif_triton, once it was asked for and has come
-_kernels: ModuleType | None = None
-
-
-def set_lif_backend(model: "nn.Module", backend: LIFBackend) -> None:
-    """Let `backend` compute the neurons of `model`: `torch`, as they begin, `triton`, or `auto`, Triton if it is there.
-
-    Triton's kernels take single and half precision on CUDA, the arctangent surrogate and up to 32 steps; potentials
-    are in single precision. Whatever else a layer meets goes through torch's operators, as on a CPU. Raises
-    SettingError where there is no such backend, or `triton` is asked for and cannot be had.
-    """
-    if backend not in LIF_BACKENDS:
-        raise SettingError(f"lif_backend is {backend!r}", f"choose from {', '.join(LIF_BACKENDS)}")
-    layers = [module for module in model.modules() if isinstance(module, LIF)]
-    if backend != "torch":
-        _load_kernels()
-    if backend == "triton":
-        _check_fused({layer.settings.surrogate for layer in layers})
-    for layer in layers:
-        layer.backend = backend
-
-
-def kernels_for(current: "Tensor", num_steps: int, settings: "LIFSettings", backend: LIFBackend) -> ModuleType | None:
-    """Return `lif_triton` where `backend` asks for it and it takes such currents; None means torch's operators."""
-    if backend == "torch" or _kernels is None or current.device.type != _DEVICE_TYPE:
-        return None
-    is_known = settings.surrogate == FUSED_SURROGATE and current.dtype in _kernels.DTYPES
-    return _kernels if is_known and num_steps <= _kernels.MOST_STEPS else None
-
-
-def _load_kernels() -> None:
-    global _kernels
-    try:
-        _kernels = import_module("respike.zoo.nn.lif_triton")
-    except ImportError:  # no Triton, as on macOS, or an old one, as with torch 2.6
-        _kernels = None
-
-
-def _check_fused(surrogates: set[str]) -> None:
-    if _kernels is None:
-        raise SettingError(
-            "lif_backend is 'triton', and there is no Triton 3.3 or later here",
-            "take torch, or install torch 2.7 or later, built for CUDA",
-        )
-    if others := surrogates - {FUSED_SURROGATE}:
-        raise SettingError(
-            f"lif_backend is 'triton', which has no surrogate gradient {', '.join(sorted(others))}",
-            f"take torch, or the surrogate {FUSED_SURROGATE}",
-        )
-
-
-Reset = Literal["hard", "soft"]
-# 1 / τ: a number, or a tensor of one where it is learned
-Rate = float | Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class LIFSettings:
-    """What makes a LIF neuron.
-
-    - `tau`: the membrane's time constant in steps (≥ 1; at 1 nothing is kept from step to step).
-    - `learns_tau`: whether each layer learns its own, starting from `tau` (> 1): early layers may then forget fast
-      while late ones gather evidence. Source: Fang et al., ICCV 2021 (parametric LIF), 1/τ = σ(w).
-    - `threshold`: the potential that fires (> 0).
-    - `reset`: `hard`, to 0, as published; `soft`, by the threshold, which loses no charge, so that a firing rate can
-      follow a strong current more closely.
-    - `surrogate`: one of SURROGATES, by which gradients pass a spike; `surrogate_alpha`: its sharpness α (> 0).
-    """
-
-    tau: float = 4 / 3
-    threshold: float = 1.0
-    surrogate: str = "arctan"
-    surrogate_alpha: float = 2.0
-    reset: Reset = "hard"
-    learns_tau: bool = False
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.tau < math.inf:
-            raise SettingError(f"tau is {self.tau}, allowed are values from 1", "the published network takes 4/3")
-        if self.learns_tau and self.tau == 1:
-            raise SettingError("a tau of 1 cannot be learned from", "start above 1, as from 2")
-        if self.reset not in get_args(Reset):
-            raise SettingError(f"reset {self.reset!r}", f"choose from {', '.join(get_args(Reset))}")
-        for name in ("threshold", "surrogate_alpha"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise SettingError(f"{name} is {getattr(self, name)}, allowed are values above 0", "take the default")
-        SURROGATES.get(self.surrogate)
+SURROGATES: dict[str, Surrogate] = {
+    "arctan": arctan_gradient,
+    "rectangle": rectangle_gradient,
+    "sigmoid": sigmoid_gradient,
+    "triangle": triangle_gradient,
+}
 
 
 class LIF(nn.Module):
-    """A layer of LIF neurons, one for each element of a row; it keeps nothing between calls.
+    """A layer of LIF neurons, one for each element of a row. It keeps no state between calls.
 
-    It has one parameter where it learns τ, else none. `backend` (see `set_lif_backend`) decides who computes it.
+    It has one parameter where it learns τ, else none. `backend` decides what computes it, see `set_lif_backend`.
     """
 
     backend: LIFBackend = "torch"
@@ -201,34 +116,34 @@ class LIF(nn.Module):
 
     @property
     def rate(self) -> Rate:
-        """1 / τ: a number, or where it is learned a tensor of no dimensions that passes gradients."""
+        """1 / τ: a number, or a tensor of no dimensions, with a gradient, where it is learned."""
         return self.rate_logit.sigmoid() if self.settings.learns_tau else 1 / self.settings.tau
 
     @property
     def tau(self) -> float:
-        """The membrane's time constant in steps, as it stands."""
+        """The present time constant of the membrane in steps."""
         rate = self.rate
         return 1 / (rate.item() if isinstance(rate, Tensor) else rate)
 
     def forward(self, current: Tensor, num_steps: int) -> Tensor:
         """Run `num_steps` steps on `current` `[num_steps · G, ...]` and return the spikes, 0 or 1, in the same shape.
 
-        The membrane starts at 0 in each of the G groups. The gradient goes through the potentials and the surrogate,
-        not through the reset.
+        The membrane starts at 0 in each of the G groups. The gradient passes the potentials and the surrogate, not the
+        reset.
         """
         rate = self.rate
         if kernels := kernels_for(current, num_steps, self.settings, self.backend):
-            fused: Tensor = kernels.integrate_and_fire(dense(current), rate, num_steps, self.settings)
+            fused: Tensor = kernels.integrate_and_fire(_dense(current), rate, num_steps, self.settings)
             return fused
         if isinstance(rate, Tensor):
             rate = rate.to(current.dtype)
         if torch.compiler.is_compiling():
-            return integrate_and_fire(dense(current), rate, num_steps, self.settings)
+            return _compiled_lif(_dense(current), rate, num_steps, self.settings)
         spikes: Tensor = _IntegrateAndFire.apply(current, rate, num_steps, self.settings)
         return spikes
 
     def extra_repr(self) -> str:
-        """What `print(model)` shows of the settings."""
+        """Return the settings as `print(model)` shows them."""
         learned = " (learned)" if self.settings.learns_tau else ""
         facts = f"tau={self.tau:.4g}{learned}, threshold={self.settings.threshold:g}"
         return f"{facts}, {self.settings.reset} reset, {self.settings.surrogate}"
@@ -237,30 +152,29 @@ class LIF(nn.Module):
 def integrate(
     current: Tensor, num_steps: int, settings: LIFSettings, rate: Rate | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return spikes and potentials (before the reset), each of the shape of `current` `[num_steps · G, ...]`.
+    """Return spikes and potentials before the reset, both in the shape of `current` `[num_steps · G, ...]`.
 
-    `rate` is 1 / τ of a layer that learns it (`LIF.rate`), None for that of `settings`. No gradient passes; for that
-    there is `LIF`.
+    `rate` is the `LIF.rate` of a layer that learns it; None takes 1 / τ of `settings`. No gradient passes.
     """
-    current = dense(current.detach())
+    current = _dense(current.detach())
     rate = 1 / settings.tau if rate is None else rate.detach().to(current.dtype) if isinstance(rate, Tensor) else rate
     spikes, potentials = torch.empty_like(current), torch.empty_like(current)
-    for arriving, fired, potential in blocks(num_steps, current, spikes, potentials):
+    for arriving, fired, potential in _blocks(num_steps, current, spikes, potentials):
         for step, reached in enumerate(_run(arriving, fired, rate, settings)):
             potential[step] = reached
     return spikes, potentials
 
 
 class _IntegrateAndFire(torch.autograd.Function):
-    """Spikes with their gradient. The potentials are computed again on the way back rather than kept: that is cheaper.
+    """Spikes with their gradient. The backward pass computes the potentials again, which is cheaper than keeping them.
 
-    What is kept, the current and the spikes, lives on in the graph in any case.
+    Only the current and the spikes are saved; other layers save both in any case.
     """
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, rate: Rate, num_steps: int, settings: LIFSettings) -> Tensor:
-        current = dense(current)
-        spikes = fire(current, rate, num_steps, settings)
+        current = _dense(current)
+        spikes = _fire(current, rate, num_steps, settings)
         learned = (rate,) if isinstance(rate, Tensor) else ()
         ctx.save_for_backward(current, spikes, *learned)
         ctx.rate = None if learned else rate
@@ -271,28 +185,28 @@ class _IntegrateAndFire(torch.autograd.Function):
     def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         current, spikes, *learned = ctx.saved_tensors
         rate = learned[0] if learned else ctx.rate
-        return *fire_back(grad_spikes, current, spikes, rate, ctx.num_steps, ctx.settings), None, None
+        return *_fire_back(grad_spikes, current, spikes, rate, ctx.num_steps, ctx.settings), None, None
 
 
-def fire(current: Tensor, rate: Rate, num_steps: int, settings: LIFSettings) -> Tensor:
-    """The spikes of a dense `current`."""
+def _fire(current: Tensor, rate: Rate, num_steps: int, settings: LIFSettings) -> Tensor:
+    """Return the spikes of a dense `current`."""
     spikes = torch.empty_like(current)
-    for arriving, fired in blocks(num_steps, current, spikes):
+    for arriving, fired in _blocks(num_steps, current, spikes):
         for _ in _run(arriving, fired, rate, settings):
             pass
     return spikes
 
 
-def fire_back(
+def _fire_back(
     grad_spikes: Tensor, current: Tensor, spikes: Tensor, rate: Rate, num_steps: int, settings: LIFSettings
 ) -> tuple[Tensor, Tensor | None]:
-    """The gradients of the current and, where it is a tensor, of the rate."""
-    # a layer's currents are many: their sum needs more digits than half precision has
+    """Return the gradient of the current, and that of the rate where it is a tensor."""
+    # the sum over a layer's many currents needs more digits than half precision has
     grad_rate = torch.zeros((), dtype=torch.promote_types(current.dtype, torch.float32), device=current.device)
     grad_current = torch.empty_like(current)
-    if grad_spikes.stride() != current.stride():  # a block must be the same neurons in each
+    if grad_spikes.stride() != current.stride():  # a block must hold the same neurons of each tensor
         grad_spikes = torch.empty_like(current).copy_(grad_spikes)
-    for arriving, fired, grad_fired, grad in blocks(num_steps, current, spikes, grad_spikes, grad_current):
+    for arriving, fired, grad_fired, grad in _blocks(num_steps, current, spikes, grad_spikes, grad_current):
         for step, before in _run_back(arriving, fired, grad_fired, grad, rate, settings):
             if isinstance(rate, Tensor):
                 arrived = arriving[step] if before is None else arriving[step] - before
@@ -301,7 +215,7 @@ def fire_back(
 
 
 def _run(current: Tensor, fired: Tensor, rate: Rate, settings: LIFSettings) -> Iterator[Tensor]:
-    """Run the steps of `current` `[num_steps, M]`, write the spikes into `fired`, give each step's potential."""
+    """Run the steps of `current` `[num_steps, M]`, write the spikes into `fired` and yield each step's potential."""
     potential = None
     for step, arriving in enumerate(current):
         kept = None if potential is None else _reset(potential, fired[step - 1], settings)
@@ -311,14 +225,14 @@ def _run(current: Tensor, fired: Tensor, rate: Rate, settings: LIFSettings) -> I
 
 
 def _reset(potential: Tensor, fired: Tensor, settings: LIFSettings) -> Tensor:
-    """v: what stays of a potential after its spike."""
+    """Return v, the potential after the reset."""
     if settings.reset == "soft":
         return torch.add(potential, fired, alpha=-settings.threshold)
     return torch.addcmul(potential, potential, fired, value=-1)
 
 
 def _charge(kept: Tensor | None, arriving: Tensor, rate: Rate) -> Tensor:
-    """h: the potential after a step's current; `kept` is overwritten, None stands for 0."""
+    """Return h, the potential after a step's current. `kept` is v, overwritten, or None for 0."""
     if kept is None:
         return arriving * rate
     return torch.lerp(kept, arriving, rate, out=kept)
@@ -329,9 +243,9 @@ def _run_back(
 ) -> Iterator[tuple[int, Tensor | None]]:
     """Write the gradient of `current` `[num_steps, M]` into `grad`, from the last step to the first.
 
-    After each step gives its number and the membrane v that it started from, None for 0.
+    Yields each step's number and the membrane v that it started from, None for 0.
     """
-    surrogate = SURROGATES.get(settings.surrogate)
+    surrogate = SURROGATES[settings.surrogate]
     potentials: list[Tensor] = []
     for step, arriving in enumerate(current):
         kept = _reset(potentials[-1], fired[step - 1], settings) if potentials else None
@@ -355,8 +269,86 @@ def _add_scaled(total: Tensor, part: Tensor, factor: Rate) -> None:
         total.add_(part, alpha=factor)
 
 
-def integrate_and_fire(current: Tensor, rate: float | Tensor, num_steps: int, settings: "LIFSettings") -> Tensor:
-    """Return the spikes of `current` `[num_steps · G, ...]`, which is dense; `rate` is 1 / τ, and gets a gradient."""
+def _blocks(num_steps: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut tensors `[num_steps · G, ...]` of equal strides into views `[num_steps, M]` of the same M neurons.
+
+    On a CPU all steps of a block fit into the cache; elsewhere one block holds all neurons.
+    """
+    flat = [_in_memory_order(tensor).view(num_steps, -1) for tensor in tensors]
+    num_neurons = flat[0].shape[1]
+    on_cpu = tensors[0].device.type == "cpu"
+    size = _BLOCK_ELEMENTS * torch.get_num_threads() if on_cpu else max(num_neurons, 1)
+    for start in range(0, num_neurons, size):
+        yield tuple(tensor[:, start : start + size] for tensor in flat)
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return tensor.permute(0, 2, 3, 1)
+    return tensor
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Return a tensor without gaps, in one of the two usual orders in memory; a copy where it is not so already."""
+    in_order = tensor.is_contiguous() or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
+    return tensor if in_order else tensor.contiguous()
+
+
+def set_lif_backend(model: nn.Module, backend: LIFBackend) -> None:
+    """Choose what computes the neurons of `model`: `torch` (the default), `triton`, or `auto`, Triton if it is there.
+
+    Triton's kernels take float32, float16 and bfloat16 on CUDA, the arctangent surrogate and up to 32 steps. Potentials
+    are float32. Torch's operators compute everything else, as on a CPU. Raises SettingError on another name, or where
+    `triton` is asked for and cannot be used.
+    """
+    if backend not in LIF_BACKENDS:
+        raise SettingError(
+            f"lif_backend is {backend!r}", f"choose from {', '.join(LIF_BACKENDS)}", setting="lif_backend"
+        )
+    layers = [module for module in model.modules() if isinstance(module, LIF)]
+    if backend != "torch":
+        _load_kernels()
+    if backend == "triton":
+        _check_fused({layer.settings.surrogate for layer in layers})
+    for layer in layers:
+        layer.backend = backend
+
+
+def kernels_for(current: Tensor, num_steps: int, settings: LIFSettings, backend: LIFBackend) -> ModuleType | None:
+    """Return the module `lif_triton` where `backend` asks for it and it takes such currents, else None."""
+    if backend == "torch" or _kernels is None or current.device.type != _DEVICE_TYPE:
+        return None
+    is_known = settings.surrogate == FUSED_SURROGATE and current.dtype in _kernels.DTYPES
+    return _kernels if is_known and num_steps <= _kernels.MOST_STEPS else None
+
+
+def _load_kernels() -> None:
+    global _kernels
+    try:
+        _kernels = import_module("respike.zoo.nn.lif_triton")
+    # macOS has no Triton, torch 2.6 an older one
+    except ImportError:
+        _kernels = None
+
+
+def _check_fused(surrogates: set[str]) -> None:
+    if _kernels is None:
+        raise SettingError(
+            "lif_backend is 'triton', and there is no Triton 3.3 or later here",
+            "take torch, or install torch 2.7 or later, built for CUDA",
+            setting="lif_backend",
+        )
+    if others := surrogates - {FUSED_SURROGATE}:
+        raise SettingError(
+            f"lif_backend is 'triton', which has no surrogate gradient {', '.join(sorted(others))}",
+            f"take torch, or the surrogate {FUSED_SURROGATE}",
+            setting="lif_backend",
+        )
+
+
+# torch.compile does not look into the loop over time: for a compiler it is one operator, with one for its gradient
+def _compiled_lif(current: Tensor, rate: Rate, num_steps: int, settings: LIFSettings) -> Tensor:
+    """Return the spikes of a dense `current` `[num_steps · G, ...]`; a `rate` that is a tensor gets a gradient."""
     learned = rate if isinstance(rate, Tensor) else None
     kinds = settings.tau, settings.threshold, settings.surrogate, settings.surrogate_alpha, settings.reset
     spikes: Tensor = _forward(current, learned, num_steps, *kinds)
@@ -374,9 +366,8 @@ def _forward(
     alpha: float,
     reset: str,
 ) -> Tensor:
-
     rate = 1 / tau if learned is None else learned
-    return fire(current, rate, num_steps, _settings(learned, tau, threshold, surrogate, alpha, reset))
+    return _fire(current, rate, num_steps, _settings(learned, tau, threshold, surrogate, alpha, reset))
 
 
 @custom_op("respike::plain_lif_backward", mutates_args=())
@@ -392,17 +383,16 @@ def _backward(
     alpha: float,
     reset: str,
 ) -> tuple[Tensor, Tensor]:
-
     rate = 1 / tau if learned is None else learned
     settings = _settings(learned, tau, threshold, surrogate, alpha, reset)
-    grad, grad_rate = fire_back(grad_spikes, current, spikes, rate, num_steps, settings)
+    grad, grad_rate = _fire_back(grad_spikes, current, spikes, rate, num_steps, settings)
     return grad, current.new_zeros(()) if grad_rate is None else grad_rate
 
 
 def _settings(
     learned: Tensor | None, tau: float, threshold: float, surrogate: str, alpha: float, reset: Any
-) -> "LIFSettings":
-    """The neurons' settings again, which an operator takes one by one."""
+) -> LIFSettings:
+    """Return the neurons' settings, which an operator must take one by one."""
     return LIFSettings(
         tau=tau,
         learns_tau=learned is not None,
@@ -423,15 +413,15 @@ def _(grad_spikes: Tensor, current: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(current), current.new_empty(())
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     current, learned, *ctx.settings = inputs
     ctx.save_for_backward(current, output, learned)
 
 
-def _go_back(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor | None, ...]:
+def _go_backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor | None, ...]:
     current, spikes, learned = ctx.saved_tensors
     grad, grad_rate = _backward(grad_spikes, current, spikes, learned, *ctx.settings)
     return grad, None if learned is None else grad_rate, *(None,) * len(ctx.settings)
 
 
-_forward.register_autograd(_go_back, setup_context=_keep)
+_forward.register_autograd(_go_backward, setup_context=_save_for_backward)

@@ -1,7 +1,7 @@
-"""LIF in Triton: all time steps of a layer in one kernel, its way back in another. Imports only where Triton 3.3 is.
+"""LIF in Triton: one kernel for all time steps of a layer, one for their gradient. Importing it needs Triton 3.3.
 
-A program takes a block of neurons through all steps: potentials stay in registers, in single precision whatever the
-currents are, and memory is read and written once. The plain version, `lif.py`, says what is computed.
+A program takes a block of neurons through all steps. Potentials stay in registers, in float32 for every type of
+current, and memory is read and written once. `lif.py` computes the same with torch's operators.
 """
 
 import math
@@ -16,22 +16,22 @@ from torch.library import custom_op
 if TYPE_CHECKING:
     from respike.zoo.nn.lif import LIFSettings
 
-# 3.2 knows no tuple that grows
+# in 3.2 a tuple cannot grow
 if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):
     raise ImportError(f"Triton {triton.__version__} is older than 3.3")
 
-# a neuron's potentials of all steps are in registers on the way back
+# the backward kernel keeps a neuron's potentials of all steps in registers
 MOST_STEPS = 32
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# (steps, neurons of a program): the more steps, the fewer neurons find room
+# (steps, neurons of a program): the more steps, the fewer neurons fit into registers
 _BLOCKS = ((4, 1024), (16, 512), (MOST_STEPS, 256))
 
 
 def integrate_and_fire(current: Tensor, rate: float | Tensor, num_steps: int, settings: "LIFSettings") -> Tensor:
     """Return the spikes of `current` `[num_steps · G, ...]`, in its shape, order and type; arctangent surrogate.
 
-    `current` is dense, in either of the two usual orders, and of one of DTYPES; `num_steps` is at most MOST_STEPS.
-    `rate` is 1 / τ, a number or a tensor of no dimensions, which then gets a gradient.
+    `current` is dense, in one of the two usual orders in memory, and of one of DTYPES; `num_steps` is at most
+    MOST_STEPS. `rate` is 1 / τ, a number, or a tensor of no dimensions that gets a gradient.
     """
     learned, fixed = (rate.float(), 0.0) if isinstance(rate, Tensor) else (None, rate)
     spikes: Tensor = _forward(
@@ -46,7 +46,7 @@ def integrate_and_fire(current: Tensor, rate: float | Tensor, num_steps: int, se
     return spikes
 
 
-# the two are operators of torch's, so that torch.compile and CUDA graphs take each as one whole
+# as operators of torch each is one node for torch.compile and CUDA graphs
 @custom_op("respike::lif", mutates_args=())
 def _forward(
     current: Tensor, learned: Tensor | None, fixed: float, num_steps: int, threshold: float, alpha: float, is_soft: bool
@@ -81,9 +81,9 @@ def _backward(
     alpha: float,
     is_soft: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of the current, and by program that of the rate."""
+    """Return the gradient of the current, and the rate's gradient of each program."""
     grad_current = torch.empty_like(current)
-    if grad_spikes.stride() != current.stride():  # a place must be the same neuron in each
+    if grad_spikes.stride() != current.stride():  # an index must be the same neuron in each tensor
         grad_spikes = torch.empty_like(current).copy_(grad_spikes)
     num_neurons, block, num_programs = _division(current, num_steps)
     grad_rate = torch.zeros(num_programs, dtype=torch.float32, device=current.device)
@@ -119,29 +119,29 @@ def _(current: Tensor, spikes: Tensor, grad_spikes: Tensor, learned: Any, fixed:
     return torch.empty_like(current), current.new_empty(num_programs, dtype=torch.float32)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     current, learned, *ctx.settings = inputs
     ctx.save_for_backward(current, output, learned)
 
 
-def _go_back(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor | None, ...]:
+def _go_backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor | None, ...]:
     current, spikes, learned = ctx.saved_tensors
     grad_current, by_program = _backward(current, spikes, grad_spikes, learned, *ctx.settings)
     grad_rate = None if learned is None else by_program.sum()
     return grad_current, grad_rate, None, None, None, None, None
 
 
-_forward.register_autograd(_go_back, setup_context=_keep)
+_forward.register_autograd(_go_backward, setup_context=_save_for_backward)
 
 
 def _division(current: Tensor, num_steps: int) -> tuple[int, int, int]:
-    """Neurons, neurons of a program, programs."""
+    """Return the number of neurons, of neurons of a program, and of programs."""
     num_neurons = current.numel() // num_steps
     block = next(size for most, size in _BLOCKS if num_steps <= most)
     return num_neurons, block, -(-num_neurons // block)
 
 
-# what both ways have in common; Triton puts the code of these where they are called
+# shared by both kernels; Triton inlines these functions
 @triton.jit  # type: ignore[untyped-decorator]
 def _neurons_of_program(num_neurons, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     # 64 bits: all steps of a large batch are more than 2³¹ elements

@@ -1,8 +1,8 @@
-"""Linear: torch's linear layer and 1×1 convolution, which in single precision on a CPU go through oneDNN.
+"""Linear: torch's linear layer and 1×1 convolution, computed by oneDNN in float32 on a CPU.
 
-torch gives such products to MKL, which on AMD's processors reaches half the speed that oneDNN does. It has given
-convolutions to oneDNN all along, but for the 1×1 ones of a single thread. The sums are of the same terms in another
-order. Everywhere else, and where a network is traced, compiled or counted, both layers are torch's own.
+torch computes such products by MKL, which reaches half of oneDNN's speed on AMD processors. It uses oneDNN for
+convolutions, except 1×1 convolutions on a single thread. The sums have the same terms in another order. Everywhere
+else, and where a network is traced, compiled or counted, both layers are torch's own.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ _OPERATOR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _HAS_ONEDNN 
 
 
 class OneDnnLinear(nn.Linear):
-    """`nn.Linear`, faster on a CPU."""
+    """`nn.Linear`, faster on some CPUs."""
 
     def forward(self, rows: Tensor) -> Tensor:
         """Map `[..., C]` to `[..., C']`."""
@@ -26,7 +26,7 @@ class OneDnnLinear(nn.Linear):
 
 
 class OneDnnPointwiseConv(nn.Conv2d):
-    """`nn.Conv2d` of kernel size 1, faster on a CPU where channels are last in memory."""
+    """`nn.Conv2d` of kernel size 1, faster on some CPUs where channels are last in memory."""
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 1, bias=bias)
@@ -39,7 +39,7 @@ class OneDnnPointwiseConv(nn.Conv2d):
 
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear`; `weight` may be a 1×1 convolution's, too."""
+    """Compute `F.linear`; `weight` may also be that of a 1×1 convolution, `[C', C, 1, 1]`."""
     if not _goes_to_onednn(rows, weight):
         return F.linear(rows, weight.flatten(1), bias)
     mapped: Tensor = _Linear.apply(rows, weight, bias)
@@ -47,8 +47,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _goes_to_onednn(rows: Tensor, weight: Tensor) -> bool:
-    # a compiler or an exporter has a better use for an operator that it knows; asked first, since the rest is no
-    # business of theirs
+    # compilers and exporters need operators that they know; asked first, so that they do not trace the rest
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False
     return (
@@ -58,7 +57,7 @@ def _goes_to_onednn(rows: Tensor, weight: Tensor) -> bool:
         and rows.numel() > 0
         and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
-        # a counter of operations watches those that everyone knows
+        # an operation counter knows torch's usual operators only
         and _get_current_dispatch_mode() is None
     )
 
@@ -79,14 +78,14 @@ class _Linear(torch.autograd.Function):
         grad_weight = None
         if needs_weight:
             grad_weight = _multiply(flat.t(), rows.reshape(-1, rows.shape[-1]).t()).view(weight.shape)
-            # several processes share gradients in the weights' own order, and copy those that have another
+            # data-parallel training copies gradients whose memory order is not that of the weights
             if weight.stride()[:2] == grad_weight.stride()[:2]:
                 grad_weight = grad_weight.as_strided(weight.shape, weight.stride())
         return grad_rows, grad_weight, flat.sum(0) if needs_bias else None
 
 
 def _multiply(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Rows `[..., C]` times the transpose of `weight` `[C', C]`."""
+    """Return rows `[..., C]` times the transpose of `weight` `[C', C]`."""
     assert _OPERATOR is not None
     product: Tensor = _OPERATOR(rows, weight, bias, "none", [], "")
     return product

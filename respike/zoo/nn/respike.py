@@ -1,6 +1,7 @@
-"""ReSpike: an ANN sees the key frames, an SNN the residuals, and at each scale the second asks the first.
+"""ReSpike: an ANN for the key frames, an SNN for the residuals, and a fusion of both at each scale.
 
-Rows are folded for speed: G = B·N groups, and R·G residuals, step by step as in `lif.py`.
+Shapes: B clips, N groups of a clip, R residuals of a group, K classes. Rows are folded for speed into G = B·N groups
+and R·G residuals, step by step as in `lif.py`.
 
 Source: *ReSpike: Residual Frames-based Hybrid Spiking Neural Networks for Efficient Action Recognition*
 (arXiv 2409.01564). `docs/model.md` lists every number and every deviation.
@@ -22,13 +23,13 @@ __all__ = ["BRANCHES", "SIZE_STEP", "Branches", "ModelConfig", "ReSpike"]
 
 
 class ReSpike(nn.Module):
-    """The hybrid network, or one of its branches, as `config.branches` says. Make one with `create_model`.
+    """The hybrid network, or one of its branches, see `config.branches`. `create_model` makes one.
 
-    With `recomputes` set, training keeps of the spiking branch only what passes between its stages and computes the
-    rest again on the way back: less memory, more time, the same gradients.
+    With `uses_activation_checkpointing`, training keeps only the features between the stages of the spiking branch. It
+    computes the rest again in the backward pass: less memory, more time, the same gradients.
     """
 
-    recomputes = False
+    uses_activation_checkpointing = False
 
     def __init__(self, config: ModelConfig, backbone_weights: BackboneWeights = "none") -> None:
         super().__init__()
@@ -48,64 +49,66 @@ class ReSpike(nn.Module):
                 for channels, context, pool in scales
             )
         self.head = nn.Linear(num_features, config.num_classes)
-        # a 3×3 convolution on a CPU runs about twice as fast so; names and shapes stay as they are
+        # makes 3×3 convolutions on a CPU about twice as fast; names and shapes do not change
         self.to(memory_format=torch.channels_last)
 
     def forward(self, keys: Tensor, residuals: Tensor, color: Color) -> Tensor:
-        """Classify clips: the mean over a clip's groups of each group's logits, `[B, K]`.
+        """Classify clips: return the logits `[B, K]`, a mean over the groups of each clip.
 
-        `keys` `[B, N, 3, H, W]` RGB, uint8 or float, 0 to 255; `residuals` `[B, N, R, 3, H, W]`, int16 or float, in
-        8-bit units and the colour that `color` names. H and W are multiples of 32. A branch alone ignores the
-        other's input. Raises SettingError that names what does not fit.
+        - `keys` `[B, N, 3, H, W]`: RGB, uint8 or float, from 0 to 255.
+        - `residuals` `[B, N, R, 3, H, W]`: int16 or float, in 8-bit units and the colour `color`.
+
+        H and W are multiples of 32. A branch alone ignores the other's input. Raises SettingError that names what does
+        not fit.
         """
         return self.group_logits(keys, residuals, color).mean(dim=1)
 
     def group_logits(self, keys: Tensor, residuals: Tensor, color: Color) -> Tensor:
-        """Classify each group of each clip: `[B, N, K]`. Takes what `forward` takes."""
+        """Classify each group of each clip: return the logits `[B, N, K]`. Takes what `forward` takes."""
         self._check(keys, residuals, color)
         maps = key_maps(self.ann, self._normalise_keys(keys).flatten(0, 1)) if self.config.uses_keys else []
-        features = [maps[-1].mean(dim=(2, 3))] if maps else []
+        pooled = [maps[-1].mean(dim=(2, 3))] if maps else []
         if self.config.uses_residuals:
             steps_first = self._normalise_residuals(residuals, color).permute(2, 0, 1, 3, 4, 5)
             num_steps = len(steps_first)
             last = self._run_snn(steps_first.flatten(0, 2), num_steps, maps)
-            features.append(last.view(num_steps, -1, *last.shape[1:]).mean(dim=(0, 3, 4)))
-        logits: Tensor = self.head(torch.cat(features, dim=1))
+            pooled.append(last.view(num_steps, -1, *last.shape[1:]).mean(dim=(0, 3, 4)))
+        logits: Tensor = self.head(torch.cat(pooled, dim=1))
         return logits.view(*keys.shape[:2], -1)
 
     def normalise(self, keys: Tensor, residuals: Tensor, color: Color) -> tuple[Tensor, Tensor]:
-        """Return what the two branches see, `[B, N, 3, H, W]` and `[B, N, R, 3, H, W]`, in the network's own type.
+        """Return the input of the two branches, `[B, N, 3, H, W]` and `[B, N, R, 3, H, W]`, in the network's dtype.
 
-        Key frames become `(k / 255 - mean) / deviation`. Residuals become RGB differences, `/ 255 / deviation`: a
-        difference has no mean to take off.
+        Key frames become `(k / 255 - mean) / deviation`. Residuals become RGB differences `/ 255 / deviation`, without
+        the mean, which cancels out in a difference.
         """
         self._check(keys, residuals, color)
         return self._normalise_keys(keys), self._normalise_residuals(residuals, color)
 
     def _run_snn(self, residuals: Tensor, num_steps: int, maps: list[Tensor]) -> Tensor:
-        potential: Tensor = self.snn.stem(residuals)
+        features: Tensor = self.snn.stem(residuals)
         for scale, stage in enumerate(self.snn.stages):
-            if self.recomputes and self.training:
-                potential = run_checkpointed(self._run_scale, stage, scale, potential, num_steps, maps)
+            if self.uses_activation_checkpointing and self.training:
+                features = run_checkpointed(self._run_scale, stage, scale, features, num_steps, maps)
             else:
-                potential = self._run_scale(scale, potential, num_steps, maps)
-        return potential
+                features = self._run_scale(scale, features, num_steps, maps)
+        return features
 
-    def _run_scale(self, scale: int, potential: Tensor, num_steps: int, maps: list[Tensor]) -> Tensor:
-        potential = self.snn.stages[scale](potential, num_steps)
+    def _run_scale(self, scale: int, features: Tensor, num_steps: int, maps: list[Tensor]) -> Tensor:
+        features = self.snn.stages[scale](features, num_steps)
         if self.config.branches == "hybrid" and self.config.fusion_pools[scale]:
-            potential = self.fusions[scale](potential, maps[scale])
-        return potential
+            features = self.fusions[scale](features, maps[scale])
+        return features
 
     def _normalise_keys(self, keys: Tensor) -> Tensor:
         planes = keys.to(self.head.weight.dtype).unbind(dim=2)
-        # numbers rather than tensors of constants, so that float64 gets them to its own last digit
+        # Python numbers, not tensors of constants: they are exact in float64 too
         figures = zip(planes, self.pixel_mean, self.pixel_deviation, strict=True)
         rows = [plane.div(255).sub(mean).div(deviation) for plane, mean, deviation in figures]
         return torch.stack(rows, dim=-1).movedim(-1, 2)
 
     def _normalise_residuals(self, residuals: Tensor, color: Color) -> Tensor:
-        # in memory steps come first and channels last, as the SNN takes them, so that folding copies nothing
+        # in memory steps come first and channels last, as the SNN takes them: folding copies nothing
         planes = residuals.to(self.head.weight.dtype).permute(2, 0, 1, 3, 4, 5).unbind(dim=3)
         rgb = [_mix(planes, weights) for weights in YCC_TO_RGB] if color == "ycc" else planes
         rows = [plane.div(255 * deviation) for plane, deviation in zip(rgb, self.pixel_deviation, strict=True)]

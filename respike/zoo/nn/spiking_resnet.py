@@ -1,16 +1,18 @@
-"""Spiking ResNet: membrane-shortcut residual blocks on folded time, the branch that sees the residuals.
+"""Spiking ResNet: the branch for the residuals, of membrane-shortcut residual blocks.
 
-Rows are folded as in `lif.py`: `[R·G, C, H, W]`, step by step, G groups each.
+Rows are folded as in `lif.py`: `[R·G, C, H, W]`, R steps of G groups.
 
 Source: Hu et al., *Advancing Spiking Neural Networks Toward Deep Residual Learning* (TNNLS 2024), for the
-membrane shortcut: what travels between blocks is real-valued, and every 3×3 convolution inside a block sees spikes.
+membrane shortcut: blocks pass real values to each other, and every 3×3 convolution inside a block sees spikes.
 """
 
 import itertools
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from torch import Tensor, nn
 
+from respike.common.config import Config, option
 from respike.common.errors import SettingError
 from respike.zoo.nn.lif import LIF, LIFSettings
 from respike.zoo.nn.linear import OneDnnPointwiseConv
@@ -20,22 +22,17 @@ BLOCKS_BY_DEPTH = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpikingResNetSettings:
+class SpikingResNetSettings(Config):
     """The size of a spiking ResNet: channels of the stem and of each stage, blocks of each stage, and its neurons."""
 
-    stem_channels: int = 64
-    channels: tuple[int, ...] = (64, 128, 256, 512)
-    num_blocks: tuple[int, ...] = (2, 2, 2, 2)
+    # the upper bounds keep a checkpoint from elsewhere from taking all memory
+    stem_channels: Annotated[int, option("Channels of the stem.", ge=1, le=4096)] = 64
+    channels: tuple[Annotated[int, option("Channels of a stage.", ge=1, le=4096)], ...] = (64, 128, 256, 512)
+    num_blocks: tuple[Annotated[int, option("Blocks of a stage.", ge=1, le=100)], ...] = (2, 2, 2, 2)
     lif: LIFSettings = field(default_factory=LIFSettings)
 
-    def __post_init__(self) -> None:
-        # the upper bounds keep a foreign checkpoint's claims from taking all memory
-        for counts, most in (((self.stem_channels, *self.channels), 4096), (self.num_blocks, 100)):
-            for count in counts:
-                if not 1 <= count <= most:
-                    raise SettingError(
-                        f"a spiking ResNet of {count} channels or blocks, allowed are 1 to {most}", "see its settings"
-                    )
+    def check(self) -> None:
+        """Check the number of stages. Raises SettingError."""
         if not len(self.channels) == len(self.num_blocks) == NUM_STAGES:
             raise SettingError(
                 f"channels for {len(self.channels)} stages and blocks for {len(self.num_blocks)}",
@@ -44,9 +41,9 @@ class SpikingResNetSettings:
 
     @classmethod
     def of_depth(cls, depth: int = 18, *, width: int = 64, lif: LIFSettings | None = None) -> "SpikingResNetSettings":
-        """The settings by a ResNet's usual name: `depth` 18, as published, or 34; `width` channels in the stem.
+        """Return the settings of a ResNet of `depth` 18, as published, or 34, with `width` channels in the stem.
 
-        The stages have once, twice, four and eight times as many. Raises SettingError that lists the depths.
+        The stages have 1, 2, 4 and 8 times as many channels. Raises SettingError that lists the depths.
         """
         if depth not in BLOCKS_BY_DEPTH:
             raise SettingError(f"an SNN of depth {depth}", f"choose from {', '.join(map(str, BLOCKS_BY_DEPTH))}")
@@ -56,7 +53,7 @@ class SpikingResNetSettings:
 
 
 class SpikingStem(nn.Module):
-    """3×3 convolution of stride 2 and batch norm on the residuals themselves: the branch's only real-valued input."""
+    """3×3 convolution of stride 2 and batch norm on the residuals, which are real values."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -70,7 +67,7 @@ class SpikingStem(nn.Module):
 
 
 class Shortcut(nn.Sequential):
-    """2×2 average pooling, 1×1 convolution, batch norm: the block's input brought to its output's shape."""
+    """2×2 average pooling, 1×1 convolution, batch norm: brings a block's input to the shape of its output."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -80,7 +77,7 @@ class Shortcut(nn.Sequential):
 
 
 class SpikingBlock(nn.Module):
-    """LIF, 3×3 convolution, batch norm, twice; plus the block's input, brought to shape where the block strides."""
+    """Twice LIF, 3×3 convolution and batch norm, plus the block's input, through a shortcut where the stride is 2."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, lif: LIFSettings) -> None:
         super().__init__()
@@ -92,16 +89,16 @@ class SpikingBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.shortcut = Shortcut(in_channels, out_channels) if stride == 2 else nn.Identity()
 
-    def forward(self, potential: Tensor, num_steps: int) -> Tensor:
+    def forward(self, features: Tensor, num_steps: int) -> Tensor:
         """Map `[R·G, C, H, W]` to `[R·G, C', H/stride, W/stride]`."""
-        inner = self.norm1(self.conv1(self.lif1(potential, num_steps)))
+        inner = self.norm1(self.conv1(self.lif1(features, num_steps)))
         inner = self.norm2(self.conv2(self.lif2(inner, num_steps)))
-        summed: Tensor = inner + self.shortcut(potential)
+        summed: Tensor = inner + self.shortcut(features)
         return summed
 
 
 class SpikingStage(nn.Module):
-    """Blocks of one width, the first of which halves height and width."""
+    """Blocks of one width; the first halves height and width."""
 
     def __init__(self, in_channels: int, out_channels: int, num_blocks: int, lif: LIFSettings) -> None:
         super().__init__()
@@ -110,15 +107,15 @@ class SpikingStage(nn.Module):
             for i in range(num_blocks)
         )
 
-    def forward(self, potential: Tensor, num_steps: int) -> Tensor:
+    def forward(self, features: Tensor, num_steps: int) -> Tensor:
         """Map `[R·G, C, H, W]` to `[R·G, C', H/2, W/2]`."""
         for block in self.blocks:
-            potential = block(potential, num_steps)
-        return potential
+            features = block(features, num_steps)
+        return features
 
 
 class SpikingResNet(nn.Module):
-    """The stem and the stages; `respike.py` runs them one by one, since a fusion may follow each stage."""
+    """The stem and the stages. `ReSpike` runs them one by one, since a fusion may follow each stage."""
 
     def __init__(self, settings: SpikingResNetSettings) -> None:
         super().__init__()
@@ -133,8 +130,8 @@ class SpikingResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, residuals: Tensor, num_steps: int) -> Tensor:
-        """Run the branch alone, from normalised residuals `[R·G, 3, H, W]` to the last map `[R·G, C, H/32, W/32]`."""
-        potential: Tensor = self.stem(residuals)
+        """Map normalised residuals `[R·G, 3, H, W]` to the last features `[R·G, C, H/32, W/32]`, without fusions."""
+        features: Tensor = self.stem(residuals)
         for stage in self.stages:
-            potential = stage(potential, num_steps)
-        return potential
+            features = stage(features, num_steps)
+        return features

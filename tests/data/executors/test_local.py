@@ -1,5 +1,6 @@
 """The local executor: every item is done once even if workers die, and no process is left running."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -224,6 +225,36 @@ def test_workers_are_replaced_after_some_items(monkeypatch):
 def test_a_worker_that_uses_too_much_memory_is_replaced(monkeypatch):
     monkeypatch.setattr(local, "MAX_WORKER_BYTES", 1)
     assert len(set(run(process_id, range(3), 1).values())) == 3
+
+
+def process_of_a_run(idle_processes):
+    steps = local.run_in_steps(Job(function=process_id), [1], 1, lambda *event: None, idle_processes=idle_processes)
+    ((_, pid),) = filter(None, steps)
+    return pid
+
+
+def wait_for_end(pid):
+    deadline = time.monotonic() + 10
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_an_idle_process_serves_the_next_run_unless_it_died():
+    idle_processes = local.IdleProcesses(idle_seconds=60)
+    pid = process_of_a_run(idle_processes)
+    assert process_of_a_run(idle_processes) == pid
+    os.kill(pid, signal.SIGKILL)
+    wait_for_end(pid)
+    assert process_of_a_run(idle_processes) != pid
+    idle_processes.take().kill()
+
+
+def test_an_idle_process_ends_after_a_while():
+    idle_processes = local.IdleProcesses(idle_seconds=0.1)
+    wait_for_end(process_of_a_run(idle_processes))
+    assert idle_processes.take() is None
 
 
 def test_the_next_item_starts_while_a_result_is_pending():

@@ -1,4 +1,4 @@
-"""ONNX promises: what other programs compute is what the network computes, for any number of clips."""
+"""ONNX: other programs compute what the network computes, for any number of clips."""
 
 import json
 from pathlib import Path
@@ -10,9 +10,13 @@ from respike.common import extras
 from respike.common.errors import RespikeError
 from respike.zoo.export import export_onnx
 from respike.zoo.export import onnx as onnx_file
+from respike.zoo.export.onnx import PlainLIF, TraceableNetwork
+from respike.zoo.factory import create_model
+from respike.zoo.nn.lif import LIF, LIFSettings
 from torch.torch_version import TorchVersion
 
 from tests.zoo.export.networks import clips, settled
+from tests.zoo.modes import mix_modes, modes_of, modes_seen
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -41,7 +45,7 @@ def test_onnx_runtime_answers_as_pytorch_does_and_the_file_says_what_it_takes(tm
         "residuals": ("tensor(int16)", [2, 3, 3, 32, 32]),
     }
     facts = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
-    assert (facts["respike.classes"], facts["respike.types"]) == (["a", "b"], "ycc")
+    assert (facts["respike.classes"], facts["respike.color"]) == (["a", "b"], "ycc")
 
 
 @pytest.mark.slow
@@ -70,6 +74,16 @@ def test_a_file_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatc
     with pytest.raises(RespikeError, match="ONNX Runtime and PyTorch differ by"):
         export_onnx(settled("ann", clips(2)), clips(1), tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_export_asks_in_eval_mode_and_each_layer_keeps_its_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(onnx_file, "_convert", lambda *_: silent_network())
+    model = settled("ann", clips(2))
+    modes = mix_modes(model)
+    with modes_seen(model) as seen, pytest.raises(RespikeError, match="differ by"):
+        export_onnx(model, clips(1), tmp_path / "net.onnx")
+    assert seen == {False}
+    assert modes_of(model) == modes
 
 
 def test_a_network_that_cannot_be_converted_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -113,3 +127,34 @@ def test_a_missing_package_names_the_command_that_installs_it(tmp_path: Path, mo
     monkeypatch.setattr(extras.importlib, "import_module", lacking)
     with pytest.raises(RespikeError, match=r"pip install 'respike\[export\]'"):
         export_onnx(settled("snn", clips(1)), clips(1), tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+@pytest.mark.parametrize(("tau", "learns_tau"), [(1.0, False), (4 / 3, False), (5.0, False), (5.0, True)])
+def test_plain_neurons_fire_as_ours_do(tau: float, learns_tau: bool, reset: str):
+    neurons = LIF(LIFSettings(tau=tau, threshold=0.7, learns_tau=learns_tau, reset=reset)).double()
+    if learns_tau:
+        torch.nn.init.constant_(neurons.rate_logit, 0.4)  # not where it began
+    current = 3 * torch.randn(15, 4, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    spikes = PlainLIF(neurons)(current, 5)
+    assert 0.1 < spikes.mean() < 0.9
+    assert torch.equal(spikes, neurons(current, 5))
+
+
+def test_a_copy_is_made_and_the_network_stays_as_it_was():
+    model = create_model("respike_tiny", num_classes=3).train()
+    traceable = TraceableNetwork(model, "rgb")
+    assert model.training
+    assert sum(isinstance(module, LIF) for module in model.modules()) == 8
+    kinds = [type(module) for module in traceable.modules()]
+    assert (kinds.count(LIF), kinds.count(PlainLIF)) == (0, 8)
+
+
+def test_neurons_of_another_kind_are_refused_by_name():
+    class Resonator(LIF):
+        pass
+
+    model = create_model("respike_tiny", num_classes=3)
+    model.snn.stages[0].blocks[0].lif1 = Resonator(LIFSettings())
+    with pytest.raises(RespikeError, match="Resonator"):
+        TraceableNetwork(model, "rgb")

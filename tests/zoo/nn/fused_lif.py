@@ -108,10 +108,10 @@ def network():
     keys = torch.randint(0, 256, (1, 2, 3, 32, 32), dtype=torch.uint8, generator=RANDOM)
     residuals = torch.randint(-60, 61, (1, 2, 3, 3, 32, 32), dtype=torch.int16, generator=RANDOM)
     grads = []
-    for backend, recomputes in (("torch", False), ("triton", False), ("triton", True)):
+    for backend, uses_activation_checkpointing in (("torch", False), ("triton", False), ("triton", True)):
         torch.manual_seed(0)
         model = create_model("respike_tiny", num_classes=5).train()
-        model.recomputes = recomputes
+        model.uses_activation_checkpointing = uses_activation_checkpointing
         set_lif_backend(model, backend)
         model(keys, residuals, "ycc").square().sum().backward()
         grads.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))

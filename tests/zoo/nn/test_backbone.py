@@ -56,7 +56,7 @@ def test_no_network_and_no_cache_is_one_line_that_says_what_to_do(empty_cache):
     with pytest.raises(RespikeError, match=r"cannot fetch the ImageNet weights resnet50\.tv2_in1k") as caught:
         create_model("respike_r50", num_classes=2, backbone_weights="imagenet")
     assert "\n" not in str(caught.value)
-    assert "--init-backbone none" in caught.value.hint
+    assert "backbone_weights none" in caught.value.hint
 
 
 def test_imagenet_weights_that_do_not_exist_are_refused():
