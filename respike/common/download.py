@@ -15,14 +15,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
-import filelock
 import requests
 import urllib3
 from huggingface_hub import get_token, hf_hub_url
 
 import respike
 from respike.common.errors import DownloadError, RespikeError, SettingError
-from respike.common.files import canonical_json, sha256_of_file, sync_folder, write_atomically, write_error
+from respike.common.files import canonical_json, file_lock, sha256_of_file, sync_folder, write_atomically, write_error
 from respike.common.progress import SILENCE, Progress
 from respike.common.storage import check_address, is_web, open_address, protocol_of, without_password
 
@@ -114,21 +113,14 @@ def fetch(
 
 @contextmanager
 def _exclusive(target: Path, progress: Progress) -> Iterator[None]:
-    """Wait until no other process downloads the same file. The system frees the lock of a dead process."""
+    """Wait until no other process downloads the same file."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            progress.say(f"waiting for another process that downloads {target.name}")
-            lock.acquire()
     except OSError as error:
         raise write_error(target, error) from error
-    try:
+    message = f"waiting for another process that downloads {target.name}"
+    with file_lock(target.with_name(f".{target.name}.lock"), lambda: progress.say(message)):
         yield
-    finally:
-        lock.release()
 
 
 def _is_complete(target: Path, sha256: str | None, num_bytes: int | None, progress: Progress) -> bool:
@@ -225,7 +217,7 @@ class _Download:
         self._facts_path = target.with_name(f".{target.name}.part.json")
         self._facts: dict[str, Any] = {}
         with suppress(OSError, ValueError, TypeError):
-            self._facts = dict(json.loads(self._facts_path.read_text()))
+            self._facts = dict(json.loads(self._facts_path.read_text("utf-8")))
         if not self._facts:
             self._drop()
         # whether the bytes come from more than one connection

@@ -1,10 +1,12 @@
 """Files: atomic writes, folder locks, checksums, the user cache."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import socket
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,9 @@ SHARDS_ROOT = Path("shards")
 RUNS_ROOT = Path("runs")
 _CHUNK_BYTES = 1 << 20
 _CHECKSUM_FIELD = "sha256"
+# what file systems answer that cannot lock a file or flush a folder: some of NFS, Lustre, SMB, exFAT and FUSE
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
+MAX_WAIT_WITHOUT_LOCKS_SECONDS = 1800
 
 
 @contextmanager
@@ -57,13 +62,24 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def write_new(path: Path, text: str) -> bool:
-    """Write a file unless it exists; return whether it was written. Of several processes that try, one succeeds."""
+    """Write a file unless it exists; return whether it was written. Of several processes that try, one succeeds.
+
+    Raises RespikeError as `atomic_writer` does.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         write_atomically(temporary, text)
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links, such as exFAT
+            with file_lock(path.with_name(f".{path.name}.lock")):
+                if path.exists():
+                    return False
+                temporary.replace(path)
+    except OSError as error:
+        raise write_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
     return True
@@ -81,10 +97,13 @@ def write_if_changed(path: Path, text: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush `folder` to disk, so that a rename in it survives a power cut."""
+    """Flush `folder` to disk, so that a rename in it survives a power cut. Does nothing if the file system cannot."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
     finally:
         os.close(descriptor)
 
@@ -142,22 +161,82 @@ def sha256_of_file(path: Path, advance: Callable[[int], None] | None = None) -> 
 
 
 @contextmanager
+def file_lock(path: Path, announce_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock at `path` during the block. If another process holds it, call `announce_wait`, then wait for it.
+
+    The operating system releases the lock of a dead process. On a file system without locks, the lock is a file that
+    exists as long as it is held. A process that is killed may leave it; so the wait ends after half an hour.
+
+    Raises RespikeError if the file system refuses to write the lock, or if that half hour is over.
+    """
+    lock = None
+    try:
+        lock = _make_lock(path)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            announce_wait()
+            is_soft = isinstance(lock, filelock.SoftFileLock)
+            lock.acquire(timeout=MAX_WAIT_WITHOUT_LOCKS_SECONDS if is_soft else -1)
+    except filelock.Timeout:
+        assert lock is not None, "only a lock that was made can time out"
+        raise RespikeError(
+            f"another process has held {lock.lock_file} for half an hour",
+            "if no other respike is at work there, delete this file and run the same command again",
+        ) from None
+    except OSError as error:
+        raise write_error(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make_lock(path: Path) -> filelock.BaseFileLock:
+    """The lock at `path`, still free: one of the operating system, or a file if the file system has no locks."""
+    if _has_locks(path.parent):
+        return filelock.FileLock(path)
+    # whoever looks for locks finds them by this name; not locked itself, as filelock takes an old empty file for held
+    path.touch()
+    return filelock.SoftFileLock(_soft_path(path))
+
+
+def _soft_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.held")
+
+
+def _has_locks(folder: Path) -> bool:
+    # tried with a file of its own, which nobody else can hold
+    with tempfile.TemporaryFile(dir=folder, prefix=".lock-") as trial:
+        try:
+            fcntl.flock(trial, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _UNSUPPORTED:
+                return False
+            raise
+    return True
+
+
+@contextmanager
 def folder_lock(path: Path, purpose: str, *, timeout_seconds: float = 0) -> Iterator[None]:
     """Hold the lock at `path` during the block; wait for it up to `timeout_seconds`.
 
-    The operating system releases the lock of a dead process. Raises RespikeError that names the owner and its
-    `purpose` if another process holds the lock.
+    A dead process holds no lock, as with `file_lock`. Raises RespikeError that names the owner and its `purpose` if
+    another process holds the lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     owner_path = path.with_suffix(".owner.json")
-    lock = filelock.FileLock(path, timeout=timeout_seconds)
+    lock = None
     try:
-        lock.acquire()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _make_lock(path)
+        lock.acquire(timeout=timeout_seconds)
     except filelock.Timeout:
-        raise RespikeError(
-            f"{path.parent.parent} is in use: {_describe_owner(owner_path)}",
-            "wait for it to finish, or stop it, then run the same command again",
-        ) from None
+        hint = "wait for it to finish, or stop it, then run the same command again"
+        if isinstance(lock, filelock.SoftFileLock):
+            hint += f"; if it was killed, delete {lock.lock_file} first, since this file system has no locks"
+        raise RespikeError(f"{path.parent.parent} is in use: {_describe_owner(owner_path)}", hint) from None
+    except OSError as error:
+        raise write_error(path, error) from error
     try:
         write_atomically(owner_path, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "for": purpose}))
         yield
@@ -185,8 +264,8 @@ def _is_locked(path: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    except OSError:
-        return True
+    except OSError as error:
+        return error.errno not in _UNSUPPORTED or _soft_path(path).exists()
     return False
 
 
@@ -197,7 +276,7 @@ def _describe_owner(owner_path: Path) -> str:
 
 def _read_owner(owner_path: Path) -> dict[str, Any] | None:
     try:
-        owner = json.loads(owner_path.read_text())
+        owner = json.loads(owner_path.read_text("utf-8"))
         return {"pid": int(owner["pid"]), "host": owner["host"], "for": owner["for"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -219,7 +219,7 @@ def _read_plan(path: Path) -> list[str] | None:
     An existing folder does not show that a source is complete, as a list may have been acquired in part.
     """
     with suppress(OSError, ValueError):
-        names = json.loads(path.read_text())
+        names = json.loads(path.read_text("utf-8"))
         if isinstance(names, list):
             return [str(name) for name in names]
     return None

@@ -18,6 +18,7 @@ from typing import IO
 from respike.common.errors import RespikeError
 from respike.common.files import write_error
 from respike.common.progress import Progress, Task
+from respike.data.datasets.common import to_disk
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar")
 # a decompression bomb grows a thousandfold; videos hardly shrink in an archive, and lists of names are small
@@ -123,7 +124,7 @@ def unpack_zip(archive: Path, folder: Path, task: Task) -> None:
                 kind = stat.S_IFMT(member.external_attr >> 16)
                 if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                     raise ArchiveError(f"{archive} holds {member.filename!r}, which is no plain file", _REFUSED)
-                path = folder / checked_path(member.filename, archive)
+                path = folder / checked_path(to_disk(member.filename), archive)
                 if member.is_dir():
                     path.mkdir(parents=True, exist_ok=True)
                     continue
@@ -136,10 +137,11 @@ def unpack_zip(archive: Path, folder: Path, task: Task) -> None:
 def unpack_tar(archive: Path, folder: Path, task: Task) -> None:
     """Unpack a tar file, compressed or not, into `folder`. Raises ArchiveError; nothing outside `folder` is touched."""
     try:
-        with tarfile.open(archive, "r:*") as file:
+        # names are bytes: by default they would be decoded by the locale
+        with tarfile.open(archive, "r:*", encoding="utf-8", errors="surrogateescape") as file:
             writer = _BoundedWriter(archive, task)
             for member in file:
-                path = folder / checked_path(member.name, archive)
+                path = folder / checked_path(to_disk(member.name), archive)
                 if member.isdir():
                     path.mkdir(parents=True, exist_ok=True)
                     continue

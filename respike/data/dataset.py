@@ -7,11 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 import numpy as np
 
 from respike.common.errors import RespikeError, ShardError
-from respike.common.files import cache_folder, sha256_of_bytes, write_atomically
+from respike.common.files import cache_folder, file_lock, sha256_of_bytes, write_atomically
 from respike.common.storage import RemoteFolder, is_address
 from respike.data import index
 from respike.data.index import DatasetIndex, ShardRow, read_index
@@ -42,7 +41,7 @@ class ShardCache:
         """
         root = self.folder / "indexes" / sha256_of_bytes(self._remote.address.encode())[:32]
         root.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(root / "lock"):
+        with file_lock(root / "lock"):
             for name in (index.INDEX_NAME, index.VIDEOS_NAME):
                 if (content := self._remote.read(name)) is None:
                     raise ShardError(
@@ -86,7 +85,7 @@ class ShardCache:
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         # only one of several processes downloads a shard
-        with filelock.FileLock(target.parent / "lock"):
+        with file_lock(target.parent / "lock"):
             if target.is_file() and target.stat().st_size == row.num_bytes:
                 return target
             partial = target.with_name(f".{row.name}.tmp")

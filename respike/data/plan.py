@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,9 @@ def plan_shards(listing: VideoListing, out: Path, config: PrepareConfig) -> list
     shards of `config.videos_per_shard`. A video that turns out to be unreadable leaves a hole; no other video moves.
     """
     tasks = []
-    for subset in sorted({video.subset for video in listing.videos}):
-        videos = [video for video in listing.videos if video.subset == subset]
+    listed = _with_equal_types(listing.videos)
+    for subset in sorted({video.subset for video in listed}):
+        videos = [video for video in listed if video.subset == subset]
         order = np.random.default_rng([config.seed, len(videos)]).permutation(len(videos))
         for number, first in enumerate(range(0, len(videos), config.videos_per_shard)):
             chosen = tuple(videos[place] for place in order[first : first + config.videos_per_shard])
@@ -95,6 +96,16 @@ def plan_shards(listing: VideoListing, out: Path, config: PrepareConfig) -> list
                 )
             )
     return tasks
+
+
+def _with_equal_types(videos: Sequence[VideoRef]) -> Sequence[VideoRef]:
+    """Return the videos with groups of one type: where some have a group, those without have an empty one.
+
+    Libraries that read samples as a table take the type of a column from the first samples.
+    """
+    if all(video.group is None for video in videos):
+        return videos
+    return [replace(video, group="") if video.group is None else video for video in videos]
 
 
 def _digest_members(videos: Sequence[VideoRef], config: PrepareConfig) -> str:

@@ -3,7 +3,11 @@
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 import tarfile
+import zipfile
 
 import pytest
 from respike.data import open_shards
@@ -14,7 +18,7 @@ from respike.data.verification import verify
 from respike.data.video_check import check
 from respike.data.video_writer import write_video
 
-from tests.conftest import moving_square
+from tests.conftest import contents, files_under, moving_square
 
 NAMES = [
     "plain",
@@ -111,3 +115,85 @@ def test_a_list_file_may_hold_every_name(prepared, tmp_path):
     listing = DATASETS["folder"].list_videos(ListingRequest(root=root, list_path=path))
     assert {video.video_id for video in listing.videos} == expected_ids()
     assert not check(listing).faults
+
+
+@pytest.fixture(scope="module")
+def latin_1_locales(tmp_path_factory):
+    """A folder with the locale en_US.ISO-8859-1."""
+    folder = tmp_path_factory.mktemp("locales")
+    command = ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(folder / "en_US.ISO-8859-1")]
+    if shutil.which("localedef") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("this machine cannot make a locale")
+    return folder
+
+
+def environment(encoding, request):
+    if encoding == "ascii":
+        locale = {"LC_ALL": "C"}
+    else:
+        locale = {"LC_ALL": "en_US.ISO-8859-1", "LOCPATH": str(request.getfixturevalue("latin_1_locales"))}
+    return {**os.environ, **locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1"])
+def test_the_locale_changes_no_byte_of_the_shards(prepared, tmp_path, request, encoding):
+    root, out = prepared
+    variables = environment(encoding, request)
+    code = "import sys; print(sys.getfilesystemencoding())"
+    answer = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == encoding
+    again = tmp_path / "again"
+    command = [sys.executable, "-m", "respike", "prepare", "folder", "--root", root, "--out", again, "--quiet"]
+    subprocess.run([*command, "--workers", "1", "--videos-per-shard", "10"], env=variables, check=True)
+    assert contents(again) == contents(out)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1"])
+def test_a_list_finds_every_name_in_every_locale(prepared, tmp_path, request, encoding):
+    root, _ = prepared
+    rows = tmp_path / "list.jsonl"
+    rows.write_text("".join(json.dumps({"path": name, "label": "x"}) + "\n" for name in sorted(expected_ids())))
+    command = [sys.executable, "-m", "respike", "check", "folder", "--root", root, "--list", rows, "--json"]
+    answer = subprocess.run(command, env=environment(encoding, request), capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+
+
+LIST_AND_UNPACK = """
+import sys
+from pathlib import Path
+from respike.data.archives import unpack
+from respike.common.progress import SILENCE
+from respike.data.datasets import DATASETS, ListingRequest
+root = Path(sys.argv[1])
+for name in ("hmdb51", "kinetics400"):
+    for video in DATASETS[name].list_videos(ListingRequest(root=root / name)).videos:
+        print(ascii(video.video_id), ascii(video.class_name), video.path is not None)
+for name in ("made.zip", "made.tar"):
+    unpack(root / name, root / f"{name} {sys.argv[2]}", SILENCE)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1"])
+def test_datasets_and_archives_have_equal_names_in_every_locale(tmp_path, request, encoding):
+    for folder in ("hmdb51/café", "kinetics400/train/ö", "hmdb51/testTrainMulti_7030_splits"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "hmdb51/café/né_café_u_1.avi").touch()
+    (tmp_path / "hmdb51/testTrainMulti_7030_splits/café_test_split1.txt").write_text("né_café_u_1.avi 1\n")
+    (tmp_path / "kinetics400/train/ö/日.mp4").touch()
+    (tmp_path / "kinetics400/train_list.txt").write_text("ö/日.mp4 0\n")
+    with zipfile.ZipFile(tmp_path / "made.zip", "w") as made_zip:
+        made_zip.writestr("ö/日.mp4", b"1")
+        made_zip.writestr("b/b.mp4", b"1")
+    with tarfile.open(tmp_path / "made.tar", "w") as made_tar:
+        made_tar.add(tmp_path / "hmdb51/café", "café")
+        made_tar.add(tmp_path / "hmdb51/café", "b")
+    answers = []
+    for number, variables in enumerate((os.environ | {"PYTHONUTF8": "1"}, environment(encoding, request))):
+        command = [sys.executable, "-c", LIST_AND_UNPACK, tmp_path, str(number)]
+        answer = subprocess.run(command, env=variables, capture_output=True, text=True)
+        assert answer.returncode == 0, answer.stderr
+        answers.append(answer.stdout)
+    assert answers[0] == answers[1]
+    assert "False" not in answers[0]
+    for name in ("made.zip", "made.tar"):
+        assert files_under(tmp_path / f"{name} 0") == files_under(tmp_path / f"{name} 1")

@@ -2,9 +2,11 @@
 
 import dataclasses
 import errno
+import fcntl
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -396,3 +398,21 @@ def test_dangling_links_are_skipped(tmp_path, listing):
     settings = dataclasses.replace(SMALL, videos_per_shard=1)
     summary = prepare(dataclasses.replace(listing, videos=videos), tmp_path / "out", settings, executor=run_serially)
     assert [(video.video, video.stage) for video in summary.skipped_videos] == [(listing.videos[0].video_id, "missing")]
+
+
+def test_prepare_works_on_a_file_system_without_links_locks_and_flush(tmp_path, listing, undisturbed, monkeypatch):
+    flush = os.fsync
+
+    def refuse(code):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", lambda *names: refuse(errno.EPERM))
+    monkeypatch.setattr(os, "fsync", lambda file: refuse(errno.EINVAL) if is_folder(file) else flush(file))
+    monkeypatch.setattr(fcntl, "flock", lambda *arguments: refuse(errno.ENOLCK))
+    prepare(listing, tmp_path / "out", SMALL, executor=run_serially)
+    assert contents(tmp_path / "out") == undisturbed
+    assert prepare(listing, tmp_path / "out", SMALL, executor=run_serially).num_built == 0
+
+
+def is_folder(file):
+    return stat.S_ISDIR(os.fstat(file if isinstance(file, int) else file.fileno()).st_mode)

@@ -1,5 +1,6 @@
 """Shard: equal tars for equal samples, refusal of foreign tars, samples to bytes and back, `decode_sample`."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -17,11 +18,14 @@ import zstandard
 from respike.common.errors import ShardError
 from respike.data import open_shards
 from respike.data.event_codec import decode_events, encode_events, plane_shapes
+from respike.data.executors.base import run_serially
+from respike.data.preparation import PrepareConfig, prepare
 from respike.data.shard import (
     ShardReader,
     ShardWriter,
     decode_info,
     decode_members,
+    encode_info,
     encode_key_frame,
     encode_sample,
     sample_key,
@@ -334,3 +338,28 @@ def test_the_datasets_library_reads_the_shards(shards, tmp_path):
     assert len(loaded) == len(open_shards(shards, "test"))
     assert loaded[0]["key00.jpg"].size == (64, 48)
     assert loaded[0]["json"]["subset"] == "test"
+
+
+def test_the_datasets_library_reads_videos_with_and_without_group(listing, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    # the library takes the types of the fields from the first five samples
+    videos = [dataclasses.replace(video, subset="train", group=None) for video in listing.videos]
+    videos[8] = dataclasses.replace(videos[8], group="g01")
+    out = tmp_path / "out"
+    config = PrepareConfig(videos_per_shard=2, short_side=32)
+    prepare(dataclasses.replace(listing, videos=tuple(videos)), out, config, executor=run_serially)
+    written = [row.group for row in open_shards(out).clips]
+    assert written[:5] == [""] * 5
+    assert "g01" in written[5:]
+    loaded = datasets.load_dataset(
+        "webdataset", data_files={"train": str(out / "*.tar")}, split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert [sample["group"] for sample in loaded["json"]] == written
+    assert {clip.info.group for clip in open_shards(out)} == {"", "g01"}
+
+
+def test_a_sample_without_group_is_read(shards):
+    # as it is in sets in which no video has a group, and was in all sets of earlier versions
+    info = dataclasses.replace(open_shards(shards)[0].info, group=None)
+    assert b'"group":null' in encode_info(info)
+    assert decode_info(encode_info(info)).group is None

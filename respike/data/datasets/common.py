@@ -138,31 +138,48 @@ def is_video(name: str) -> bool:
 
 
 def to_text(name: str) -> str:
-    """Return a name from disk as text that can be written anywhere; bytes that are not UTF-8 are read as Latin-1."""
-    if name.isascii() or not any("\udc80" <= character <= "\udcff" for character in name):
+    """Return a name from disk as text that can be written anywhere.
+
+    A name on disk is bytes. They are read as UTF-8 in every locale, and as Latin-1 where they are not UTF-8.
+    """
+    if name.isascii():
         return name
-    return os.fsencode(name).decode("latin-1")
+    content = os.fsencode(name)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def to_disk(name: str) -> str:
+    """Return the name by which Python finds a file whose name on disk is `name` in UTF-8, in every locale."""
+    return name if name.isascii() else os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
+def _disk_order(name: str) -> str:
+    """The key by which names from disk are sorted: their order does not depend on the locale."""
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def normalize_name(name: str) -> str:
     """Return the form in which two spellings of a name are equal: lower case, accents as single characters."""
-    return name.lower() if name.isascii() else unicodedata.normalize("NFC", to_text(name)).lower()
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).lower()
 
 
 def index_names(folder: Path) -> dict[str, str]:
-    """Map normalized names to the names in a folder; empty where there is no folder.
+    """Map normalized names to the names on disk in a folder; empty where there is no folder.
 
     Raises LayoutError on two names that differ in case only, and on a folder that cannot be read.
     """
     found: dict[str, str] = {}
     try:
-        names = sorted(os.listdir(folder))  # noqa: PTH208 only names are needed
+        names = sorted(os.listdir(folder), key=_disk_order)  # noqa: PTH208 only names are needed
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return found
         raise _unreadable_folder(folder, error) from error
     for name in names:
-        other = found.setdefault(normalize_name(name), name)
+        other = found.setdefault(normalize_name(to_text(name)), name)
         if other != name:
             raise LayoutError(f"{folder} holds {other!r} and {name!r}, which differ in case only", "remove one of them")
     return found
@@ -178,14 +195,15 @@ def path_exists(path: Path) -> bool:
 
 def find_path(root: Path, relative: str) -> Path | None:
     """Return the path of `relative` under `root`, also where the disk spells accents otherwise; None if missing."""
-    if path_exists(root / relative):
-        return root / relative
+    if path_exists(path := root / to_disk(relative)):
+        return path
     if relative.isascii():
         return None
     # part by part: a folder and a file in it may come from different systems
     path = root
     for part in relative.split("/"):
-        spellings = [part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part)]
+        forms = [part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part)]
+        spellings = [to_disk(form) for form in forms]
         with contextlib.suppress(UnicodeEncodeError):
             spellings.append(os.fsdecode(part.encode("latin-1")))
         existing = [path / spelling for spelling in spellings if path_exists(path / spelling)]
@@ -287,7 +305,9 @@ def _suffix_of(name: str) -> str:
 def _read_entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
+            return sorted(
+                (entry for entry in entries if entry.name[0] != "."), key=lambda entry: _disk_order(entry.name)
+            )
     except OSError as error:
         raise _unreadable_folder(folder, error) from error
 
@@ -320,7 +340,7 @@ def class_folder_warnings(dataset: str, root: Path, classes: Sequence[str]) -> t
     unknown, holders = [], []
     for key, name in found.items():
         if key not in known:
-            inside = _names_in(root / name)
+            inside = [to_text(each) for each in _names_in(root / name)]
             if any(map(is_video, inside)):
                 unknown.append(name)
             elif any(normalize_name(each) in known for each in inside):
@@ -346,7 +366,7 @@ def _unknown_folder_line(
     dataset: str, folder: Path, without_folder: Mapping[str, str], known: Mapping[str, str]
 ) -> str:
     problem = f"the folder {folder} is not a class of {dataset} and is skipped"
-    name = normalize_name(folder.name)
+    name = normalize_name(to_text(folder.name))
     if near := difflib.get_close_matches(name, without_folder, n=1, cutoff=_MIN_SIMILARITY):
         return f"{problem}: is it {without_folder[near[0]]}, which has no folder? Then rename it"
     if near := difflib.get_close_matches(name, known, n=1, cutoff=_MIN_SIMILARITY):

@@ -233,7 +233,7 @@ def _nesting_warnings(root: Path, rows: Sequence[_Row], class_depth: int) -> lis
 
 def _has_subset_folders(root: Path, tree: VideoTree) -> bool:
     """Return whether the top folders are subsets. Raises LayoutError where some are and others are not."""
-    top_folders = {folder.parts[0] for folder in tree.folders if folder.parts}
+    top_folders = {to_text(folder.parts[0]) for folder in tree.folders if folder.parts}
     check_distinct(sorted(top_folders), f"folders of {root}")
     used = {folder.parts[0] for folder in tree.folders if folder.parts and folder.videos}
     subsets = {name for name in used if name.lower() in SUBSETS}

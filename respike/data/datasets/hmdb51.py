@@ -13,6 +13,8 @@ from respike.data.datasets.common import (
     normalize_name,
     read_lines,
     require_folder,
+    to_disk,
+    to_text,
 )
 from respike.types import VideoListing, VideoRef
 
@@ -45,7 +47,9 @@ def list_hmdb51(request: ListingRequest) -> VideoListing:
     folders = index_names(videos_root)
     videos: list[VideoRef] = []
     for label, name in enumerate(classes):
-        videos.extend(_list_class(paths[name], name, label, videos_root / folders.get(normalize_name(name), name)))
+        videos.extend(
+            _list_class(paths[name], name, label, videos_root / folders.get(normalize_name(name), to_disk(name)))
+        )
     return make_listing(
         "hmdb51",
         videos_root,
@@ -68,7 +72,7 @@ def _find_lists(root: Path, split: int) -> dict[str, Path]:
     folders = [*(place / _LIST_FOLDER for place in places), root / "annotations"]
     for folder in folders:
         paths = sorted(folder.iterdir()) if folder.is_dir() else []
-        found = {path: match for path in paths if (match := _LIST_NAME.fullmatch(path.name))}
+        found = {path: match for path in paths if (match := _LIST_NAME.fullmatch(to_text(path.name)))}
         if not found:
             continue
         by_class = {match["name"]: path for path, match in found.items() if int(match["split"]) == split}

@@ -19,6 +19,7 @@ from respike.data.datasets.common import (
     read_lines,
     read_rows,
     require_folder,
+    to_disk,
     to_text,
 )
 from respike.types import SUBSETS, VideoListing, VideoRef
@@ -194,6 +195,7 @@ class _FileFinder:
 
     def find(self, subset: str, listed: str) -> Path | None:
         """Return the file of a listed clip: its replacement, else one of its subset, else one in any folder."""
+        listed = to_disk(listed)
         name = listed.rpartition("/")[2]
         stem = name.rpartition(".")[0] or name
         is_clip = _CLIP_NAME.fullmatch(stem) is not None
