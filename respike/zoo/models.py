@@ -172,7 +172,7 @@ class ModelEntry:
     """One network by name.
 
     `make_config` returns its config for a number of classes and branches; `image_size` is the side in pixels that it is
-    trained at unless the user asks for another.
+    trained at unless the user asks for another. `snn_init` is how its spiking convolutions start.
     """
 
     make_config: Callable[[int, Branches], ModelConfig]
