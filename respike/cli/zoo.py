@@ -10,6 +10,7 @@ from respike.cli.completion import cards, checkpoints, data_sets
 from respike.cli.options import OutputFolder
 
 if TYPE_CHECKING:
+    from respike.zoo.published_code import ClassOrder
     from respike.zoo.weights import WeightCard, WeightsStatus
 
 _offline = click.option("--offline", is_flag=True, help="Download nothing; the same as setting RESPIKE_OFFLINE.")
@@ -221,21 +222,40 @@ Example:
 @click.option(
     "--epochs", type=click.IntRange(min=0), default=0, show_default=True, help="Epochs of its training, if known."
 )
+@click.option(
+    "--class-order",
+    type=click.Choice(["names", "data"]),
+    help="Order of its labels: sorted class names, or as in --data.  [default: names for ucf101, else data]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def import_weights(
-    file: Path, data: str, out: Path, image_size: int, eval_crop: float, epochs: int, as_json: bool
+    file: Path,
+    data: str,
+    out: Path,
+    image_size: int,
+    eval_crop: float,
+    epochs: int,
+    class_order: "ClassOrder | None",
+    as_json: bool,
 ) -> None:
     """Make a checkpoint of FILE, a .pth or .safetensors that the paper's published code trained.
 
     Its tensors must be those of the hybrid ResNet-18 or ResNet-50. Reading them runs no code. Classes, clip settings
-    and training videos are taken from --data: name shards of the split that it was trained on. Its labels must be in
-    the order of these classes, that of the official list.
+    and training videos are taken from --data: name shards of the split that it was trained on. On UCF101 the published
+    code numbers the class folders in sorted order, not as the official list does: the head is reordered by name.
     """
     from respike.workflows.publication import import_checkpoint
 
     progress = console.make_progress(quiet=False, json=as_json)
     spec = import_checkpoint(
-        file, data, out, image_size=image_size, eval_crop=eval_crop, epochs=epochs, progress=progress
+        file,
+        data,
+        out,
+        image_size=image_size,
+        eval_crop=eval_crop,
+        epochs=epochs,
+        class_order=class_order,
+        progress=progress,
     )
     facts = {"out": str(out), "network": spec.model["name"], "num_classes": spec.model["num_classes"]}
     if as_json:

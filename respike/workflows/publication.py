@@ -13,7 +13,7 @@ from respike.data.dataset import open_shards
 from respike.zoo.checkpoint import CheckpointSpec, load_checkpoint, save_checkpoint
 from respike.zoo.compatibility import hash_video
 from respike.zoo.model_options import check_image_size
-from respike.zoo.published_code import import_published, read_published_file
+from respike.zoo.published_code import ClassOrder, default_class_order, import_published, read_published_file
 from respike.zoo.publishing import publish as write_folder
 from respike.zoo.publishing import upload
 from respike.zoo.weights import WeightCard
@@ -99,14 +99,17 @@ def import_checkpoint(
     image_size: int = 224,
     eval_crop: float = 1.0,
     epochs: int = 0,
+    class_order: ClassOrder | None = None,
     progress: Progress = SILENCE,
 ) -> CheckpointSpec:
     """Make a checkpoint of weights that the paper's published code trained. `respike zoo import` calls this.
 
     - `file`: a .pth or .safetensors of the hybrid ResNet-18 or ResNet-50. Reading it runs no code.
-    - `data`: shards of the data set and split that it was trained on, with the classes in the order of its labels.
+    - `data`: shards of the data set and split that it was trained on.
     - `out`: the .safetensors to write. `image_size`: pixels that the network is for. `eval_crop`: side of the
       evaluated square as a share of the short side; the authors use 0.875 on Kinetics. `epochs`: of its training.
+    - `class_order`: `names` if its labels number the sorted class names, `data` if they are those of the shards. The
+      default is `names` for UCF101, as in the published code, and `data` for other data sets.
 
     Raises RespikeError if `out` exists, SettingError for an image size that no network takes, and CheckpointError if
     the tensors are not those of such a network.
@@ -122,7 +125,10 @@ def import_checkpoint(
             f"the published code uses exact RGB residuals, these shards have color {color} and threshold {threshold}: "
             "prepare with --color rgb --threshold 1 to score what it was trained on"
         )
-    model = import_published(read_published_file(Path(file)), train.spec)
+    order = class_order or default_class_order(train.spec.dataset)
+    if order == "names" and list(train.spec.classes) != sorted(train.spec.classes):
+        progress.say("the labels of the weights number the sorted class names: put into the order of the shards")
+    model = import_published(read_published_file(Path(file)), train.spec, order)
     spec = CheckpointSpec(
         model=model.config.to_json(),
         image_size=image_size,

@@ -26,6 +26,7 @@ from respike.zoo.nn.modes import eval_mode
 MAC_JOULES = 4.6e-12
 AC_JOULES = 0.9e-12
 STEM = "snn.stem"
+_SNN, _SHORTCUT = "snn.", ".shortcut."
 _BRANCH_NAMES = {"ann": "ANN", "snn": "SNN", "fusions": "fusion", "head": "head"}
 # MACs, accumulates, joules
 Figures: TypeAlias = tuple[float, float, float]
@@ -181,11 +182,10 @@ def estimate_energy(model: nn.Module, clips: Batch | Iterable[Batch]) -> EnergyR
 
 @dataclass
 class _Inputs:
-    """The inputs of a layer: how many, how many are not zero, and whether all are spikes, 0 or 1."""
+    """The inputs of a layer: how many, and how many are not zero."""
 
     num_values: int = 0
     num_nonzero: int = 0
-    is_spikes: bool = True
 
     @property
     def density(self) -> float:
@@ -206,14 +206,12 @@ def _inputs_watched(model: nn.Module) -> Iterator[_Seen]:
     seen = _Seen()
     handles = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d) and name.startswith("snn."):
+        if isinstance(module, nn.Conv2d) and name.startswith(_SNN):
 
             def watch(_: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
                 values, inputs = args[0], seen.inputs.setdefault(name, _Inputs())
                 inputs.num_values += values.numel()
                 inputs.num_nonzero += int(torch.count_nonzero(values))
-                # residuals are no spikes, even where all of them happen to be zero
-                inputs.is_spikes &= not name.startswith(STEM) and bool(((values == 0) | (values == 1)).all())
 
             handles.append(module.register_forward_pre_hook(watch))
         elif isinstance(module, LIF):
@@ -244,9 +242,17 @@ def _own_flops(counts: dict[str, dict[Any, int]]) -> dict[str, int]:
     return {name.partition(".")[2]: count for name, count in own.items()}
 
 
+def _sees_spikes(name: str) -> bool:
+    """Whether the layer's inputs are spikes: so in the spiking branch, but not in its stem and its shortcuts.
+
+    The values do not say it: on a clip in which nothing moves, the inputs of a shortcut may all be zero.
+    """
+    return name.startswith(_SNN) and not name.startswith(STEM) and _SHORTCUT not in name
+
+
 def _layer_energy(name: str, macs: float, inputs: _Inputs | None) -> LayerEnergy:
     branch = _BRANCH_NAMES.get(name.partition(".")[0], "other")
-    if inputs is None or not inputs.is_spikes:
+    if inputs is None or not _sees_spikes(name):
         return LayerEnergy(name=name, branch=branch, macs=macs, acs=0.0, input_rate=None)
     rate = inputs.density
     return LayerEnergy(name=name, branch=branch, macs=0.0, acs=macs * rate, input_rate=rate, most_acs=macs)

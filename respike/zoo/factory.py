@@ -8,7 +8,7 @@ from respike.common.progress import SILENCE, Progress
 from respike.common.text import pick
 from respike.zoo.checkpoint import load_checkpoint
 from respike.zoo.model_options import ModelOptions
-from respike.zoo.models import MODELS, model_config
+from respike.zoo.models import MODELS, model_config, snn_init_of
 from respike.zoo.nn.backbone import BackboneWeights
 from respike.zoo.nn.config import Branches, ModelConfig
 from respike.zoo.nn.respike import ReSpike
@@ -47,7 +47,7 @@ def create_model(
             f"{name} without a number of classes", "give num_classes, or pretrained", setting="num_classes"
         )
     config = model_config(name, num_classes=num_classes, branches=branches or "hybrid", options=options)
-    return ReSpike(config, backbone_weights)
+    return ReSpike(config, backbone_weights, snn_init_of(name, options))
 
 
 def _load_pretrained(
@@ -67,7 +67,7 @@ def _load_pretrained(
         _require_same(asked, wanted, pretrained)
     if wanted == own:
         return source.train()
-    model = ReSpike(wanted)
+    model = ReSpike(wanted, snn_init=snn_init_of(name, options))
     body = {key: tensor for key, tensor in source.state_dict().items() if not key.startswith("head.")}
     model.load_state_dict(model.state_dict() | body)
     return model

@@ -62,6 +62,9 @@ def measure_calibration(probabilities: Tensor, labels: Tensor) -> float:
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
     """
     num_classes = probabilities.shape[1]
+    # torchmetrics would put a probability of exactly 1 into a bin of its own, beyond the last
+    below_one = torch.nextafter(probabilities.new_tensor(1.0), probabilities.new_tensor(0.0))
+    probabilities = probabilities.clamp_max(below_one)
     return float(multiclass_calibration_error(probabilities, labels, num_classes, n_bins=CALIBRATION_BINS, norm="l1"))
 
 

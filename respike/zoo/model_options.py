@@ -8,6 +8,8 @@ from respike.common.errors import SettingError
 
 Neuron = Literal["lif", "plif"]
 Reset = Literal["hard", "soft"]
+# how the convolutions of the spiking branch start: torch's default, or Kaiming's normal rule over the fan-out
+SNNInit = Literal["torch", "kaiming"]
 FusionChoice = Literal["faithful", "additive", "none"]
 LIFBackend = Literal["torch", "triton", "auto"]
 LIF_BACKENDS: tuple[LIFBackend, ...] = get_args(LIFBackend)
@@ -39,6 +41,12 @@ class ModelOptions(Config):
         "arctan"
     )
     surrogate_alpha: Annotated[float | None, option("Sharpness of the surrogate; none: the usual one.")] = None
+    snn_init: Annotated[
+        SNNInit,
+        option(
+            "First weights of the spiking convolutions: torch's default as published, or kaiming, 3 to 6 times larger."
+        ),
+    ] = "torch"
     fusion: Annotated[
         FusionChoice,
         option("faithful as published, additive (adds the change alone), or none (branches meet in the head)."),

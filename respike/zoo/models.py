@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from respike.common.errors import SettingError
 from respike.common.text import pick
-from respike.zoo.model_options import MODEL_NAMES, SCALES, ModelOptions
+from respike.zoo.model_options import MODEL_NAMES, SCALES, ModelOptions, SNNInit
 from respike.zoo.nn.backbone import STRIDES, BackboneSettings, BackboneWeights, backbone_of
 from respike.zoo.nn.config import Branches, ModelConfig
 from respike.zoo.nn.fusion import FUSION_KINDS, FusionKind
@@ -57,6 +57,14 @@ def _assemble(num_classes: int, branches: Branches, options: ModelOptions) -> Mo
         fusion_pools=tuple(pools),
         fusion=FUSION_KINDS[0] if options.fusion == "none" else options.fusion,
     )
+
+
+def snn_init_of(name: str, options: ModelOptions | None = None) -> SNNInit:
+    """Return how the spiking convolutions of the network `name` start. Raises as `default_image_size` does.
+
+    It decides nothing about trained weights, so it is no part of a ModelConfig and of a checkpoint.
+    """
+    return pick(MODELS, name, "model").snn_init if options is None else options.snn_init
 
 
 def options_of(config: ModelConfig) -> ModelOptions | None:
@@ -164,19 +172,20 @@ class ModelEntry:
     """One network by name.
 
     `make_config` returns its config for a number of classes and branches; `image_size` is the side in pixels that it is
-    trained at unless the user asks for another.
+    trained at unless the user asks for another. `snn_init` is how its spiking convolutions start.
     """
 
     make_config: Callable[[int, Branches], ModelConfig]
     image_size: int = 224
+    snn_init: SNNInit = "torch"
 
 
 MODELS = {
     "respike_r18": ModelEntry(make_config=respike_r18),
     "respike_r50": ModelEntry(make_config=respike_r50),
-    "respike_mobile": ModelEntry(make_config=respike_mobile),
-    "respike_convnext": ModelEntry(make_config=respike_convnext),
-    "respike_tiny": ModelEntry(make_config=respike_tiny, image_size=64),
+    "respike_mobile": ModelEntry(make_config=respike_mobile, snn_init="kaiming"),
+    "respike_convnext": ModelEntry(make_config=respike_convnext, snn_init="kaiming"),
+    "respike_tiny": ModelEntry(make_config=respike_tiny, image_size=64, snn_init="kaiming"),
     OPEN_MODEL: ModelEntry(make_config=respike),
 }
 
@@ -275,4 +284,5 @@ def create_variant(
 
     Raises SettingError or RespikeError that names what cannot be built.
     """
-    return ReSpike(variant_config(network, num_classes, branches, options, fusion), backbone_weights)
+    config = variant_config(network, num_classes, branches, options, fusion)
+    return ReSpike(config, backbone_weights, snn_init_of(network, options))

@@ -4,7 +4,7 @@ import argparse
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +17,9 @@ from respike.types import DataSpec
 from respike.zoo.factory import create_model
 from respike.zoo.nn.respike import ReSpike
 
+# `names`: labels follow the class names in the order of Python's sort; `data`: the order of the classes of the data
+ClassOrder = Literal["names", "data"]
+CLASS_ORDERS: tuple[ClassOrder, ...] = get_args(ClassOrder)
 # names under which training scripts save the weights beside optimizer and settings
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
 _SAVE_HINT = "save the weights alone, as torch.save(network.state_dict(), FILE)"
@@ -140,10 +143,23 @@ def load_published_state_dict(model: ReSpike, state_dict: Mapping[str, Tensor]) 
     model.load_state_dict({ours: state_dict[theirs] for ours, theirs in names.items()})
 
 
-def import_published(state_dict: Mapping[str, Tensor], data: DataSpec) -> ReSpike:
+def default_class_order(dataset: str) -> ClassOrder:
+    """Return the order of labels that the published code uses on `dataset`.
+
+    On UCF101 it numbers the sorted names of the class folders (torchvision's `find_classes`). The official list,
+    which our labels follow, has two pairs of classes in the other order.
+    """
+    return "names" if dataset == "ucf101" else "data"
+
+
+def import_published(
+    state_dict: Mapping[str, Tensor], data: DataSpec, class_order: ClassOrder | None = None
+) -> ReSpike:
     """Build the network of a state dict of the published code, with the classes of `data` in their order.
 
-    Raises CheckpointError where the tensors are those of no network of ours, or the number of classes is another.
+    `class_order` is the order of the state dict's classes, by default that of `default_class_order`. If it is not that
+    of `data`, the rows of the head change places. Raises CheckpointError where the tensors are those of no network of
+    ours, or the number of classes is another.
     """
     for name in (_FIRST, _HEAD):
         if name not in state_dict:
@@ -157,6 +173,11 @@ def import_published(state_dict: Mapping[str, Tensor], data: DataSpec) -> ReSpik
     network = "respike_r50" if _DEEP in state_dict else "respike_r18"
     model = create_model(network, num_classes=num_classes)
     load_published_state_dict(model, state_dict)
+    if (class_order or default_class_order(data.dataset)) == "names":
+        places = {name: place for place, name in enumerate(sorted(data.classes))}
+        rows = torch.tensor([places[name] for name in data.classes])
+        for parameter in model.head.parameters():
+            parameter.data = parameter.data[rows]
     return model.eval()
 
 

@@ -138,6 +138,16 @@ def test_a_clip_in_which_nothing_moves_still_has_a_dense_stem():
     assert (stem.name, stem.macs, report.stem_event_density) == ("snn.stem.conv", 12 * 27 * 32 * 32**2, 0)
 
 
+def test_shortcuts_are_dense_on_a_clip_in_which_nothing_moves():
+    """With zero running means, as before any training, every input of a shortcut is zero there."""
+    model = create_model("respike_tiny", num_classes=4, branches="snn")
+    report = estimate_energy(model, batch_of(torch.zeros(1, 4, 3, 3, 64, 64, dtype=torch.int16)))
+    shortcuts = {layer.name: layer for layer in report.layers if "shortcut" in layer.name}
+    assert len(shortcuts) == 4
+    assert all(layer.macs > 0 and layer.input_rate is None for layer in shortcuts.values())
+    assert {layer.input_rate for layer in report.layers if ".conv1" in layer.name or ".conv2" in layer.name} == {0.0}
+
+
 def test_attention_is_counted():
     """The fused kernel is invisible to the counter on a CPU; the account must not lose the products of attention."""
     model = create_model("respike_tiny", num_classes=4)

@@ -62,6 +62,12 @@ def test_calibration_error_is_the_mean_gap_of_the_bins() -> None:
     assert error == pytest.approx(0.75 * (0.9 - 2 / 3) + 0.25 * (1 - 0.6), abs=1e-6)
 
 
+def test_a_probability_of_exactly_1_is_in_the_last_of_15_bins() -> None:
+    rows = torch.tensor([[1.0, 0.0], [0.96, 0.04]])
+    # one bin: mean probability 0.98, half of the rows correct; in two bins it would be 0.5 + 0.02
+    assert measure_calibration(rows, torch.tensor([1, 0])) == pytest.approx(0.98 - 0.5, abs=1e-6)
+
+
 def test_a_calibrated_network_has_no_calibration_error() -> None:
     rows = torch.tensor([[0.75, 0.25]] * 4)
     assert measure_calibration(rows, torch.tensor([0, 0, 0, 1])) == pytest.approx(0, abs=1e-6)

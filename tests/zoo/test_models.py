@@ -27,6 +27,36 @@ def test_the_published_sizes_are_met_to_the_parameter():
     assert round(num_parameters(large.fusions) / 1e6, 2) == 9.77
 
 
+def scaled_spreads(model, fan):
+    """Return the deviation of each spiking convolution's weights times the root of its `fan`."""
+    convolutions = [module for module in model.snn.modules() if isinstance(module, torch.nn.Conv2d)]
+    return [float(each.weight.std() * fan(each.weight) ** 0.5) for each in convolutions]
+
+
+@pytest.mark.parametrize("name", ["respike_r18", "respike_r50"])
+def test_published_networks_start_from_torch_s_default_weights(name):
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=2, branches="snn")
+    spreads = scaled_spreads(model, lambda weight: weight[0].numel())
+    # uniform within 1 / √fan-in
+    assert spreads == pytest.approx([3**-0.5] * len(spreads), rel=0.05)
+
+
+@pytest.mark.parametrize("options", [None, ModelOptions(snn_init="kaiming")])
+def test_kaiming_weights_are_an_option_and_respike_tiny_s_own(options):
+    torch.manual_seed(0)
+    model = create_model("respike" if options else "respike_tiny", num_classes=2, branches="snn", options=options)
+    spreads = scaled_spreads(model, lambda weight: weight[:, 0].numel())
+    assert spreads == pytest.approx([2**0.5] * len(spreads), rel=0.1)
+
+
+def test_a_checkpoint_does_not_depend_on_the_first_weights():
+    configs = [
+        model_config("respike", num_classes=2, options=ModelOptions(snn_init=each)) for each in ("torch", "kaiming")
+    ]
+    assert configs[0] == configs[1]
+
+
 def test_the_tiny_network_is_tiny():
     assert num_parameters(create_model("respike_tiny", num_classes=16)) <= 1_500_000
 

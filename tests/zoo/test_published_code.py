@@ -14,7 +14,7 @@ from respike.zoo.published_code import import_published, load_published_state_di
 from safetensors.torch import save_file
 
 from tests.zoo import golden
-from tests.zoo.batches import make_data_spec
+from tests.zoo.batches import make_batch, make_data_spec
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,35 @@ def test_a_file_of_the_published_code_becomes_our_network(model, state_dict, tmp
         # as our checkpoints hold them
         assert mine.dtype in (torch.float32, torch.int64)
         assert torch.equal(mine, theirs.to(mine.dtype))
+
+
+# in the order of classInd.txt, which is not that of Python's sort
+OFFICIAL_ORDER = ("Archery", "Hammering", "HammerThrow", "JumpingJack", "JumpRope", "YoYo")
+
+
+@pytest.mark.parametrize(("dataset", "class_order"), [("ucf101", None), ("folder", "names")])
+def test_an_import_keeps_the_logit_of_each_class_name(dataset, class_order):
+    torch.manual_seed(0)
+    theirs = create_model("respike_r18", num_classes=len(OFFICIAL_ORDER)).eval()
+    torch.nn.init.normal_(theirs.head.bias)
+    state_dict = {published_name(name): tensor.clone() for name, tensor in theirs.state_dict().items()}
+    spec = make_data_spec(dataset=dataset, classes=OFFICIAL_ORDER)
+    ours = import_published(state_dict, spec, class_order)
+    batch = make_batch([0, 1])
+    with torch.no_grad():
+        before, after = (model(batch.keys, batch.residuals, batch.color) for model in (theirs, ours))
+    assert sorted(OFFICIAL_ORDER) != list(OFFICIAL_ORDER)
+    for column, name in enumerate(OFFICIAL_ORDER):
+        # the sums of a matrix product may be in another order
+        assert torch.allclose(after[:, column], before[:, sorted(OFFICIAL_ORDER).index(name)], atol=1e-6)
+
+
+@pytest.mark.parametrize(("dataset", "class_order"), [("ucf101", "data"), ("hmdb51", None), ("kinetics400", None)])
+def test_an_import_in_the_order_of_the_data_keeps_the_head(dataset, class_order):
+    theirs = create_model("respike_r18", num_classes=len(OFFICIAL_ORDER))
+    state_dict = {published_name(name): tensor for name, tensor in theirs.state_dict().items()}
+    ours = import_published(state_dict, make_data_spec(dataset=dataset, classes=OFFICIAL_ORDER), class_order)
+    assert torch.equal(ours.head.weight, theirs.head.weight)
 
 
 def test_a_deep_backbone_is_told_by_its_tensors():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from respike.common.errors import SettingError
 from respike.types import COLORS, YCC_TO_RGB, Color
-from respike.zoo.model_options import SIZE_STEP, check_image_size
+from respike.zoo.model_options import SIZE_STEP, SNNInit, check_image_size
 from respike.zoo.nn.activation_checkpointing import run_checkpointed
 from respike.zoo.nn.backbone import BackboneWeights, create_backbone, key_maps
 from respike.zoo.nn.config import BRANCHES, Branches, ModelConfig
@@ -31,13 +31,15 @@ class ReSpike(nn.Module):
 
     uses_activation_checkpointing = False
 
-    def __init__(self, config: ModelConfig, backbone_weights: BackboneWeights = "none") -> None:
+    def __init__(
+        self, config: ModelConfig, backbone_weights: BackboneWeights = "none", snn_init: SNNInit = "torch"
+    ) -> None:
         super().__init__()
         self.config = config
         self.pixel_mean, self.pixel_deviation = config.backbone.pixel_mean, config.backbone.pixel_deviation
         num_features = 0
         if config.uses_residuals:
-            self.snn = SpikingResNet(config.snn)
+            self.snn = SpikingResNet(config.snn, snn_init)
             num_features += config.snn.channels[-1]
         if config.uses_keys:
             self.ann, ann_channels = create_backbone(config.backbone, backbone_weights)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from respike.common.config import Config, option
 from respike.common.errors import SettingError
+from respike.zoo.model_options import SNNInit
 from respike.zoo.nn.lif import LIF, LIFSettings
 from respike.zoo.nn.linear import OneDnnPointwiseConv
 
@@ -115,9 +116,14 @@ class SpikingStage(nn.Module):
 
 
 class SpikingResNet(nn.Module):
-    """The stem and the stages. `ReSpike` runs them one by one, since a fusion may follow each stage."""
+    """The stem and the stages. `ReSpike` runs them one by one, since a fusion may follow each stage.
 
-    def __init__(self, settings: SpikingResNetSettings) -> None:
+    `init` is how the convolutions start: `torch` keeps torch's default, as the published code does; `kaiming` draws
+    from a normal distribution of variance 2 / fan-out. Batch norm follows each of them, so only their learning differs:
+    weights that start larger turn more slowly at the same learning rate.
+    """
+
+    def __init__(self, settings: SpikingResNetSettings, init: SNNInit = "torch") -> None:
         super().__init__()
         self.stem = SpikingStem(settings.stem_channels)
         widths = (settings.stem_channels, *settings.channels)
@@ -126,7 +132,7 @@ class SpikingResNet(nn.Module):
             for (narrow, wide), num_blocks in zip(itertools.pairwise(widths), settings.num_blocks, strict=True)
         )
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if init == "kaiming" and isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, residuals: Tensor, num_steps: int) -> Tensor:
