@@ -155,7 +155,7 @@ def test_an_unknown_network_lists_the_names(call):
 def test_an_impossible_image_size_is_refused_first(call):
     answer = call("energy", "nowhere", "--image-size", "65")
     assert answer.code == 1
-    assert answer.err.splitlines()[1] == "hint: for 65 take 64 or 96"
+    assert answer.err.splitlines()[1] == "hint: for 65 take 64 or 96 (--image-size)"
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_a_list_names_the_videos(here, call):
     ("arguments", "said"),
     [
         (("folder", "--part", "3"), "'3' is not K/N, such as 3/16"),
-        (("folder", "--part", "3/2"), "part is 3/2: give K/N with K from 1 to N"),
+        (("folder", "--part", "3/2"), "part is 3/2: it must be from 1/N to N/N"),
         (("folder", "--part", "1/2", "--overwrite"), "--overwrite would delete what the other parts made"),
         (("folder", "--resume", "--overwrite"), "exclude each other"),
         (("folder", "--video-timeout", 0), "--video-timeout"),

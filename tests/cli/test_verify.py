@@ -70,7 +70,7 @@ def test_strangers_are_told_apart_from_damage(out, call):
     (out / "notes.txt").touch()
     answer = call("verify", out, "--workers", 1)
     assert answer.code == 1
-    assert "train-000777.tar: a shard that the index does not know" in answer.out
+    assert "train-000777.tar: a shard that the index does not list" in answer.out
     assert "not part of the set, and harmless: notes.txt" in answer.out
     assert answer.out.splitlines()[-1] == "next: remove these files from the folder, or prepare the data again"
 

@@ -16,6 +16,7 @@ from respike.zoo.nn.respike import ReSpike
 from respike.zoo.run_folder import BEST_NAME, LAST_NAME
 from respike.zoo.train_config import TrainConfig
 from respike.zoo.trainer import TrainResult, fit
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -114,8 +115,14 @@ def run_in_child(out: str) -> None:
     run(Path(out))
 
 
-def weights_of(out: Path) -> tuple[bytes, bytes]:
-    return (out / LAST_NAME).read_bytes(), (out / BEST_NAME).read_bytes()
+def weights_of(out: Path) -> list[dict[str, bytes]]:
+    """The tensors of both checkpoints to the bit. Their headers also hold settings, which may differ."""
+    return [tensors_of(out / name) for name in (LAST_NAME, BEST_NAME)]
+
+
+def tensors_of(path: Path) -> dict[str, bytes]:
+    with safe_open(path, framework="np") as file:
+        return {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
 
 
 def _noting_errors(out: Path, **options: object) -> None:

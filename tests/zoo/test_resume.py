@@ -28,7 +28,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import files_under
 from tests.processes import forking_context
 from tests.zoo.batches import Notes
-from tests.zoo.resuming import CONFIG, run, run_in_child, weights_of
+from tests.zoo.resuming import CONFIG, run, run_in_child, tensors_of, weights_of
 
 
 @pytest.fixture(autouse=True)
@@ -415,13 +415,13 @@ def test_more_epochs_start_from_the_last_weights(undisturbed, tmp_path, monkeypa
         raise _CrashError
 
     monkeypatch.setattr(Trainer, "train_epoch", stop)
-    best = (tmp_path / BEST_NAME).read_bytes()
+    best = tensors_of(tmp_path / BEST_NAME)
     with pytest.raises(_CrashError):
         run(tmp_path, config=_more(4))
     weights, best_epoch = started[0]
     assert all(torch.equal(weights[name], each) for name, each in last.state_dict().items())
     assert load_checkpoint(tmp_path / BEST_NAME)[1].epoch == best_epoch
-    assert (tmp_path / BEST_NAME).read_bytes() == best
+    assert tensors_of(tmp_path / BEST_NAME) == best
 
 
 # the lock's owner, the settings, the first save, the rewritten checkpoints, the end of an epoch

@@ -198,7 +198,7 @@ def test_a_path_comes_before_a_name(listed, tmp_path, monkeypatch, server):
 
 def test_a_path_that_looks_like_an_address_comes_first_where_it_is_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RespikeError, match=r"'run:3' is no address .*for a path of that name, \./ first"):
+    with pytest.raises(RespikeError, match=r"'run:3' is no address .*write \./ before a path of that name"):
         resolve_weights("run:3")
     save_small(tmp_path / "run:3")
     assert resolve_weights("run:3") == tmp_path.__class__("run:3")
