@@ -24,7 +24,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NUM_DOWNLOADS = 8
 # an open shard takes an open file; a training has two datasets, and files of its own
 _OPEN_SHARDS_SHARE = 8
-_MIN_OPEN_SHARDS = 4
+MIN_OPEN_SHARDS = 4
 
 
 class ShardCache:
@@ -137,7 +137,7 @@ class ShardDataset:
         self._readers: dict[int, ShardReader] = {}
         # those whose file is open, in the order of their last use
         self._open_readers: dict[int, ShardReader] = {}
-        self._max_open = max(_MIN_OPEN_SHARDS, raise_file_limit() // _OPEN_SHARDS_SHARE)
+        self._max_open = max(MIN_OPEN_SHARDS, raise_file_limit() // _OPEN_SHARDS_SHARE)
 
     @property
     def spec(self) -> DataSpec:
