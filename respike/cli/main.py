@@ -7,15 +7,17 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import TextIO
 
 import click
 from click.shell_completion import CompletionItem
 
 import respike
-from respike.common.errors import RespikeError, SettingError
+from respike.common.errors import RespikeError, RespikeWarning, SettingError
 
 # name → its line in `respike --help`, so that help need not import the commands
 COMMANDS = {
@@ -123,6 +125,23 @@ def cli() -> None:
     """
 
 
+_python_shows_warning = warnings.showwarning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, RespikeWarning):
+        print(f"warning: {message}", file=file or sys.stderr)
+    else:
+        _python_shows_warning(message, category, filename, lineno, file, line)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program with `arguments` (None: those of the process); exit with a code unless all went well.
 
@@ -136,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # a terminal without θ, or a file name that is not text, must not end an hour's work
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show_warning
     try:
         with _stopped_by_sigterm():
             code = cli.main(args=given, prog_name="respike", standalone_mode=False)

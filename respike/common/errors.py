@@ -19,6 +19,10 @@ class RespikeError(Exception):
         return f"{self.problem} ({self.hint})" if self.hint else self.problem
 
 
+class RespikeWarning(UserWarning):
+    """Something that the user should act on, though the work continues; the command line prints it as one line."""
+
+
 class SettingError(RespikeError):
     """A setting outside its allowed values; `setting` is its name, None if the error is not about a single one."""
 

@@ -1,13 +1,15 @@
-"""Processes: the processors that a process may use, the memory that it keeps for reuse."""
+"""Processes: the processors and files that a process may use, the memory that it keeps for reuse."""
 
 import ctypes
 import os
+import resource
 from contextlib import suppress
 from pathlib import Path
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _TRIM_BYTES = 256 << 20
 _MMAP_BYTES = 32 << 20  # the most that glibc allows
+_MAX_FILES = 1 << 16
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameter numbers of mallopt(3)
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(_TRIM_BYTES), "MALLOC_MMAP_THRESHOLD_": str(_MMAP_BYTES)}
@@ -35,6 +37,27 @@ def usable_cpus(cgroup_root: Path = _CGROUP_ROOT) -> int:
     with suppress(ValueError):
         limits.append(int(os.environ.get("SLURM_CPUS_PER_TASK", "")))
     return max(1, int(min(limits + _cgroup_quotas(cgroup_root))))
+
+
+def raise_file_limit() -> int:
+    """Let this process and its children open as many files as the system allows it, up to 65,536; return the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return _MAX_FILES if soft == resource.RLIM_INFINITY else soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError):  # macOS allows less than it says
+        return soft
+    return wanted
+
+
+def count_open_files() -> int:
+    """The number of files that this process has open; 0 if the system does not say."""
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with suppress(OSError):
+            return len(os.listdir(folder))  # noqa: PTH208 only the number is needed
+    return 0
 
 
 def _cgroup_quotas(root: Path) -> list[float]:

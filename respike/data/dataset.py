@@ -11,6 +11,7 @@ import numpy as np
 
 from respike.common.errors import RespikeError, ShardError
 from respike.common.files import cache_folder, file_lock, sha256_of_bytes, write_atomically
+from respike.common.processes import raise_file_limit
 from respike.common.storage import RemoteFolder, is_address
 from respike.data import index
 from respike.data.index import DatasetIndex, ShardRow, read_index
@@ -21,6 +22,9 @@ _PLAIN_NAME = re.compile(r"\w[\w.-]*\.tar")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # downloads wait for the network and not for this machine
 _NUM_DOWNLOADS = 8
+# an open shard takes an open file; a training has two datasets, and files of its own
+_OPEN_SHARDS_SHARE = 8
+MIN_OPEN_SHARDS = 4
 
 
 class ShardCache:
@@ -122,8 +126,8 @@ class ClipRow:
 class ShardDataset:
     """Clips of a set of shards: `len(dataset)`, `dataset[i]` → EventClip, `dataset.clips[i]` → ClipRow.
 
-    Shards are opened on first use and stay mapped. Samples are read by position, so every order costs the same. It can
-    be pickled to loader workers, without its open files.
+    Shards are opened on first use, and as many stay open as the limit of open files allows. Samples are read by
+    position, so every order costs the same. It can be pickled to loader workers, without its open files.
     """
 
     def __init__(self, index: DatasetIndex, clips: Sequence[ClipRow], cache: ShardCache | None = None) -> None:
@@ -131,6 +135,9 @@ class ShardDataset:
         self.clips = clips
         self._cache = cache
         self._readers: dict[int, ShardReader] = {}
+        # those whose file is open, in the order of their last use
+        self._open_readers: dict[int, ShardReader] = {}
+        self._max_open = max(MIN_OPEN_SHARDS, raise_file_limit() // _OPEN_SHARDS_SHARE)
 
     @property
     def spec(self) -> DataSpec:
@@ -151,7 +158,7 @@ class ShardDataset:
         return (self[number] for number in range(len(self)))
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_readers": {}}
+        return self.__dict__ | {"_readers": {}, "_open_readers": {}}
 
     def member_sizes(self, number: int) -> dict[str, int]:
         """Return the bytes that each member of the sample of clip `number` takes, by name."""
@@ -159,20 +166,27 @@ class ShardDataset:
         return self._reader(row.shard).member_sizes(row.position)
 
     def _reader(self, shard: int) -> ShardReader:
+        """Return the reader of a shard. Close the file of another one if too many would be open."""
+        self._open_readers.pop(shard, None)
+        if len(self._open_readers) >= self._max_open:
+            self._open_readers.pop(next(iter(self._open_readers))).close()
         if shard not in self._readers:
-            row = self.index.shards[shard]
-            path = self._cache.path(row) if self._cache else self.index.root / row.name
-            if not path.is_file():
-                raise ShardError(f"the shard {path} is missing", self._hint)
-            if path.stat().st_size != row.num_bytes:
-                raise ShardError(
-                    f"{path} holds {path.stat().st_size:,} bytes, the index says {row.num_bytes:,}", self._hint
-                )
-            reader = ShardReader(path)
-            if len(reader) != row.num_samples:
-                raise ShardError(f"{path} holds {len(reader)} samples, the index says {row.num_samples}", self._hint)
-            self._readers[shard] = reader
+            self._readers[shard] = self._open(self.index.shards[shard])
+        self._open_readers[shard] = self._readers[shard]
         return self._readers[shard]
+
+    def _open(self, row: ShardRow) -> ShardReader:
+        path = self._cache.path(row) if self._cache else self.index.root / row.name
+        if not path.is_file():
+            raise ShardError(f"the shard {path} is missing", self._hint)
+        if path.stat().st_size != row.num_bytes:
+            raise ShardError(
+                f"{path} holds {path.stat().st_size:,} bytes, the index says {row.num_bytes:,}", self._hint
+            )
+        reader = ShardReader(path)
+        if len(reader) != row.num_samples:
+            raise ShardError(f"{path} holds {len(reader)} samples, the index says {row.num_samples}", self._hint)
+        return reader
 
     @property
     def _hint(self) -> str:

@@ -1,22 +1,32 @@
 """Loader: shards to batches, with exact epochs, equal ranks, and one order for any number of workers."""
 
+import errno
 import itertools
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from respike.common.errors import SettingError
-from respike.common.processes import keep_memory
+from respike.common.errors import RespikeError, RespikeWarning, SettingError
+from respike.common.processes import count_open_files, keep_memory, raise_file_limit
 from respike.common.text import counted
 from respike.data.dataset import ShardDataset
-from respike.data.shared_batches import BatchBytes, BatchFacts, BatchMemory, allocate_private, split_pixels
+from respike.data.shared_batches import (
+    HOW_TO_SHARE,
+    BatchBytes,
+    BatchFacts,
+    BatchMemory,
+    allocate_private,
+    split_pixels,
+)
 from respike.data.transforms import View, centre_view, multi_scale_view, random_view, square_view, write_view
 from respike.types import CROP_KINDS, CROP_SCALE, CROP_SIDES, Batch, CropKind, EventClip
 
@@ -27,6 +37,11 @@ EpochClips = int | Literal["all"]
 _Row = tuple[int, int, bool]
 
 CROPS = (1, 3)
+# files that a worker takes in the main process: its queue and its process. A batch in shared memory takes one more
+_NUM_WORKER_FILES = 4
+# files for all else: logs, checkpoints, shards, an accelerator
+_NUM_OTHER_FILES = 24
+_HOW_TO_OPEN_MORE = "raise the limit, such as `ulimit -n 4096`, or use fewer workers"
 _VIEWS_FORM = re.compile(r"(all|[0-9]+)(?:[x×]([0-9]+))?", re.IGNORECASE)
 
 
@@ -114,7 +129,8 @@ class ClipLoader:
         # a group has a batch for each crop, so with several crops one group ahead is enough
         num_ahead = 2 if settings.num_crops == 1 else 1
         # two more groups: the one in use and the one before it
-        memory = BatchMemory(num_workers, (num_ahead + 2) * settings.num_crops) if num_workers else None
+        num_slots = (num_ahead + 2) * settings.num_crops
+        num_workers, memory = _choose_memory(num_workers, num_slots, self._warn)
         self._loader: DataLoader[Any] = DataLoader(
             _BatchGroups(dataset, settings, memory),
             batch_sampler=self._order,
@@ -148,12 +164,25 @@ class ClipLoader:
         self._is_resuming = False
         self._order.epoch = self._epoch
         self._order.next_group, num_seen = divmod(self._next_batch, self.settings.num_crops)
-        for group in self._loader:
+        for group in self._groups():
             for batch in group[num_seen:]:
                 self._next_batch += 1
                 yield batch
             num_seen = 0
         self.set_epoch(self._epoch + 1)
+
+    def _groups(self) -> Iterator[list[Batch]]:
+        try:
+            yield from self._loader
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            raise RespikeError(f"the loader cannot open more files: {error.strerror}", _HOW_TO_OPEN_MORE) from error
+
+    def _warn(self, message: str) -> None:
+        # once, and not once per process of a distributed training
+        if self.settings.rank == 0:
+            warnings.warn(message, RespikeWarning, stacklevel=2)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next pass, which begins at its first batch."""
@@ -292,6 +321,33 @@ def count_epoch_clips(videos: Sequence[str], epoch_clips: EpochClips) -> int:
     return sum(min(count, epoch_clips) for count in Counter(videos).values())
 
 
+def _choose_memory(num_workers: int, num_slots: int, warn: Callable[[str], None]) -> tuple[int, BatchMemory | None]:
+    """Return how many workers the system allows, and their shared memory; None if batches must come through pipes."""
+    if not num_workers:
+        return 0, None
+    try:
+        # as the queues of a worker have one; it is kept in /dev/shm
+        get_context("spawn").Lock()
+    except OSError as error:
+        warn(f"clips are loaded without workers, as /dev/shm cannot be used ({error.strerror}); {HOW_TO_SHARE}")
+        return 0, None
+    num_free = raise_file_limit() - count_open_files()
+    # a training has a second loader, for validation
+    num_possible = (num_free - _NUM_OTHER_FILES) // (2 * _NUM_WORKER_FILES)
+    if num_possible < num_workers:
+        num_workers = max(0, num_possible)
+        warn(f"clips are loaded with {counted(num_workers, 'worker')}: few files may be open; {_HOW_TO_OPEN_MORE}")
+        return num_workers, None
+    if num_free - _NUM_OTHER_FILES < 2 * num_workers * (_NUM_WORKER_FILES + num_slots):
+        warn(f"batches take longer to arrive, as few files may be open; {_HOW_TO_OPEN_MORE}")
+        return num_workers, None
+    try:
+        return num_workers, BatchMemory(num_workers, num_slots, warn)
+    except (RuntimeError, OSError) as error:
+        warn(f"batches take longer to arrive, as memory cannot be shared ({error}); {HOW_TO_SHARE}")
+        return num_workers, None
+
+
 class BatchOrder(Sampler[list[_Row]]):
     """The rows of each group of batches in a pass, from `next_group` to `num_groups`, which is equal on all ranks.
 
@@ -345,7 +401,7 @@ class BatchOrder(Sampler[list[_Row]]):
 
 
 class _BatchGroups(Dataset[list[Any]]):
-    """Groups of batches by their rows: as Batch, or in a worker as BatchBytes in `memory`."""
+    """Groups of batches by their rows: as Batch, or in a worker as BatchBytes, in `memory` if there is one."""
 
     def __init__(self, dataset: ShardDataset, settings: LoaderSettings, memory: BatchMemory | None) -> None:
         self._dataset, self._settings, self._memory = dataset, settings, memory
@@ -354,7 +410,7 @@ class _BatchGroups(Dataset[list[Any]]):
         """Make the batches of these rows. The loader of torch calls this method with all rows of a group."""
         allocate = self._memory.allocate if self._memory else allocate_private
         batches = _assemble(map(self._read, rows), len(rows), self._settings.image_size, allocate)
-        if self._memory is None:
+        if get_worker_info() is None:
             return [facts.to_batch(memory.content) for memory, facts in batches]
         for memory, facts in batches:
             memory.finish(facts.to_batch)

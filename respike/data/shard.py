@@ -131,6 +131,8 @@ class _ForeignMemberError(Exception):
 class ShardReader:
     """Samples of one local shard by position, through a memory map. Members are never extracted.
 
+    The map takes one open file; `close` gives it back until the next sample is read.
+
     `keys` are the samples' keys in order. To open a shard raises ShardError where the tar is cut, and on everything
     that respike never writes: links, devices, folders, extended headers, repeated names, paths in names, and samples
     whose members do not follow each other.
@@ -140,16 +142,28 @@ class ShardReader:
         self.path = path
         self.keys: list[str] = []
         self._samples: list[list[_Member]] = []
+        self._map: mmap.mmap | None = None
         self._read_table()
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._open()
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def members(self, position: int) -> dict[str, bytes]:
         """Return the members of the sample at `position`, by name."""
-        return {m.name: self._map[m.offset : m.offset + m.size] for m in self._samples[position]}
+        content = self._map or self._open()
+        return {m.name: content[m.offset : m.offset + m.size] for m in self._samples[position]}
+
+    def close(self) -> None:
+        """Close the file until the next sample is read."""
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+
+    def _open(self) -> mmap.mmap:
+        with self.path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._map
 
     def member_sizes(self, position: int) -> dict[str, int]:
         """Return the bytes that each member of the sample at `position` takes, by name."""

@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
 from respike.types import Batch, Color
@@ -58,6 +60,8 @@ def split_pixels(
 Build = Callable[[torch.Tensor], Any]
 """Makes a batch from its bytes, uint8 `[num_bytes]`; must be picklable."""
 
+HOW_TO_SHARE = "give /dev/shm more room (docker: `--shm-size 8g`), or use fewer workers"
+
 _numbers = itertools.count()
 # in the main process: what a worker sends refers to a memory by its number
 _memories: "weakref.WeakValueDictionary[int, BatchMemory]" = weakref.WeakValueDictionary()
@@ -66,10 +70,13 @@ _memories: "weakref.WeakValueDictionary[int, BatchMemory]" = weakref.WeakValueDi
 class BatchMemory:
     """Shared memory for the batches of a loader's workers: up to `num_slots` batches for each worker.
 
-    Further batches are sent as torch sends tensors. The main process creates it and passes it to its workers.
+    Further batches are sent through a pipe, which takes longer, and so are all batches for which the system has no
+    more shared memory. The main process creates it and passes it to its workers; `warn` gets one line there when
+    shared memory runs out.
     """
 
-    def __init__(self, num_workers: int, num_slots: int) -> None:
+    def __init__(self, num_workers: int, num_slots: int, warn: Callable[[str], None] = warnings.warn) -> None:
+        self._warn: Callable[[str], None] | None = warn
         self._number = next(_numbers)
         self._main_process = os.getpid()
         # uint8 [num_workers, num_slots]: a worker sets 1 when it sends a slot, the main process 0 when it is done
@@ -81,18 +88,24 @@ class BatchMemory:
         _memories[self._number] = self
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_slots": {}}
+        return self.__dict__ | {"_slots": {}, "_warn": None}
 
     def allocate(self, num_bytes: int, num_batches: int) -> "list[BatchBytes]":
         """In a worker, return memory for batches that are sent together, `num_bytes` each."""
         info = get_worker_info()
         assert info is not None, "called outside of a worker"
         free_slots = [slot for slot, in_use in enumerate(self._in_use[info.id].tolist()) if not in_use]
-        shared = [
-            BatchBytes(self._slot_bytes(info.id, slot, num_bytes), self, info.id, slot)
-            for slot in free_slots[:num_batches]
-        ]
-        return shared + allocate_private(num_bytes, num_batches - len(shared))
+        batches: list[BatchBytes] = []
+        for slot in free_slots[:num_batches]:
+            try:
+                content = self._slot_bytes(info.id, slot, num_bytes)
+            except (RuntimeError, OSError) as error:  # /dev/shm is full, or too many files are open
+                private = allocate_private(num_bytes, num_batches - len(batches))
+                for each in private:
+                    each.problem = (self._number, str(error))
+                return batches + private
+            batches.append(BatchBytes(content, self, info.id, slot))
+        return batches + allocate_private(num_bytes, num_batches - len(batches))
 
     def _slot_bytes(self, worker: int, slot: int, num_bytes: int) -> torch.Tensor:
         content = self._slots.get((worker, slot))
@@ -117,6 +130,12 @@ class BatchMemory:
         weakref.finalize(view, self._free, worker, slot).atexit = False
         return torch.from_numpy(view)
 
+    def report(self, problem: str) -> None:
+        """In the main process, warn once that shared memory ran out."""
+        if self._warn is not None:
+            self._warn(f"batches take longer to arrive, as shared memory ran out ({problem}); {HOW_TO_SHARE}")
+            self._warn = None
+
     def _free(self, worker: int, slot: int) -> None:
         # a fork of the main process drops its copy of a batch while the main process still uses it
         if os.getpid() == self._main_process:
@@ -135,11 +154,14 @@ class BatchBytes:
         self.content = content
         self._memory, self._worker, self._slot = memory, worker, slot
         self._reduced: tuple[Any, ...] = ()
+        # number of the memory that had no place for this batch, and why
+        self.problem: tuple[int, str] | None = None
 
     def finish(self, build: Build) -> None:
         """Set what makes the batch from these bytes. The worker must not write to them any more."""
         if self._memory is None:
-            self._reduced = _build, (build, self.content)
+            # an array and not a tensor, as torch sends tensors in shared memory
+            self._reduced = _build, (build, self.content.numpy(), self.problem)
         else:
             # now and not in __reduce__: another thread pickles it while this one makes the next batch
             self._reduced = _receive, (build, *self._memory.send(self._worker, self._slot))
@@ -160,8 +182,10 @@ def _share(tensor: torch.Tensor) -> torch.Tensor:
     return shared
 
 
-def _build(build: Build, content: torch.Tensor) -> Any:
-    return build(content)
+def _build(build: Build, content: NDArray[np.uint8], problem: tuple[int, str] | None) -> Any:
+    if problem is not None and (memory := _memories.get(problem[0])) is not None:
+        memory.report(problem[1])
+    return build(torch.from_numpy(content))
 
 
 def _receive(build: Build, number: int, worker: int, slot: int, content: torch.Tensor | None) -> Any:

@@ -9,7 +9,9 @@ import pytest
 from respike.common import storage
 from respike.common.errors import RespikeError, ShardError
 from respike.common.files import seal, sha256_of_file
+from respike.common.processes import count_open_files
 from respike.common.storage import RemoteFolder
+from respike.data import dataset as dataset_module
 from respike.data import open_shards
 from respike.data.executors.base import run_serially
 from respike.data.index import read_skipped
@@ -183,3 +185,14 @@ def test_a_forbidden_skipped_list_counts_as_missing(remote, cache, monkeypatch):
 
     monkeypatch.setattr(RemoteFolder, "read", refuse)
     assert len(open_shards(remote.address, "test")) > 0
+
+
+def test_few_shards_stay_open_where_few_files_may_be_open(shards, monkeypatch):
+    everything = [clip.keys.sum() for clip in open_shards(shards)]
+    monkeypatch.setattr(dataset_module, "raise_file_limit", lambda: 0)
+    monkeypatch.setattr(dataset_module, "MIN_OPEN_SHARDS", 1)
+    few = open_shards(shards)
+    assert len(few.index.shards) > 1
+    num_open = count_open_files()
+    assert [few[number].keys.sum() for number in range(len(few))] == everything
+    assert count_open_files() <= num_open + 1

@@ -1,5 +1,6 @@
 """Shared batches: a batch stays unchanged while anything refers to it, and its memory is used again."""
 
+import errno
 import os
 from multiprocessing.reduction import ForkingPickler
 from types import SimpleNamespace
@@ -7,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from respike.data import make_loader, open_shards, shared_batches
+from respike.common.errors import RespikeWarning
+from respike.data import loader, make_loader, open_shards, shared_batches
 from respike.data.shared_batches import BatchMemory
 
 NUM_SLOTS = 2
@@ -138,3 +140,57 @@ def test_an_unfinished_pass_holds_no_memory(shards):
         next(iter(loader))
     addresses = {batch.residuals.data_ptr() for batch in loader}
     assert len(addresses) <= 4
+
+
+def run_out(tensor):
+    raise RuntimeError("unable to allocate shared memory: No space left on device (28)")
+
+
+def test_batches_arrive_without_shared_memory_and_one_warning(monkeypatch):
+    warnings = []
+    reader = BatchMemory(1, NUM_SLOTS, warnings.append)
+    monkeypatch.setattr(shared_batches, "get_worker_info", lambda: SimpleNamespace(id=0))
+    worker = ForkingPickler.loads(ForkingPickler.dumps(reader))
+    shared = send(worker, 1)
+    monkeypatch.setattr(torch.Tensor, "share_memory_", run_out)
+    batches = [send(worker, value) for value in range(2, 5)]
+    assert [int(batch[0]) for batch in (shared, *batches)] == [1, 2, 3, 4]
+    assert all(len(set(batch.tolist())) == 1 for batch in batches)
+    assert len(warnings) == 1
+    assert "No space left" in warnings[0]
+    assert "--shm-size" in warnings[0]
+
+
+def load(shards, **settings):
+    batches = make_loader(open_shards(shards), batch_size=4, training=False, image_size=16, **settings)
+    return [(batch.video_ids, batch.residuals.sum().item()) for batch in batches]
+
+
+def test_a_loader_without_shared_memory_warns_once(shards, monkeypatch):
+    expected = load(shards)
+    monkeypatch.setattr(torch.Tensor, "share_memory_", run_out)
+    with pytest.warns(RespikeWarning, match="memory cannot be shared") as warned:
+        assert load(shards, num_workers=1) == expected
+    assert len([each for each in warned if each.category is RespikeWarning]) == 1
+
+
+def test_a_loader_without_semaphores_loads_without_workers(shards, monkeypatch):
+    expected = load(shards)
+
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    # as with a read-only /dev/shm
+    monkeypatch.setattr("multiprocessing.synchronize.Lock.__init__", refuse)
+    with pytest.warns(RespikeWarning, match="without workers.*Read-only file system"):
+        assert load(shards, num_workers=2) == expected
+
+
+@pytest.mark.parametrize(("num_files", "text"), [(60, "batches take longer"), (30, "clips are loaded with")])
+def test_a_loader_that_may_open_few_files_warns(shards, monkeypatch, num_files, text):
+    expected = load(shards)
+    monkeypatch.setattr(loader, "raise_file_limit", lambda: num_files)
+    monkeypatch.setattr(loader, "count_open_files", lambda: 5)
+    with pytest.warns(RespikeWarning, match=text) as warned:
+        assert load(shards, num_workers=3) == expected
+    assert "ulimit -n" in str(warned[0].message)
