@@ -76,6 +76,7 @@ def take_snapshot(state: TrainState, source: BatchSource, config: TrainConfig, d
         "model": to_plain(state.model.config),
         "data": to_plain(data),
         "best_rank": list(state.best_rank),
+        "used_learning_rate": state.used_learning_rate,
         "seen_videos": sorted(set(gather_object(sorted(state.seen_videos)))),
         "history": to_plain(state.history),
         "processes": gather_object([own]),
@@ -116,6 +117,8 @@ def restore_snapshot(
             state.scheduler.step_update(state.num_updates)
         first, second = facts["best_rank"]
         state.best_rank = (first, second)
+        # snapshots of earlier versions do not hold it
+        state.used_learning_rate = facts.get("used_learning_rate")
         state.seen_videos = set(facts["seen_videos"])
         state.history = [from_plain(EpochRecord, record) for record in facts["history"]]
         own = facts["processes"][state.accelerator.process_index]

@@ -44,6 +44,7 @@ class TrainState:
     - `seconds`: training time of the epoch in this process; `waited_seconds`: the part spent waiting for the loader.
     - `firing_rates`: of each spiking layer at the end of the epoch.
     - `best_epoch`, `best_rank`: the best epoch so far and its `EpochRecord.rank`.
+    - `used_learning_rate`: that of the last update, of all parameters but the backbone's; None before the first.
     - `seen_videos`: hashes of the ids of the videos trained on.
     """
 
@@ -62,6 +63,7 @@ class TrainState:
     firing_rates: dict[str, float] = field(default_factory=dict)
     best_epoch: int = 0
     best_rank: tuple[float, float] = (float("-inf"), float("-inf"))
+    used_learning_rate: float | None = None
     seen_videos: set[str] = field(default_factory=set)
     history: list[EpochRecord] = field(default_factory=list)
     is_frozen: bool = False
@@ -115,6 +117,7 @@ class TrainState:
         """Update the weights by the gradients, after clipping them to a global norm of `max_grad_norm`."""
         if max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.wrapped_model.parameters(), max_grad_norm)
+        self.used_learning_rate = self.learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.num_updates += 1

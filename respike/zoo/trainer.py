@@ -501,7 +501,8 @@ class Trainer:
             epoch=state.epoch,
             train_loss=totals.loss,
             train_accuracy=totals.accuracy,
-            learning_rate=state.learning_rate,
+            # a snapshot of an earlier version does not hold the rate of the last update
+            learning_rate=state.learning_rate if state.used_learning_rate is None else state.used_learning_rate,
             seconds=state.seconds,
             clips_per_second=totals.num_clips / state.seconds,
             validation=validation,
