@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from respike.common.errors import SettingError
 from respike.zoo.device import check_amp, resolve_device
 from respike.zoo.history import EpochRecord
-from respike.zoo.nn.lif import set_lif_backend
+from respike.zoo.nn.lif import LIF, set_lif_backend
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.train_config import TrainConfig
 
@@ -187,11 +187,15 @@ def make_state(
 
 
 def make_param_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Return the optimizer's parameter groups: one for each pair of learning rate and weight decay."""
+    """Return the optimizer's parameter groups: one for each pair of learning rate and weight decay.
+
+    Time constants that neurons learn have no weight decay: it would pull every τ to 2, where the parameter is 0.
+    """
+    time_constants = {id(each) for layer in model.modules() if isinstance(layer, LIF) for each in layer.parameters()}
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         is_scaled = config.backbone_lr_scale != 1 and name.startswith(_BACKBONE_PREFIX)
-        is_undecayed = not config.decay_norms and parameter.dim() <= 1
+        is_undecayed = id(parameter) in time_constants or (not config.decay_norms and parameter.dim() <= 1)
         group = groups.setdefault((is_scaled, is_undecayed), {"params": []})
         if is_scaled:
             group["lr_scale"] = config.backbone_lr_scale
