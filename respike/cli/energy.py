@@ -92,6 +92,13 @@ def _print(comparison: "EnergyComparison", *, layers: bool) -> None:
     console.print_table(("part", "MACs", "accumulates", "energy"), _part_rows(report))
     if not layers:
         console.print_line(f"layers: {len(report.layers)}; --layers prints a row for each")
+    if report.repeated_kv_macs:
+        console.print_line(
+            f"keys and values of the fusions are counted once a group; at every step, as the published code computes "
+            f"them, they add {format_operations(report.repeated_kv_macs)} MACs, and the clip takes "
+            f"{format_joules(report.repeated_kv_joules)}",
+            folds=True,
+        )
     if report.stem_event_density is not None:
         console.print_line(
             f"the stem is counted as dense; counted by its events, {console.format_share(report.stem_event_density)} "

@@ -157,8 +157,7 @@ def _print(outcome: "TrainOutcome", data: str | None) -> None:
     facts["training"] = f"loss {best.train_loss:.3f}, top-1 {console.format_share(best.train_accuracy)}"
     if best.validation:
         clip, video = (console.format_share(best.validation[name]) for name in ("top1", "video_top1"))
-        precision = "" if best.amp in (None, "no") else f", computed in {best.amp}: `respike score --amp {best.amp}`"
-        facts["validation"] = f"top-1 {clip} of clips, {video} of videos{precision}"
+        facts["validation"] = f"top-1 {clip} of clips, {video} of videos"
     seconds = sum(record.seconds for record in outcome.history)
     facts["time"] = f"{console.format_seconds(seconds)} in training, without validation"
     facts["out"] = f"{outcome.out}: {outcome.best.name}, {outcome.last.name}, history.jsonl, curves.png, tensorboard/"

@@ -27,6 +27,7 @@ MAC_JOULES = 4.6e-12
 AC_JOULES = 0.9e-12
 STEM = "snn.stem"
 _SNN, _SHORTCUT = "snn.", ".shortcut."
+_KEYS_VALUES = (".cross_attention.key", ".cross_attention.value")
 _BRANCH_NAMES = {"ann": "ANN", "snn": "SNN", "fusions": "fusion", "head": "head"}
 # MACs, accumulates, joules
 Figures: TypeAlias = tuple[float, float, float]
@@ -60,12 +61,14 @@ class EnergyReport:
 
     `stem_event_density` is the share of the SNN stem's inputs that are not zero, from 0 to 1, or None without a stem.
     The stem counts as dense MACs, as published. `neuron_updates` counts the steps of single neurons. The published
-    count and `joules` leave them out.
+    count and `joules` leave them out. `repeated_kv_macs` is what a network adds that computes the keys and values of
+    the cross-attention at every step, as the published code does; ours computes them once a group.
     """
 
     layers: tuple[LayerEnergy, ...]
     stem_event_density: float | None
     neuron_updates: float = 0.0
+    repeated_kv_macs: float = 0.0
     num_clips: int = 1
 
     @property
@@ -88,6 +91,11 @@ class EnergyReport:
         """Energy if the zeros of the stem's input cost nothing."""
         saved = 1 - (1.0 if self.stem_event_density is None else self.stem_event_density)
         return self.joules - saved * sum(layer.joules for layer in self.layers if layer.name.startswith(STEM))
+
+    @property
+    def repeated_kv_joules(self) -> float:
+        """Energy if keys and values were computed at every step."""
+        return self.joules + self.repeated_kv_macs * MAC_JOULES
 
     @property
     def most_joules(self) -> float:
@@ -126,6 +134,8 @@ class EnergyReport:
             "most_joules": self.most_joules,
             "sparse_stem_joules": self.sparse_stem_joules,
             "stem_event_density": self.stem_event_density,
+            "repeated_kv_macs": self.repeated_kv_macs,
+            "repeated_kv_joules": self.repeated_kv_joules,
             "neuron_updates": self.neuron_updates,
             "neuron_joules": self.neuron_joules,
             "branches": {name: dict(zip(names, each, strict=True)) for name, each in self.by_branch().items()},
@@ -154,7 +164,7 @@ def estimate_energy(model: nn.Module, clips: Batch | Iterable[Batch]) -> EnergyR
     in evaluation mode; afterwards each layer has its mode from before. Raises RespikeError where there is no clip.
     """
     macs: dict[str, float] = {}
-    num_clips = 0
+    num_clips, num_steps = 0, 1
     with eval_mode(model), plain_attention(), _inputs_watched(model) as seen:
         for batch in (clips,) if isinstance(clips, Batch) else clips:
             keys, residuals = batch.keys[batch.mask], batch.residuals[batch.mask]
@@ -164,6 +174,7 @@ def estimate_energy(model: nn.Module, clips: Batch | Iterable[Batch]) -> EnergyR
             if macs:
                 model(keys, residuals, batch.color)
                 continue
+            num_steps = residuals.shape[2]
             counter = FlopCounterMode(display=False)
             with counter:
                 model(keys, residuals, batch.color)
@@ -176,6 +187,7 @@ def estimate_energy(model: nn.Module, clips: Batch | Iterable[Batch]) -> EnergyR
         layers=tuple(_layer_energy(name, count, seen.inputs.get(name)) for name, count in macs.items() if count),
         stem_event_density=stem.density if stem else None,
         neuron_updates=seen.num_updates / num_clips,
+        repeated_kv_macs=(num_steps - 1) * sum(count for name, count in macs.items() if name.endswith(_KEYS_VALUES)),
         num_clips=num_clips,
     )
 

@@ -24,7 +24,8 @@ class EpochRecord:
       of that time spent waiting for the loader.
     - `memory_bytes`: the largest memory use of the main process so far, on its accelerator if it has one.
     - `firing_rates` (0 to 1): mean spikes per neuron and step of each spiking layer, on the epoch's last batch.
-    - `amp`: mixed precision of training and validation; None if an earlier version did not save it.
+    - `amp`: mixed precision of the training; None if an earlier version did not save it. The validation is in float32;
+      in earlier versions it was in that precision too.
     """
 
     epoch: int

@@ -4,7 +4,7 @@ import argparse
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,6 @@ from respike.zoo.nn.respike import ReSpike
 
 # `names`: labels follow the class names in the order of Python's sort; `data`: the order of the classes of the data
 ClassOrder = Literal["names", "data"]
-CLASS_ORDERS: tuple[ClassOrder, ...] = get_args(ClassOrder)
 # names under which training scripts save the weights beside optimizer and settings
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
 _SAVE_HINT = "save the weights alone, as torch.save(network.state_dict(), FILE)"

@@ -76,6 +76,7 @@ def take_snapshot(state: TrainState, source: BatchSource, config: TrainConfig, d
         "model": to_plain(state.model.config),
         "data": to_plain(data),
         "best_rank": list(state.best_rank),
+        "used_learning_rate": state.used_learning_rate,
         "seen_videos": sorted(set(gather_object(sorted(state.seen_videos)))),
         "history": to_plain(state.history),
         "processes": gather_object([own]),
@@ -104,7 +105,7 @@ def restore_snapshot(
         state.model.load_state_dict(_unflatten(facts["weights"], tensors))
         if state.average is not None:
             state.average.module.load_state_dict(_unflatten(facts["average"], tensors))
-        state.optimizer.load_state_dict(_unflatten(facts["optimizer"], tensors))
+        _load_optimizer(state, _unflatten(facts["optimizer"], tensors))
         _match_memory_format(state.optimizer)
         if state.accelerator.scaler is not None:
             state.accelerator.scaler.load_state_dict(_unflatten(facts["scaler"], tensors))
@@ -116,6 +117,8 @@ def restore_snapshot(
             state.scheduler.step_update(state.num_updates)
         first, second = facts["best_rank"]
         state.best_rank = (first, second)
+        # snapshots of earlier versions do not hold it
+        state.used_learning_rate = facts.get("used_learning_rate")
         state.seen_videos = set(facts["seen_videos"])
         state.history = [from_plain(EpochRecord, record) for record in facts["history"]]
         own = facts["processes"][state.accelerator.process_index]
@@ -157,6 +160,17 @@ def _require_same_run(facts: Mapping[str, Any], state: TrainState, config: Train
             f"the training was started with other settings: {listed}",
             "resume it with its own settings, or train in another folder",
         )
+
+
+def _load_optimizer(state: TrainState, saved: dict[str, Any]) -> None:
+    # with equal settings this is the only way in which the groups can differ, see make_param_groups
+    if len(saved["param_groups"]) != len(state.optimizer.param_groups):
+        raise MismatchError(
+            "the training was started with weight decay on the time constants of the neurons; "
+            "this version of respike has none there",
+            "resume it with the version of respike that started it, or train again from its checkpoint (init)",
+        )
+    state.optimizer.load_state_dict(saved)
 
 
 def _match_memory_format(optimizer: torch.optim.Optimizer) -> None:

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from respike.common.errors import SettingError
 from respike.zoo.device import check_amp, resolve_device
 from respike.zoo.history import EpochRecord
-from respike.zoo.nn.lif import set_lif_backend
+from respike.zoo.nn.lif import LIF, set_lif_backend
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.train_config import TrainConfig
 
@@ -44,6 +44,7 @@ class TrainState:
     - `seconds`: training time of the epoch in this process; `waited_seconds`: the part spent waiting for the loader.
     - `firing_rates`: of each spiking layer at the end of the epoch.
     - `best_epoch`, `best_rank`: the best epoch so far and its `EpochRecord.rank`.
+    - `used_learning_rate`: that of the last update, of all parameters but the backbone's; None before the first.
     - `seen_videos`: hashes of the ids of the videos trained on.
     """
 
@@ -62,6 +63,7 @@ class TrainState:
     firing_rates: dict[str, float] = field(default_factory=dict)
     best_epoch: int = 0
     best_rank: tuple[float, float] = (float("-inf"), float("-inf"))
+    used_learning_rate: float | None = None
     seen_videos: set[str] = field(default_factory=set)
     history: list[EpochRecord] = field(default_factory=list)
     is_frozen: bool = False
@@ -115,6 +117,7 @@ class TrainState:
         """Update the weights by the gradients, after clipping them to a global norm of `max_grad_norm`."""
         if max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.wrapped_model.parameters(), max_grad_norm)
+        self.used_learning_rate = self.learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.num_updates += 1
@@ -184,11 +187,15 @@ def make_state(
 
 
 def make_param_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Return the optimizer's parameter groups: one for each pair of learning rate and weight decay."""
+    """Return the optimizer's parameter groups: one for each pair of learning rate and weight decay.
+
+    Time constants that neurons learn have no weight decay: it would pull every τ to 2, where the parameter is 0.
+    """
+    time_constants = {id(each) for layer in model.modules() if isinstance(layer, LIF) for each in layer.parameters()}
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         is_scaled = config.backbone_lr_scale != 1 and name.startswith(_BACKBONE_PREFIX)
-        is_undecayed = not config.decay_norms and parameter.dim() <= 1
+        is_undecayed = id(parameter) in time_constants or (not config.decay_norms and parameter.dim() <= 1)
         group = groups.setdefault((is_scaled, is_undecayed), {"params": []})
         if is_scaled:
             group["lr_scale"] = config.backbone_lr_scale

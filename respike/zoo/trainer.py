@@ -161,6 +161,17 @@ def on_main_process(accelerator: Accelerator, call: Callable[[], T]) -> T:
     return result
 
 
+@contextmanager
+def _full_precision(model: nn.Module) -> Iterator[None]:
+    """Compute in this block without the mixed precision that accelerate has put around the model's forward method."""
+    in_mixed_precision = vars(model).pop("forward", None)
+    try:
+        yield
+    finally:
+        if in_mixed_precision is not None:
+            model.forward = in_mixed_precision
+
+
 @dataclass(frozen=True)
 class _Totals:
     """Sums over an epoch's clips so far, of all processes."""
@@ -325,7 +336,7 @@ class Trainer:
         return batch
 
     def validate(self) -> dict[str, float]:
-        """Return the validation's scores of the network that is saved; empty without a validation.
+        """Return the validation's scores of the network that is saved, in float32; empty without a validation.
 
         Raises RespikeError if they lack `config.best_metric`.
         """
@@ -333,7 +344,7 @@ class Trainer:
             return {}
         model, metric = self.state.saved_model.eval(), self.config.best_metric
         # a loader draws from torch's random generator, see _open_batches
-        with self._accelerator.autocast(), torch.random.fork_rng(devices=[]):
+        with _full_precision(model), torch.random.fork_rng(devices=[]):
             validation = {name: float(value) for name, value in self._validate(model).items()}
         if metric not in validation:
             raise RespikeError(
@@ -501,7 +512,8 @@ class Trainer:
             epoch=state.epoch,
             train_loss=totals.loss,
             train_accuracy=totals.accuracy,
-            learning_rate=state.learning_rate,
+            # a snapshot of an earlier version does not hold the rate of the last update
+            learning_rate=state.learning_rate if state.used_learning_rate is None else state.used_learning_rate,
             seconds=state.seconds,
             clips_per_second=totals.num_clips / state.seconds,
             validation=validation,

@@ -106,6 +106,7 @@ def test_a_name_has_random_weights_and_rates_of_a_demo_video(call):
     assert "weights are random" in answer.out
     assert "demo video" in answer.out
     assert "at any firing rates a clip takes from" in answer.out
+    assert "at every step, as the published code computes them" in " ".join(answer.out.split())
 
 
 def test_totals_are_printed_first_and_layers_only_on_request(call):

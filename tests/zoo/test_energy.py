@@ -157,6 +157,16 @@ def test_attention_is_counted():
     assert all(layer.macs > 0 for layer in attention)
 
 
+@pytest.mark.parametrize(("num_residuals", "num_repeats"), [(3, 2), (1, 0)])
+def test_keys_and_values_at_every_step_add_their_macs(num_residuals, num_repeats):
+    """By hand, for one group at 64 pixels: two linear layers on 16 and on 4 tokens of the key frame."""
+    model = create_model("respike_tiny", num_classes=4)
+    report = estimate_energy(model, batch_of(torch.zeros(1, 1, num_residuals, 3, 64, 64, dtype=torch.int16)))
+    assert report.repeated_kv_macs == num_repeats * 2 * (16 * 64 * 64 + 4 * 96 * 96)
+    assert report.repeated_kv_joules == pytest.approx(report.joules + report.repeated_kv_macs * MAC_JOULES)
+    assert report.to_json()["repeated_kv_joules"] == report.repeated_kv_joules
+
+
 def test_the_account_is_of_one_clip_whatever_the_batch():
     model = create_model("respike_tiny", num_classes=4)
     one = torch.randint(-90, 90, (1, 4, 3, 3, 64, 64)).short()

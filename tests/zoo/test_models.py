@@ -92,7 +92,7 @@ def test_without_options_the_open_network_is_the_published_one():
 
 
 # a network of timm's for tests, of strides 4, 8, 16 and 32
-SMALL = {"backbone": "test_convnext", "snn_width": 32, "fusion_scales": (16, 32)}
+SMALL = {"backbone": "test_convnext", "snn_width": 32, "fusion_scales": (16, 32), "snn_init": "kaiming"}
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,7 @@ SMALL = {"backbone": "test_convnext", "snn_width": 32, "fusion_scales": (16, 32)
     [
         {},
         {"backbone": "test_resnet"},
+        {"snn_init": "torch"},
         {"snn_depth": 34},
         {"snn_width": 64},
         {"neuron": "plif", "tau": 2.0},

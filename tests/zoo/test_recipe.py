@@ -30,6 +30,7 @@ def test_the_published_settings_are_the_published_ones(name: str, batch_size: in
     assert (training.learning_rate, training.schedule, training.warmup_share) == (1e-4, "cosine", 0.0)
     assert (training.epochs, training.batch_size, training.image_size) == (100, batch_size, 224)
     assert training.amp == "fp16"
+    assert training.epoch_clips == (1 if name == "kinetics400" else "all")
     assert all(f"--stride {stride}" in line and name in line for line in recipe.prepare)
     assert len(recipe.prepare) == (1 if name == "kinetics400" else 3)
 

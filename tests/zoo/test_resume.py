@@ -385,7 +385,7 @@ def test_a_complete_run_can_get_more_epochs(undisturbed, tmp_path) -> None:
         "this point; the optimizer starts again" in line
         for line in notes.said
     )
-    assert result.history[2].learning_rate == pytest.approx(CONFIG.learning_rate * (1 + math.cos(math.pi * 9 / 12)) / 2)
+    assert result.history[2].learning_rate == pytest.approx(CONFIG.learning_rate * (1 + math.cos(math.pi * 8 / 12)) / 2)
     _, spec = load_checkpoint(result.last)
     assert (spec.epoch, spec.training["epochs"], len(spec.train_videos)) == (4, 4, 9)
     assert json.loads((tmp_path / "config.json").read_text())["training"]["epochs"] == 4

@@ -4,14 +4,19 @@ import dataclasses
 
 import pytest
 import torch
-from respike.common.errors import SettingError
+from respike.common.errors import MismatchError, SettingError
+from respike.zoo import train_state
+from respike.zoo.factory import create_model
+from respike.zoo.model_options import ModelOptions
 from respike.zoo.nn.lif import LIF
+from respike.zoo.nn.respike import ReSpike
+from respike.zoo.snapshot import restore_snapshot, take_snapshot
 from respike.zoo.train_config import SCHEDULES, TrainConfig
 from respike.zoo.train_state import TrainState, make_accelerator, make_param_groups, make_scheduler, make_state
 from torch import nn
 from torch.nn import functional as F
 
-from tests.zoo.batches import make_batch
+from tests.zoo.batches import Batches, make_batch, make_data_spec
 from tests.zoo.training import CONFIG, make_model
 
 BATCH = make_batch([0, 1, 2, 0])
@@ -134,3 +139,34 @@ def test_the_neurons_get_their_backend_if_it_is_available() -> None:
     }
     with pytest.raises(SettingError, match="'triton' is for CUDA"):
         make_accelerator(dataclasses.replace(CONFIG, lif_backend="triton"))
+
+
+def _make_plif_model() -> ReSpike:
+    options = ModelOptions(snn_width=32, neuron="plif", tau=4.0)
+    return create_model("respike", num_classes=3, branches="snn", options=options)
+
+
+def test_weight_decay_leaves_learned_time_constants_alone() -> None:
+    model = _make_plif_model()
+    config = dataclasses.replace(CONFIG, weight_decay=0.5, learning_rate=0.1, warmup_share=0.0)
+    state = make_state(model, config, make_accelerator(config), num_updates=10)
+    norm = model.head.weight.norm()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    state.update(None)
+    assert model.head.weight.norm() < 0.96 * norm
+    assert {round(layer.tau, 5) for layer in model.modules() if isinstance(layer, LIF)} == {4.0}
+
+
+def test_a_snapshot_with_decayed_time_constants_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, data = Batches([BATCH]), make_data_spec()
+
+    def begin() -> TrainState:
+        return make_state(_make_plif_model(), CONFIG, make_accelerator(CONFIG), num_updates=10)
+
+    with monkeypatch.context() as patch:
+        # as earlier versions did
+        patch.setattr(train_state, "make_param_groups", lambda model, _: [{"params": list(model.parameters())}])
+        snapshot = take_snapshot(begin(), source, CONFIG, data)
+    with pytest.raises(MismatchError, match="weight decay on the time constants of the neurons"):
+        restore_snapshot(snapshot, begin(), source, CONFIG, data)
