@@ -191,7 +191,7 @@ class _Transfer:
     """What a server or store sends.
 
     `offset` is the position of the first byte in the file, `num_bytes` the length of the whole file, None if unknown.
-    `version` differs after a change of the file; None if the server tells nothing of the kind. `has_clear_end` is false
+    `version` differs after a change of the file; None if the server sends neither. `has_clear_end` is false
     if a dropped connection looks like the end of the file.
     """
 
