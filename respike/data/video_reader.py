@@ -196,6 +196,8 @@ class Decoding:
             converter = FrameConverter(self._color, self._short_side, aspect_ratio)
             clock = _Clock(container, stream)
             is_joined = False
+            rotation: int | None = None
+            orientation = _UPRIGHT
             packets = container.demux(stream)
             try:
                 if context.name not in _SELF_STARTING_CODECS:
@@ -210,7 +212,9 @@ class Decoding:
                     seconds, is_counted = clock.read(frame)
                     if wanted is not None and index not in wanted:
                         continue
-                    orientation = read_orientation(frame)
+                    # read only where the turn changes: a frame whose side data were read is freed late
+                    if frame.rotation != rotation:
+                        rotation, orientation = frame.rotation, read_orientation(frame)
                     yield Frame(
                         index=index,
                         time_seconds=seconds,
