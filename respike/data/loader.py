@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -412,6 +413,9 @@ def _assemble(
 
 def _init_worker(number: int) -> None:
     keep_memory()
+    # a terminal sends these to the workers as well, and the training still needs batches until it has saved
+    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(each, signal.SIG_IGN)
 
 
 def _unchanged(group: Any) -> Any:
