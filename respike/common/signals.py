@@ -1,7 +1,8 @@
-"""Signals: the first SIGTERM or Ctrl-C asks a training to save and stop, the second one ends it at once."""
+"""Signals: the first one asks a training to save and stop; Ctrl-C or SIGTERM after it ends the training at once."""
 
 import os
 import signal
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,10 +15,18 @@ if TYPE_CHECKING:
     from respike.types import Batch, CountedSource
 
 
-# the exit codes that a shell gives to a program ended by a signal
-_EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-_EVENTS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_EVENTS = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "terminated",
+    signal.SIGHUP: "terminal closed (SIGHUP)",
+    signal.SIGUSR1: "warned by the batch system (SIGUSR1)",
+}
+# These end the training at once if a signal came before. The others do not: a terminal that closes sends SIGHUP more
+# than once, and so do torchrun and SLURM, which pass signals on.
+_URGENT = (signal.SIGINT, signal.SIGTERM)
+_URGENT_NAMES = {signal.SIGINT: "Ctrl-C again", signal.SIGTERM: "SIGTERM again"}
+# a shell's exit code for a program that a signal ended is this plus the signal's number
+_EXIT_CODE_BASE = 128
 # no signal has this number
 _END_OF_PIPE = 0
 
@@ -30,13 +39,18 @@ class GracefulShutdown:
         self._pipe: _SignalPipe | None = None
         self._received: signal.Signals | None = None
         self._earlier_handlers: dict[signal.Signals, Any] = {}
+        self._terminals: list[int] = []
 
     def __enter__(self) -> "GracefulShutdown":
-        for number in _EXIT_CODES:
+        for number in _EVENTS:
+            # nohup ignores SIGHUP so that a training outlives its terminal
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             try:
                 self._earlier_handlers[number] = signal.signal(number, self._receive)
             except ValueError:  # not in the main thread: the program that embeds us keeps its handlers
                 break
+        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
         if self._earlier_handlers:
             self._pipe = _SignalPipe(self._announce)
         return self
@@ -44,7 +58,7 @@ class GracefulShutdown:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
+        self._restore(*_EVENTS)
         if self._pipe is not None:
             self._pipe.close()
 
@@ -55,11 +69,11 @@ class GracefulShutdown:
     @property
     def code(self) -> int:
         """The exit code for the signal; that of SIGTERM if another process got the signal."""
-        return _EXIT_CODES[self._received or signal.SIGTERM]
+        return _EXIT_CODE_BASE + (self._received or signal.SIGTERM)
 
     @property
     def word(self) -> str:
-        """What happened: "interrupted" or "terminated"."""
+        """What happened, such as "interrupted" or "terminated"."""
         return _EVENTS[self._received or signal.SIGTERM]
 
     def watch(self, source: "CountedSource") -> "CountedSource":
@@ -67,24 +81,38 @@ class GracefulShutdown:
         return _InterruptibleSource(source, self)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._received = signal.Signals(number)
-        # the next signal ends the program at once
-        self._restore()
-        if self._pipe is not None and self._pipe.num_received > 1:
+        if self._received is None:
+            self._received = signal.Signals(number)
+        # the next Ctrl-C or SIGTERM ends the program at once
+        self._restore(*_URGENT)
+        if number == signal.SIGHUP:
+            self._leave_closed_terminals()
+        elif number in _URGENT and self._pipe is not None and self._pipe.num_urgent > 1:
             # a second signal arrived before the first was handled, and Python merges the two into one call
             signal.raise_signal(number)
 
     def _announce(self, number: signal.Signals) -> None:
         self._warn(
             f"{_EVENTS[number]}: stopping after this batch, once all is saved; "
-            f"{_NAMES[number]} again stops at once, without saving"
+            f"{_URGENT_NAMES.get(number, 'Ctrl-C or SIGTERM')} stops at once, without saving"
         )
 
-    def _restore(self) -> None:
-        for number, handler in self._earlier_handlers.items():
-            # None: a handler that was not set from Python and cannot be restored
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._earlier_handlers = {}
+    def _leave_closed_terminals(self) -> None:
+        """Discard what is still written to a closed terminal: the error of a write would prevent the save."""
+        for descriptor in self._terminals:
+            try:
+                termios.tcgetattr(descriptor)
+            except termios.error:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, descriptor)
+                os.close(null)
+
+    def _restore(self, *numbers: signal.Signals) -> None:
+        for number in numbers:
+            if number in self._earlier_handlers:
+                handler = self._earlier_handlers.pop(number)
+                # None: a handler that was not set from Python and cannot be restored
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 class _SignalPipe:
@@ -95,7 +123,8 @@ class _SignalPipe:
     """
 
     def __init__(self, announce: Callable[[signal.Signals], None]) -> None:
-        self.num_received = 0
+        self.num_urgent = 0
+        self._is_announced = False
         self._announce = announce
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
@@ -113,12 +142,12 @@ class _SignalPipe:
 
     def _listen(self) -> None:
         while (number := os.read(self._read_end, 1)[0]) != _END_OF_PIPE:
-            if number in _EXIT_CODES:
-                self.num_received += 1
-                if self.num_received == 1:
-                    # the terminal or pipe that shows the line may be closed
-                    with suppress(OSError):
-                        self._announce(signal.Signals(number))
+            self.num_urgent += number in _URGENT
+            if number in _EVENTS and not self._is_announced:
+                self._is_announced = True
+                # the terminal or pipe that shows the line may be closed
+                with suppress(OSError):
+                    self._announce(signal.Signals(number))
 
 
 class _InterruptibleSource:

@@ -3,6 +3,7 @@
 import errno
 import itertools
 import re
+import signal
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -468,6 +469,9 @@ def _assemble(
 
 def _init_worker(number: int) -> None:
     keep_memory()
+    # a terminal sends these to the workers as well, and the training still needs batches until it has saved
+    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(each, signal.SIG_IGN)
 
 
 def _unchanged(group: Any) -> Any:

@@ -17,7 +17,7 @@ from respike.common.text import counted, did_you_mean
 from respike.zoo.checkpoint_spec import HINT, CheckpointSpec, read_spec, remove_pair_spec, seal_file, spec_metadata
 from respike.zoo.models import OPEN_MODEL, model_config
 from respike.zoo.nn.respike import ModelConfig, ReSpike
-from respike.zoo.run_folder import BEST_NAME
+from respike.zoo.run_folder import BEST_NAME, LAST_NAME
 from respike.zoo.weights import (
     CACHE_NAME,
     CARD_NAME,
@@ -93,6 +93,11 @@ def find_weights(path: Path) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
+    last = path / LAST_NAME
+    if last.is_file():
+        raise CheckpointError(
+            f"the run {path} has no {BEST_NAME} yet, only {LAST_NAME}", f"name the weights of its last epoch: {last}"
+        )
     raise CheckpointError(
         f"there is no checkpoint {path}: looked for {', '.join(map(str, candidates))}",
         f"{did_you_mean(str(path), suggest_weights(path))}name a .safetensors file, the folder of a run, or weights of "

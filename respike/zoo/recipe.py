@@ -4,12 +4,12 @@ import dataclasses
 import difflib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from respike.common.config import option, settings_of, to_plain, unknown_setting
+from respike.common.config import option, settings_of, short_repr, to_plain, unknown_setting
 from respike.common.errors import RespikeError, SettingError
 from respike.common.text import suggest
 from respike.zoo.model_options import ModelOptions
@@ -113,7 +113,8 @@ def read_recipe(name: str | Path) -> Recipe:
     """
     path = Path(name) if str(name).endswith(".toml") else RECIPES_FOLDER / f"{name}.toml"
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        # some editors on Windows begin a file with a byte order mark
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         if path.parent == RECIPES_FOLDER:
             raise RespikeError(f"there is no recipe {str(name)!r}", suggest(str(name), list_recipes())) from None
@@ -125,15 +126,16 @@ def read_recipe(name: str | Path) -> Recipe:
     for section, table in (("training", training), ("options", options)):
         if not isinstance(table, dict):
             raise SettingError(f"{path}: {section} is {table!r}", f"write it as a table, [{section}]")
+    sections = {
+        "above [training]": (content, _OWN),
+        "in [training]": (training, _TRAINING),
+        "in [options]": (options, _OPTIONS),
+    }
     try:
-        for table, known, where in (
-            (content, _OWN, "above [training]"),
-            (training, _TRAINING, "in [training]"),
-            (options, _OPTIONS, "in [options]"),
-        ):
+        for where, (table, known) in sections.items():
             for key in table:
                 if key not in known:
-                    raise _unknown(key, f" {where}")
+                    raise _misplaced(key, where, {each: names for each, (_, names) in sections.items()})
         return Recipe().override({**content, **options, **training})
     except SettingError as error:
         raise SettingError(f"the recipe {path}: {error.problem}", error.hint) from error
@@ -159,6 +161,25 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return setting_name(name.strip()), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return setting_name(name.strip()), value.strip()
+
+
+def _misplaced(name: str, where: str, settings: Mapping[str, Mapping[str, Any]]) -> SettingError:
+    """Return the error for a key that is unknown `where` it is; `settings` holds the names of each place."""
+    right = next((place for place, names in settings.items() if name in names), None)
+    if right is None:
+        return _unknown(name, f" {where}")
+    return SettingError(f"the setting {name!r} is {where}", f"it belongs {right}: move the line there")
+
+
+def merge_settings(given: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return settings by name. Raises SettingError if one has two different values."""
+    merged: dict[str, Any] = {}
+    for name, value in given:
+        if name in merged and merged[name] != value:
+            problem = f"{name} is given twice, as {short_repr(merged[name])} and as {short_repr(value)}"
+            raise SettingError(problem, "give it once", setting=name)
+        merged[name] = value
+    return merged
 
 
 def _unknown(name: str, where: str = "") -> SettingError:

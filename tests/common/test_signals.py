@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pty
 import signal
 import threading
 import time
@@ -50,6 +51,8 @@ def compute(num_rounds: int, *signals: signal.Signals) -> None:
     [
         (signal.SIGINT, "interrupted: stopping after this batch, once all is saved; Ctrl-C again stops at once"),
         (signal.SIGTERM, "terminated: stopping after this batch, once all is saved; SIGTERM again stops at once"),
+        (signal.SIGHUP, "terminal closed (SIGHUP): stopping after this batch, once all is saved; Ctrl-C or SIGTERM"),
+        (signal.SIGUSR1, "warned by the batch system (SIGUSR1): stopping after this batch, once all is saved; Ctrl-C"),
     ],
 )
 def test_a_signal_is_announced_within_a_long_computation(num_rounds, number, text):
@@ -71,6 +74,45 @@ def test_a_second_ctrl_c_within_one_batch_stops_at_once(num_rounds, ctrl_c_handl
     with pytest.raises(KeyboardInterrupt), GracefulShutdown(lines.append):
         compute(num_rounds, signal.SIGINT, signal.SIGINT)
     assert len(lines) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_warning_may_come_twice_before_ctrl_c_ends(number, ctrl_c_handler):
+    lines = []
+    with GracefulShutdown(lines.append) as signals:
+        for _ in range(3):
+            signal.raise_signal(number)
+        assert (signals.is_asked(), signals.code) == (True, 128 + number)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert len(lines) == 1
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with GracefulShutdown(lambda line: None) as signals:
+            signal.raise_signal(signal.SIGHUP)
+            assert not signals.is_asked()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_output_to_a_closed_terminal_is_discarded():
+    main_end, terminal = pty.openpty()
+    kept = os.dup(1)
+    try:
+        os.dup2(terminal, 1)
+        os.close(terminal)
+        with GracefulShutdown(lambda line: None) as signals:
+            os.close(main_end)
+            signal.raise_signal(signal.SIGHUP)
+            assert signals.is_asked()
+            os.write(1, b"saved")
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def test_a_closed_output_does_not_prevent_the_stop(num_rounds):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from respike.common.errors import RespikeError, SettingError
 from respike.zoo.models import list_models
-from respike.zoo.recipe import Recipe, list_recipes, parse_assignment, read_recipe
+from respike.zoo.recipe import Recipe, list_recipes, merge_settings, parse_assignment, read_recipe
 from respike.zoo.train_config import TrainConfig
 
 
@@ -80,7 +80,10 @@ def test_a_wrong_value_or_name_is_refused(values: dict[str, object], words: str)
     [
         ("[training]\nepoch = 1", "no setting 'epoch' in .training.*did you mean 'epochs'"),
         ("networks = 'a'", "no setting 'networks' above .training.*did you mean 'network'"),
-        ("epochs = 1", r"no setting 'epochs' above \[training\]"),
+        ("epochs = 1", r"setting 'epochs' is above \[training\].*belongs in \[training\]"),
+        ("epochs = 1\n[training]\nflip = true", r"setting 'epochs' is above \[training\].*belongs in \[training\]"),
+        ("[training]\nnetwork = 'a'", r"setting 'network' is in \[training\].*belongs above \[training\]"),
+        ("[training]\nbackbone = 'resnet18'", r"setting 'backbone' is in \[training\].*belongs in \[options\]"),
         ("training = 1", "write it as a table"),
         ("[training", "cannot read the recipe"),
     ],
@@ -91,6 +94,21 @@ def test_an_unknown_key_is_named_with_the_nearest_one(tmp_path: Path, text: str,
     with pytest.raises(RespikeError, match=words) as caught:
         read_recipe(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[training]\nepochs = 7\n", encoding="utf-8-sig")
+    assert read_recipe(path).training.epochs == 7
+
+
+def test_one_setting_with_two_values_is_refused() -> None:
+    assert merge_settings([("learning_rate", 0.1), ("epochs", 3), ("learning_rate", 0.1)]) == {
+        "learning_rate": 0.1,
+        "epochs": 3,
+    }
+    with pytest.raises(SettingError, match=r"learning_rate is given twice, as 0\.1 and as 0\.2 .give it once"):
+        merge_settings([("learning_rate", 0.1), ("learning_rate", 0.2)])
 
 
 def test_a_name_that_is_no_recipe_lists_them() -> None:
