@@ -330,7 +330,10 @@ def _choose_memory(num_workers: int, num_slots: int, warn: Callable[[str], None]
         # as the queues of a worker have one; it is kept in /dev/shm
         get_context("spawn").Lock()
     except OSError as error:
-        warn(f"clips are loaded without workers, as /dev/shm cannot be used ({error.strerror}); {HOW_TO_SHARE}")
+        warn(
+            f"clips are loaded without workers, as /dev/shm cannot be used ({error.strerror}); "
+            "make it writable, or ask for 0 workers"
+        )
         return 0, None
     num_free = raise_file_limit() - count_open_files()
     # a training has a second loader, for validation
