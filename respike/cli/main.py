@@ -17,6 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 import respike
+from respike.common.distributed import shutdown_process_group
 from respike.common.errors import RespikeError, RespikeWarning, SettingError
 
 # name → its line in `respike --help`, so that help need not import the commands
@@ -161,7 +162,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             code = cli.main(args=given, prog_name="respike", standalone_mode=False)
             sys.stdout.flush()
     except RespikeError as error:
-        _fail(error.problem, error.hint, getattr(error, "code", FAILED), as_json)
+        try:
+            _fail(error.problem, error.hint, getattr(error, "code", FAILED), as_json)
+        finally:
+            # after the message: torchrun ends all processes as soon as one has gone
+            if error.is_shared:
+                shutdown_process_group()
     except click.ClickException as error:
         _fail_usage(error, as_json)
     except (KeyboardInterrupt, click.Abort):

@@ -10,8 +10,7 @@ import click
 from respike.cli import completion, console
 from respike.cli.options import OutputFolder, config_options
 from respike.common.distributed import process_index, shutdown_process_group
-from respike.common.errors import RespikeError
-from respike.zoo.recipe import Recipe, parse_assignment
+from respike.zoo.recipe import Recipe, merge_settings, parse_assignment
 from respike.zoo.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -90,31 +89,29 @@ def command(
     `respike score`. The run folder gets best.safetensors and last.safetensors, history.jsonl, recipe.toml, curves.png
     and TensorBoard events.
 
-    SIGTERM and Ctrl-C save first. --resume continues from the last save with the settings of the run, and ends with
-    the same weights as without the stop; --epochs gives it more epochs. --init copies every part of another network
-    that fits, and makes a new head if the classes differ.
+    Ctrl-C, SIGTERM, SIGHUP (a closed terminal) and SIGUSR1 save first. --resume continues from the last save with the
+    settings of the run, and ends with the same weights as without the stop; --epochs gives it more epochs. --init
+    copies every part of another network that fits, and makes a new head if the classes differ.
     """
     from respike.workflows.training import train
 
     # with several processes the first one prints
     is_first = process_index() == 0
     given = {name: value for name, value in settings.items() if value is not None}
-    try:
-        outcome = train(
-            data,
-            recipe=recipe,
-            config=dict(map(parse_assignment, assignments)) | given | _parse_save_every(save_every),
-            out=out,
-            init=init,
-            resume=resume,
-            force=force,
-            workers=workers,
-            progress=console.make_progress(quiet=quiet, json=as_json or not is_first),
-        )
-    except RespikeError as error:
-        if error.is_shared:
-            shutdown_process_group()
-        raise
+    config = merge_settings(
+        [*map(parse_assignment, assignments), *given.items(), *_parse_save_every(save_every).items()]
+    )
+    outcome = train(
+        data,
+        recipe=recipe,
+        config=config,
+        out=out,
+        init=init,
+        resume=resume,
+        force=force,
+        workers=workers,
+        progress=console.make_progress(quiet=quiet, json=as_json or not is_first),
+    )
     shutdown_process_group()
     if is_first and as_json:
         console.print_json(outcome.to_json())

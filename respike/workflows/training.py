@@ -18,12 +18,13 @@ from respike.common.distributed import (
     num_processes,
     process_index,
 )
-from respike.common.errors import DivergedError, MismatchError, RespikeError, StoppedError
+from respike.common.errors import DivergedError, MismatchError, RespikeError, SettingError, StoppedError
 from respike.common.progress import SILENCE, Progress
 from respike.common.signals import ExitCodeError, GracefulShutdown
 from respike.common.text import counted
 from respike.data.dataset import ShardDataset, open_shards
 from respike.data.loader import ClipLoader, count_epoch_clips, make_loader
+from respike.types import DataSpec
 from respike.workflows.inputs import choose_num_workers, choose_run_folder, find_data
 from respike.workflows.plots import draw_curves, save_figure
 from respike.zoo.checkpoint import load_checkpoint
@@ -31,6 +32,7 @@ from respike.zoo.compatibility import find_overlap, transfer_weights
 from respike.zoo.device import resolve_device
 from respike.zoo.history import EpochRecord, read_history
 from respike.zoo.models import OWN_VARIANT, FusionVariant, create_variant
+from respike.zoo.nn.modes import find_single_value_norm
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.recipe import Recipe, read_recipe, setting_name
 from respike.zoo.run_folder import RunSummary, summarise_run
@@ -125,9 +127,9 @@ def train(
     training clips, whole sources of them. The evaluation subset stays unseen.
 
     Raises SettingError for a setting that is not allowed, MismatchError if the run to resume was started in another
-    way, DivergedError if the loss is no longer a number, and RespikeError that says what else is wrong. SIGTERM and
-    Ctrl-C save first and then raise a RespikeError. With several processes all of them raise; the text of the error
-    is empty in those that need not report it.
+    way, DivergedError if the loss is no longer a number, and RespikeError that says what else is wrong. Ctrl-C,
+    SIGTERM, SIGHUP and SIGUSR1 save first and then raise a RespikeError. With several processes all of them raise; the
+    text of the error is empty in those that need not report it.
     """
     try:
         folder = Path(out) if out is not None else find_resumable_run() if resume else None
@@ -140,6 +142,7 @@ def train(
             return _outcome(finished, clips, was_done=True)
         device = resolve_device(settings.device).type
         model, seen_videos = _create_network(request, clips, fusion, progress, force=force)
+        _require_norms_to_work(model, settings, clips.train.spec)
     except RespikeError as error:
         if is_local_main_process():
             raise
@@ -314,6 +317,24 @@ def _create_network(
     transfer = transfer_weights(source, spec.data.classes, model, shards.spec.classes)
     progress.say(f"from {request.init}: {transfer}")
     return model, spec.train_videos
+
+
+def _require_norms_to_work(model: ReSpike, config: TrainConfig, data: DataSpec) -> None:
+    """Raise SettingError if a batch norm would get a single value a channel."""
+    stride, clip_length = int(data.settings["stride"]), int(data.settings["clip_length"])
+    num_groups, size = clip_length // stride, config.resolved_image_size
+    # with more key frames in a batch every map has more values than one
+    if config.batch_size * num_groups > 1 or (config.sync_batchnorm and num_processes() > 1):
+        return
+    keys = torch.empty(1, 1, 3, size, size, device="meta")
+    residuals = torch.empty(1, 1, stride - 1, 3, size, size, device="meta")
+    if (name := find_single_value_norm(model, keys, residuals, data.settings["color"])) is not None:
+        raise SettingError(
+            f"the batch norm {name} would get one value a channel, from a batch of 1 clip with 1 key frame, "
+            f"{size} pixels wide; it needs at least two",
+            "raise batch_size to 2 or more, or image_size",
+            setting="batch_size",
+        )
 
 
 def _make_validate(

@@ -1,8 +1,9 @@
 """Train state: network, optimizer, schedule and counters of a training."""
 
 import math
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,9 @@ _BACKBONE_PREFIX = "ann."
 # the schedule `step` has three parts, each a tenth of the one before
 _NUM_STEPS = 3
 _STEP_FACTOR = 0.1
+_ACCUMULATION = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
+# these change no number of a training
+_HARMLESS_VARIABLES = ("ACCELERATE_DEBUG_MODE", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_LOG_LEVEL")
 
 
 @dataclass(kw_only=True)
@@ -67,6 +71,7 @@ class TrainState:
     seen_videos: set[str] = field(default_factory=set)
     history: list[EpochRecord] = field(default_factory=list)
     is_frozen: bool = False
+    is_compiled: bool = False
 
     @property
     def saved_model(self) -> ReSpike:
@@ -99,6 +104,8 @@ class TrainState:
             # which gradients the processes exchange is decided when the network is wrapped
             self.accelerator.unwrap_model(self.wrapped_model, keep_fp32_wrapper=False)
             self.wrapped_model = self.accelerator.prepare_model(self.model)
+            if self.is_compiled:
+                _compile(self.wrapped_model)
 
     def set_train_mode(self) -> None:
         """Put the network into training mode; batch norms of a frozen branch keep their statistics."""
@@ -144,7 +151,42 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         raise SettingError(f"lif_backend 'triton' is for CUDA, the device is {device.type}", "take torch or auto")
     # otherwise accelerate keeps the device and precision of the first training in this process
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device.type == "cpu", mixed_precision=config.amp)
+    with _hide_environment():
+        return Accelerator(cpu=device.type == "cpu", mixed_precision=config.amp)
+
+
+def describe_ignored_environment(config: TrainConfig) -> str:
+    """Return a warning about variables for accelerate that ask for other settings than `config`; empty without any."""
+    asked = {name: value for name, value in os.environ.items() if _is_hidden(name)}
+    recorded = {
+        "ACCELERATE_MIXED_PRECISION": config.amp,
+        _ACCUMULATION: str(config.accumulation_steps),
+        "ACCELERATE_USE_CPU": str(resolve_device(config.device).type == "cpu").lower(),
+    }
+    # `accelerate launch` always sets some variables to the first of these values
+    neutral = ("no", "false", "default", "none", "0", "")
+    other = [
+        f"{name}={value}"
+        for name, value in sorted(asked.items())
+        if value.lower() not in (*neutral, recorded.get(name)) and (name, value) != (_ACCUMULATION, "1")
+    ]
+    if not other:
+        return ""
+    return f"ignored, because the settings of the run decide: {', '.join(other)}"
+
+
+@contextmanager
+def _hide_environment() -> Iterator[None]:
+    """Hide the variables that would change how accelerate trains."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if _is_hidden(name)}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith("ACCELERATE_") and name not in _HARMLESS_VARIABLES
 
 
 def make_state(
@@ -173,8 +215,7 @@ def make_state(
     average = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
     wrapped_model, wrapped_optimizer = accelerator.prepare(model, optimizer)
     if config.compile:
-        # all batches of a training have the same size
-        wrapped_model.compile(dynamic=False)
+        _compile(wrapped_model)
     return TrainState(
         accelerator=accelerator,
         wrapped_model=wrapped_model,
@@ -183,7 +224,13 @@ def make_state(
         scheduler=scheduler,
         average=average,
         seen_videos=set(seen_videos),
+        is_compiled=config.compile,
     )
+
+
+def _compile(model: nn.Module) -> None:
+    # all batches of a training have the same size
+    model.compile(dynamic=False)
 
 
 def make_param_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:

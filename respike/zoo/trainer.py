@@ -30,7 +30,7 @@ from respike.zoo.nn.respike import ReSpike
 from respike.zoo.run_folder import BEST_NAME, LAST_NAME, RunFolder, clear_state, read_finished
 from respike.zoo.snapshot import SeekableSource, read_snapshot, restore_snapshot, take_snapshot
 from respike.zoo.train_config import TrainConfig
-from respike.zoo.train_state import TrainState, make_accelerator, make_state
+from respike.zoo.train_state import TrainState, describe_ignored_environment, make_accelerator, make_state
 
 __all__ = ["TrainResult", "Trainer", "Validate", "find_finished", "fit", "on_main_process"]
 
@@ -99,6 +99,8 @@ def fit(
     accelerator = make_accelerator(config)
     if resume and (finished := on_main_process(accelerator, lambda: find_finished(out, config, data))):
         return finished
+    if accelerator.is_main_process and (ignored := describe_ignored_environment(config)):
+        progress.warn(ignored)
     with _open_run_folder(accelerator, out, resume=resume) as folder:
         set_seed(config.seed, device_specific=True)
         num_updates = config.epochs * math.ceil(len(train) / config.accumulation_steps)
@@ -463,9 +465,13 @@ class Trainer:
         )
 
     def _require_finite_weights(self) -> None:
-        """Raise DivergedError if a weight is not finite: the last update may do this although every loss was finite."""
+        """Raise DivergedError if a weight is not finite: the last update may do this although every loss was finite.
+
+        Every process must call this. Each has its own statistics of batch norms, so that they decide together.
+        """
         tensors = [value for value in self.state.model.state_dict().values() if value.is_floating_point()]
-        if not bool(torch.stack([value.isfinite().all() for value in tensors]).all()):
+        is_broken = ~torch.stack([value.isfinite().all() for value in tensors]).all()
+        if self._accelerator.reduce(is_broken.float()).item():
             raise self._diverged(f"weights became infinite or not a number in epoch {self.state.epoch}")
 
     def _diverged(self, problem: str) -> DivergedError:

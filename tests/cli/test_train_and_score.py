@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from multiprocessing import connection
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,14 @@ def test_score_on_another_stride_is_refused_with_the_reason(shell: Shell, video_
     assert "stride is 4 in the checkpoint and 2 in the data" in answer.err
 
 
+def test_a_run_with_only_last_weights_names_them(shell: Shell) -> None:
+    (shell.folder / RUN / "best.safetensors").unlink()
+    answer = shell("score", RUN)
+    assert answer.code == 1
+    assert f"the run {RUN} has no best.safetensors yet, only last.safetensors" in answer.err
+    assert f"name the weights of its last epoch: {RUN}/last.safetensors" in answer.err
+
+
 def test_several_data_sets_are_an_error_that_lists_them(shell: Shell) -> None:
     shutil.copytree("shards/only", "shards/second")
     for command in (TRAIN, ["score", RUN]):
@@ -322,6 +331,21 @@ def test_accelerate_that_starts_one_process_of_two_is_warned_of(shell: Shell) ->
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"train: 0 of {_num_batches(1)} batches" in done.stderr
     assert "warning: `accelerate launch` seems to have been asked for several processes" in done.stderr
+
+
+def test_a_loss_of_nan_is_one_error_of_two_processes(shell: Shell) -> None:
+    arguments = [*TRAIN, "--batch-size", "2", "--lr", "1e30", "--optimizer", "sgd", "--out", "both"]
+    processes = start_together(call_respike, str(shell.folder), arguments)
+    # as torchrun does: once one process has gone, the other is ended
+    connection.wait([process.sentinel for process in processes], timeout=200)
+    for process in processes:
+        process.terminate()
+        process.join(timeout=60)
+    said, other = ((shell.folder / f"err-{rank}").read_text() for rank in range(2))
+    assert said.count("error: ") == said.count("hint: ") == 1
+    assert "error: the loss became nan in epoch 1" in said
+    assert "Traceback" not in said
+    assert other == ""
 
 
 def test_more_processes_than_clips_say_so_once(shell: Shell) -> None:

@@ -8,8 +8,12 @@ import pytest
 from respike import TrainConfig, train
 from respike.common.errors import MismatchError, RespikeError, SettingError
 from respike.data import open_shards
+from respike.data.preparation import prepare
+from respike.data.prepare_config import PrepareConfig
 from respike.workflows.training import TrainOutcome
 from respike.zoo.recipe import Recipe, read_recipe
+
+from tests.conftest import listing_of
 
 TINY = {"epochs": 1, "image_size": 32, "device": "cpu"}
 
@@ -95,7 +99,7 @@ def test_a_complete_run_is_left_as_it_is(trained: TrainOutcome) -> None:
         train(out=trained.out, resume=True, config={"lr": 0.5})
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_stop_names_the_run_folder_to_resume(number: signal.Signals, tmp_path: Path) -> None:
     shutil.copytree("shards", tmp_path / "shards")
     with pytest.MonkeyPatch.context() as patch:
@@ -110,8 +114,18 @@ def test_a_stop_names_the_run_folder_to_resume(number: signal.Signals, tmp_path:
         with pytest.raises(RespikeError, match="training stopped in epoch 1") as caught:
             train(network="respike_tiny", config=TINY, on_start=stop)
         assert stopped == [Path("runs/respike_tiny-folder")]
+        assert caught.value.code == 128 + number
         assert caught.value.hint == "go on with `respike train --resume --out runs/respike_tiny-folder`"
         assert train(out=stopped[0], resume=True).out == stopped[0]
+
+
+def test_a_batch_of_one_value_a_channel_is_refused_before_training(video_folder: Path, tmp_path: Path) -> None:
+    prepare(listing_of(video_folder), tmp_path / "shards", PrepareConfig(stride=4, clip_length=4), num_workers=1)
+    wanted = r"the batch norm ann\.\S+ would get one value a channel.*raise batch_size to 2"
+    with pytest.raises(SettingError, match=wanted) as caught:
+        train(tmp_path / "shards", network="respike_tiny", config=TINY | {"batch_size": 1}, out=tmp_path / "run")
+    assert caught.value.setting == "batch_size"
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_setting_error_names_the_setting() -> None:

@@ -62,6 +62,12 @@ def test_a_frozen_backbone_learns_later_on_both_processes(tmp_path: Path) -> Non
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+def test_a_network_is_compiled_again_after_freezing_and_thawing(tmp_path: Path) -> None:
+    assert _join(start_together(resuming.compile_and_freeze, str(tmp_path))) == [0, 0]
+    for rank in range(2):
+        assert (tmp_path / f"compiled-{rank}").read_text().split() == ["DistributedDataParallel"] * 3
+
+
 def test_if_a_process_is_killed_the_other_ends_within_a_minute(tmp_path: Path) -> None:
     processes = start_together(resuming.run_forever, str(tmp_path))
     while not list(tmp_path.glob("state/*.safetensors")) and processes[0].is_alive():
@@ -79,6 +85,13 @@ def test_a_loss_of_nan_ends_both_processes_with_one_error(tmp_path: Path) -> Non
     errors = [(tmp_path / f"error-{rank}.txt").read_text() for rank in range(2)]
     assert errors[0] == errors[1]
     assert "nan" in errors[0]
+
+
+def test_infinite_statistics_in_one_process_end_both(tmp_path: Path) -> None:
+    assert _join(start_together(resuming.break_statistics_in_one, str(tmp_path))) == [1, 1]
+    errors = [(tmp_path / f"error-{rank}.txt").read_text() for rank in range(2)]
+    assert errors[0] == errors[1]
+    assert "weights became infinite" in errors[0]
 
 
 def test_a_full_disk_ends_both_processes_with_one_error(tmp_path: Path) -> None:

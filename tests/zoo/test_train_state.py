@@ -1,6 +1,7 @@
 """Train state: updates, parameter groups, schedules and memory."""
 
 import dataclasses
+import os
 
 import pytest
 import torch
@@ -12,7 +13,14 @@ from respike.zoo.nn.lif import LIF
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.snapshot import restore_snapshot, take_snapshot
 from respike.zoo.train_config import SCHEDULES, TrainConfig
-from respike.zoo.train_state import TrainState, make_accelerator, make_param_groups, make_scheduler, make_state
+from respike.zoo.train_state import (
+    TrainState,
+    describe_ignored_environment,
+    make_accelerator,
+    make_param_groups,
+    make_scheduler,
+    make_state,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -126,6 +134,40 @@ def test_gradient_checkpointing_needs_less_memory() -> None:
         return sum(seen.values())
 
     assert kept_bytes(uses_activation_checkpointing=True) < 0.6 * kept_bytes(uses_activation_checkpointing=False)
+
+
+def test_the_environment_does_not_change_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4",
+        "ACCELERATE_DYNAMO_BACKEND": "eager",
+        "ACCELERATE_MIXED_PRECISION": "bf16",
+        "ACCELERATE_USE_FSDP": "true",
+    }
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    accelerator = make_accelerator(CONFIG)
+    assert accelerator.gradient_accumulation_steps == 1
+    assert accelerator.state.dynamo_plugin.backend.value == "NO"
+    assert accelerator.mixed_precision == "no"
+    warning = describe_ignored_environment(CONFIG)
+    assert warning.startswith("ignored, because the settings of the run decide")
+    assert all(f"{name}={value}" in warning for name, value in asked.items())
+    assert all(os.environ[name] == value for name, value in asked.items())
+
+
+def test_a_launch_that_asks_for_nothing_else_does_not_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = {
+        "ACCELERATE_USE_CPU": "True",
+        "ACCELERATE_MIXED_PRECISION": "no",
+        "ACCELERATE_DYNAMO_BACKEND": "NO",
+        "ACCELERATE_DYNAMO_MODE": "default",
+        "ACCELERATE_DYNAMO_USE_FULLGRAPH": "False",
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1",
+        "ACCELERATE_CPU_AFFINITY": "1",
+    }
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    assert describe_ignored_environment(dataclasses.replace(CONFIG, amp="bf16", accumulation_steps=2)) == ""
 
 
 def test_synchronised_batch_norm_needs_cuda() -> None:

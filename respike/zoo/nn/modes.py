@@ -1,7 +1,9 @@
 """Modes: how the layers of a network compute for the length of a block, restored afterwards."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +22,27 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, is_training in modes:
             module.training = is_training
+
+
+def find_single_value_norm(model: nn.Module, *inputs: Any) -> str | None:
+    """Return the name of the first batch norm that gets a single value a channel in training; None if all get more.
+
+    A single value is its own mean, so that torch refuses to train with it. `inputs` are on the device `meta`: shapes
+    are followed, but nothing is computed.
+    """
+    followed = copy.deepcopy(model).to("meta").train()
+    reached: list[str] = []
+    for name, module in followed.named_modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(lambda _, __, name=name: reached.append(name))
+    try:
+        with torch.no_grad():
+            followed(*inputs)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        return reached[-1]
+    return None
 
 
 @contextmanager
