@@ -132,7 +132,7 @@ def prepare(clip: Path, copies: int) -> Sink:
     video = VideoRef(video_id=clip.name, path=clip, label=0, class_name="c", subset="train")
     for _ in range(copies):
         sink.restart()
-        encode_video(video, PrepareConfig(), sink, training=True, beat=lambda num_frames: None)
+        encode_video(video, PrepareConfig(), sink, training=True, on_frames=lambda num_frames: None)
     return sink
 
 

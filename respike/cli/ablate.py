@@ -64,7 +64,7 @@ Examples:
     help="KIND: faithful or additive. A to D: how much maps are pooled before fusion at strides 4 to 32; 0: no fusion.",
 )
 @click.option(
-    "--seeds", "num_seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings a setting."
+    "--seeds", "num_seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings per combination."
 )
 @click.option(
     "--recipe",

@@ -20,7 +20,7 @@ def command(out: str, quiet: bool, as_json: bool) -> None:
     """Join what the runs of `respike prepare --part K/N` wrote to OUT: check that nothing is missing, write the index.
 
     The result has the same bytes as that of one run without --part. If parts are missing, they are named and nothing
-    is written. A lost index is made again, too.
+    is written. A lost index is also written again.
     """
     from respike.data.preparation import join_parts
 

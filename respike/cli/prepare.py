@@ -45,7 +45,7 @@ Examples:
     sampling={"help": "dense: clips one after another; uniform: frames spread over the video.  [default: by data set]"},
 )
 @click.option("--resume", is_flag=True, help="Keep finished shards and continue; this is the default.")
-@click.option("--retry-skipped", is_flag=True, help="The same, and try again what was skipped before.")
+@click.option("--retry-skipped", is_flag=True, help="Keep finished shards, and try skipped videos again.")
 @click.option("--overwrite", is_flag=True, help="Delete what respike wrote to OUT and start again.")
 @click.option(
     "--video-timeout",
@@ -53,7 +53,7 @@ Examples:
     default=120.0,
     show_default=True,
     metavar="SECONDS",
-    help="Skip a video that gives no frame for so long.",
+    help="Skip a video that gives no frame for this many seconds.",
 )
 @click.option(
     "--part",

@@ -62,7 +62,7 @@ Examples:
     "--init",
     shell_complete=completion.checkpoints,
     metavar="CHECKPOINT",
-    help="Start from a trained network: a path or a name of the zoo; see above.",
+    help="Start from a trained network: a path, an address or a name from `respike zoo list`.",
 )
 @click.option("--force", is_flag=True, help="Use --init although it was trained on videos of the evaluation subset.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out, or the only unfinished one.")

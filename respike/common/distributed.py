@@ -16,7 +16,7 @@ def num_processes() -> int:
 
 
 def launch_warning() -> str | None:
-    """A warning if this process was to be one of several and runs alone; None if the launch is fine."""
+    """A warning if this process should be one of several but runs alone; None if the launch is fine."""
     # on CPUs accelerate sets the address of the main process, then starts one process, however many were asked for
     is_launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     if is_launched and "RANK" not in os.environ:
@@ -42,7 +42,7 @@ def shutdown_process_group() -> None:
 
 
 def is_local_main_process() -> bool:
-    """Whether this process reports errors from before the training: the first of each machine, as all get the same."""
+    """Whether this process reports an error that all processes get before training: one per machine does."""
     return process_index() == 0 or os.environ.get("LOCAL_RANK") == "0"
 
 

@@ -34,7 +34,7 @@ class SettingError(RespikeError):
         return type(self), (self.problem, self.hint), {"setting": self.setting}
 
 
-class LayoutError(RespikeError):
+class DatasetError(RespikeError):
     """A dataset whose files are not arranged as expected: no root, no list, two names for one thing."""
 
 

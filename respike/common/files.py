@@ -196,7 +196,7 @@ def _make_lock(path: Path) -> filelock.BaseFileLock:
     """The lock at `path`, still free: one of the operating system, or a file if the file system has no locks."""
     if _has_locks(path.parent):
         return filelock.FileLock(path)
-    # whoever looks for locks finds them by this name; not locked itself, as filelock takes an old empty file for held
+    # only a marker to find the lock by; the lock is another file, since filelock takes an old empty file for held
     path.touch()
     return filelock.SoftFileLock(_soft_path(path))
 

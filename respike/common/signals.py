@@ -32,7 +32,7 @@ _END_OF_PIPE = 0
 
 
 class GracefulShutdown:
-    """A context in which the first signal only sets `is_asked`; `warn` gets a line about it at once."""
+    """A context in which the first signal only sets `stop_requested`; `warn` gets a line about it at once."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
@@ -62,7 +62,7 @@ class GracefulShutdown:
         if self._pipe is not None:
             self._pipe.close()
 
-    def is_asked(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether a signal has arrived."""
         return self._received is not None
 
@@ -158,7 +158,7 @@ class _InterruptibleSource:
 
     def __iter__(self) -> "Iterator[Batch]":
         for batch in self._source:
-            if self._signals.is_asked():
+            if self._signals.stop_requested():
                 raise StoppedError("training stopped during validation; all trained steps are saved", "")
             yield batch
 

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from respike.common.config import from_plain
 from respike.common.download import FetchSettings, fetch
-from respike.common.errors import LayoutError, RespikeError, SettingError
+from respike.common.errors import DatasetError, RespikeError, SettingError
 from respike.common.files import canonical_json, folder_lock, write_atomically
 from respike.common.progress import SILENCE, Progress
 from respike.common.storage import THIS_MACHINE, check_address, is_web, protocol_of
@@ -175,7 +175,7 @@ def acquire_dataset(
 ) -> None:
     """Download and unpack, under `root`, the `sources` that are missing.
 
-    Nothing is done if `list_videos` raises no LayoutError, unless an earlier call was interrupted. Files of the user
+    Nothing is done if `list_videos` raises no DatasetError, unless an earlier call was interrupted. Files of the user
     are left alone. Archives go to `ROOT/archives/`, where the user may put them as well. Each one is downloaded,
     unpacked and, if asked for, removed before the next. Raises DownloadError, ArchiveError, or RespikeError if no
     program that unpacks RAR is installed.
@@ -200,7 +200,7 @@ def acquire_dataset(
 def _can_list(list_videos: Callable[[], object]) -> bool:
     try:
         list_videos()
-    except LayoutError:
+    except DatasetError:
         return False
     return True
 

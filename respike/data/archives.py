@@ -307,7 +307,7 @@ def _refuse_links(path: str, program: RarProgram, archive: Path, num_names: int)
             text = os.fsdecode(line).strip()
             raise ArchiveError(f"{archive} holds a link or the like, which is no plain file: {text}", _MALICIOUS)
         num_kinds += 1
-    # a name of several lines counts twice, and the output may be translated: then try another program, do not guess
+    # a name with a line break counts twice, or the output is translated: the next program is tried
     if num_kinds < num_names:
         raise _ProgramError(f"gives the kind of {num_kinds} of {num_names} members")
 

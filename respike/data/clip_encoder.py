@@ -13,7 +13,7 @@ from respike.data.event_codec import Events, allocate_planes, residual_events
 from respike.data.prepare_config import PrepareConfig
 from respike.data.sampling import plan_clips
 from respike.data.shard import decode_members, encode_key_frame, encode_sample, sample_key
-from respike.data.video_reader import Beat, Decoding, Frame, Planes, VideoInfo, probe
+from respike.data.video_reader import Decoding, Frame, OnFrames, Planes, VideoInfo, probe
 from respike.types import Clip, ClipInfo, EventClip, VideoRef
 
 
@@ -61,16 +61,16 @@ class ClipTaker(Protocol):
 
 
 def encode_video(
-    video: VideoRef, settings: PrepareConfig, sink: ClipSink, *, training: bool, beat: Beat
+    video: VideoRef, settings: PrepareConfig, sink: ClipSink, *, training: bool, on_frames: OnFrames
 ) -> EncodedVideo:
-    """Decode a video and give its clips to `sink` in the order of their indices; `beat` is called at each frame.
+    """Decode a video and give its clips to `sink` in the order of their indices; `on_frames` is called at each frame.
 
     Raises UnreadableVideoError where the video is missing, has no frames, or, unless `settings.keep_partial`, cannot be
     decoded completely. Clips that `sink` has got by then do not count.
     """
     if video.path is None:
         raise UnreadableVideoError("missing", "listed, but not on disk")
-    source = probe(video.path, beat=beat)
+    source = probe(video.path, on_frames=on_frames)
     if source.fault is not None and not settings.keep_partial:
         raise UnreadableVideoError("decode", source.fault)
     num_frames, partial = source.num_packets, source.fault
@@ -80,7 +80,7 @@ def encode_video(
             num_frames, settings.clip_sampling, training=training, video_id=video.video_id, seed=settings.seed
         )
         builder = _ClipBuilder(video, source, clips, settings, sink, is_partial=partial is not None)
-        num_decoded, fault = builder.decode(beat, max_frames=num_frames if partial is not None else None)
+        num_decoded, fault = builder.decode(on_frames, max_frames=num_frames if partial is not None else None)
         if num_decoded == 0:
             raise fault or UnreadableVideoError("decode", "no frame could be decoded")
         if fault is not None and not settings.keep_partial:
@@ -110,7 +110,7 @@ def stream_clips(path: Path, settings: PrepareConfig, taker: ClipTaker) -> Encod
     that `taker` has got by then do not count.
     """
     video = VideoRef(video_id=path.name, path=path, label=-1, class_name="", subset="")
-    return encode_video(video, settings, _DecodingSink(taker), training=False, beat=lambda _: None)
+    return encode_video(video, settings, _DecodingSink(taker), training=False, on_frames=lambda _: None)
 
 
 class _DecodingSink:
@@ -148,7 +148,7 @@ class _ClipBuilder:
         self._parts: dict[int, _ClipParts] = {}
         self._next_clip = 0
 
-    def decode(self, beat: Beat, max_frames: int | None) -> tuple[int, UnreadableVideoError | None]:
+    def decode(self, on_frames: OnFrames, max_frames: int | None) -> tuple[int, UnreadableVideoError | None]:
         """Decode at most `max_frames` frames; return how many were decoded, and the fault that ended it."""
         assert self._video.path is not None
         decoding = Decoding(
@@ -156,7 +156,7 @@ class _ClipBuilder:
             color=self._settings.color,
             short_side=self._settings.short_side,
             square_pixels=self._settings.square_pixels,
-            beat=beat,
+            on_frames=on_frames,
         )
         if max_frames == 0:
             return 0, None

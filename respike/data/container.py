@@ -1,7 +1,7 @@
 """Container: finds files that were cut, which ffmpeg mostly decodes as if they were shorter videos.
 
 Only the sizes that the container announces are compared with the file. What a container does not announce is not
-checked here. In MPEG-TS, lost packets are told from recordings that were joined.
+checked here. In MPEG-TS, lost packets are distinguished from joined recordings.
 """
 
 import os

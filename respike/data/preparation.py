@@ -121,7 +121,7 @@ def prepare(
 def join_parts(out: Path | str) -> PrepareSummary:
     """Write the index of an output folder or address whose parts were prepared by separate runs.
 
-    The result is byte-identical to that of one run without parts. Also writes an index that was lost again.
+    The result is byte-identical to that of one run without parts. Also restores an index that was lost.
 
     Raises RespikeError if a shard is not finished, with the parts to run again, if another run is at work in `out`, or
     if nothing was prepared there.

@@ -20,8 +20,8 @@ OMITTED_DEFAULTS = {"eval_clips": 1, "square_pixels": False}
 class PrepareConfig(Config):
     """How raw videos become shards. It is saved with the output and compared before a run is resumed."""
 
-    stride: Annotated[int, option("Frames a group: one key frame, the rest residuals.", ge=2)] = 4
-    clip_length: Annotated[int, option("Frames a clip, a multiple of the stride.", ge=2)] = 16
+    stride: Annotated[int, option("Frames in a group: one key frame, the rest residuals.", ge=2)] = 4
+    clip_length: Annotated[int, option("Frames in a clip, a multiple of the stride.", ge=2)] = 16
     sampling: Annotated[Sampling, option("dense: clips one after another; uniform: frames spread over the video.")] = (
         "dense"
     )
@@ -40,7 +40,7 @@ class PrepareConfig(Config):
     ] = 8
     color: Annotated[Color, option("Planes that events are computed on.")] = "ycc"
     key_quality: Annotated[int, option("JPEG quality of key frames.", ge=1, le=100)] = 90
-    videos_per_shard: Annotated[int, option("Listed videos a shard.", ge=1)] = 64
+    videos_per_shard: Annotated[int, option("Listed videos in a shard.", ge=1)] = 64
     seed: Annotated[int, option("Order of videos in shards, training draws, splits.", ge=0)] = 0
     keep_partial: Annotated[bool, option("Keep the part of a damaged video that comes before the damage.")] = False
 

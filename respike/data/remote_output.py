@@ -24,16 +24,16 @@ from respike.data.prepare_config import PrepareConfig
 from respike.types import VideoListing
 
 RENEW_SECONDS = 60.0
-# five renewals, so that a slow network or a clock that is a little off loses nobody the lock
+# five renewals, so that no run loses its lock to a slow network or a slightly wrong clock
 EXPIRE_SECONDS = 300.0
 _LOG_FOLDER = f"{STATE_FOLDER}/runs"
-# ids of the locks that this process holds; another one with its process number is of an earlier, dead process
+# ids of the locks that this process holds; a lock with our process number but another id is from a dead process
 _held_ids: set[str] = set()
 
 
 @contextmanager
 def open_output(out: Path | str) -> Iterator[OutputState]:
-    """Yield the state of the output folder at a path or an address. What is kept here of an address is then removed."""
+    """Yield the state of the output folder at a path or an address. Local copies of an address are then removed."""
     if not is_address(str(out)):
         yield OutputState(Path(out))
         return

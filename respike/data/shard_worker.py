@@ -128,7 +128,7 @@ def _upload(
             remote.upload(local_task.path, local_task.name)
         elif manifest["shard"] is None:
             remote.remove(local_task.name)
-        # the manifest after the shard: it promises that the shard is there
+        # the manifest after the shard: it says that the shard is complete
         remote.write(manifest_name(local_task.name), seal(manifest))
         return manifest
 
@@ -144,7 +144,7 @@ def build_shard(task: ShardTask, report: Report) -> PendingResult[ShardManifest]
         return PendingResult(lambda: unchanged)
     videos: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
-    # the manifest before the shard: it must never promise another shard than the one that is there
+    # the manifest before the shard: it must never describe a shard that is not there
     task.manifest_path.unlink(missing_ok=True)
     task.path.unlink(missing_ok=True)
     with ExitStack() as unfinished:
@@ -178,7 +178,7 @@ def build_shard(task: ShardTask, report: Report) -> PendingResult[ShardManifest]
 def _finish(unfinished: ExitStack, task: ShardTask, manifest: ShardManifest) -> ShardManifest:
     """Wait for the disk. Most of the writing time passes here, and no processor is needed for it."""
     unfinished.close()
-    # the manifest after the shard: it promises that the shard is there
+    # the manifest after the shard: it says that the shard is complete
     write_atomically(task.manifest_path, seal(manifest))
     return manifest
 
@@ -216,7 +216,7 @@ def _encode(video: VideoRef, task: ShardTask, sink: ClipSink, report: Report) ->
         raise_if_crashed([death for death in task.deaths if _video_of(death) == video.video_id])
         report(ProgressEvent(kind="video", shard=task.name, video=video.video_id))
         failpoints.reach("decode", video.video_id)
-        encoded = encode_video(video, task.config, sink, training=task.training, beat=heartbeat)
+        encoded = encode_video(video, task.config, sink, training=task.training, on_frames=heartbeat)
         kind, video_seconds = "done", encoded.seconds
         return encoded
     except RespikeError:
@@ -235,7 +235,7 @@ def _encode(video: VideoRef, task: ShardTask, sink: ClipSink, report: Report) ->
 class _ShardSink:
     """Adds the clips of one video after another to a shard at `path`; removes those of a video that is not kept.
 
-    Raises RespikeError if the disk refuses a clip, so that the caller does not blame the video.
+    Raises RespikeError if the disk refuses a clip, so that the video is not skipped.
     """
 
     def __init__(self, writer: ShardWriter, path: Path) -> None:
@@ -253,18 +253,18 @@ class _ShardSink:
         return self._kept[1]
 
     def add(self, clip: EncodedClip) -> None:
-        with self._blaming_the_disk():
+        with self._write_errors_raised():
             failpoints.reach("clip", clip.key)
             self._writer.add(clip.key, clip.members)
         self._current = (self._current[0] + clip.num_events, self._current[1] + clip.num_event_samples)
 
     def restart(self) -> None:
-        with self._blaming_the_disk():
+        with self._write_errors_raised():
             self._writer.rollback(self._start)
         self._current = self._kept
 
     @contextmanager
-    def _blaming_the_disk(self) -> Iterator[None]:
+    def _write_errors_raised(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

@@ -168,15 +168,15 @@ def _check_video(video: VideoRef, full: bool, report: Report) -> None:
         return
     last_event = time.monotonic()
 
-    def beat(num_frames: int) -> None:
+    def on_frames(num_frames: int) -> None:
         nonlocal last_event
         if time.monotonic() - last_event > _SECONDS_BETWEEN_EVENTS:
             last_event = time.monotonic()
             report(video.video_id)
 
-    if (fault := probe(video.path, beat=beat).fault) is not None:
+    if (fault := probe(video.path, on_frames=on_frames).fault) is not None:
         raise UnreadableVideoError("decode", fault)
-    decoding = Decoding(video.path, color="ycc", short_side=_SHORT_SIDE, beat=beat)
+    decoding = Decoding(video.path, color="ycc", short_side=_SHORT_SIDE, on_frames=on_frames)
     for _ in decoding.frames(wanted=()):
         pass
     if decoding.num_frames == 0:

@@ -46,7 +46,7 @@ _LUMA_STEPS, _CHROMA_STEPS = 219, 224
 
 Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 
-Beat = Callable[[int], None]
+OnFrames = Callable[[int], None]
 """Called while a video is read, with the number of frames decoded since the last call."""
 
 
@@ -90,8 +90,8 @@ class Frame:
     mirrored: bool
 
 
-def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
-    """Read the header and all packets of a video without decoding it; `beat` is called at each packet.
+def probe(path: Path, *, on_frames: OnFrames = _ignore) -> VideoInfo:
+    """Read the header and all packets of a video without decoding it; `on_frames` is called at each packet.
 
     Raises UnreadableVideoError where the file is missing, not a regular file, empty or without a video stream. Damage
     after the header is returned as `fault`.
@@ -106,7 +106,7 @@ def probe(path: Path, *, beat: Beat = _ignore) -> VideoInfo:
         is_joined, runs_backwards, last_dts = False, False, -math.inf
         try:
             for packet in container.demux(stream):
-                beat(0)
+                on_frames(0)
                 if packet.is_corrupt and fault is None and not is_joined:
                     fault = _find_damage(path, container, stream, f"packet {num_packets}")
                     is_joined = fault is None
@@ -169,13 +169,13 @@ class Decoding:
     """One pass over a video. `num_frames` counts all frames decoded so far.
 
     Frames are scaled down so that the short side is at most `short_side` pixels. With `square_pixels` their width is
-    first scaled by the sample aspect ratio, which players do. `beat` is called at each frame.
+    first scaled by the sample aspect ratio, which players do. `on_frames` is called at each frame.
     """
 
     def __init__(
-        self, path: Path, *, color: Color, short_side: int, square_pixels: bool = False, beat: Beat = _ignore
+        self, path: Path, *, color: Color, short_side: int, square_pixels: bool = False, on_frames: OnFrames = _ignore
     ) -> None:
-        self._path, self._color, self._short_side, self._beat = path, color, short_side, beat
+        self._path, self._color, self._short_side, self._beat = path, color, short_side, on_frames
         self._square_pixels = square_pixels
         self.num_frames = 0
 
@@ -321,7 +321,7 @@ def read_orientation(frame: av.VideoFrame) -> Orientation:
 
     The matrix maps a coded point to (a·x + c·y, b·x + d·y), with y pointing down. Source: libavutil/display.h.
     """
-    # `frame.rotation` would lose that a matrix mirrors
+    # `frame.rotation` does not say whether the matrix mirrors
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return _UPRIGHT
@@ -338,7 +338,7 @@ def read_orientation(frame: av.VideoFrame) -> Orientation:
 class FrameConverter:
     """Converts the frames of one video to coded planes of at most `short_side` pixels.
 
-    Their width is first scaled by `aspect_ratio`. Else frames are never scaled up.
+    Their width is first scaled by `aspect_ratio`. Otherwise frames are never scaled up.
     """
 
     def __init__(self, color: Color, short_side: int, aspect_ratio: Fraction = Fraction(1)) -> None:

@@ -126,5 +126,5 @@ def _check_cores() -> Check:
 
 def check_disk(num_free_bytes: int) -> Check:
     """Return the free space of the working folder, with a hint if it is little."""
-    hint = "" if num_free_bytes >= _LITTLE_DISK_BYTES else "shards need space: choose a folder on another disk by --out"
+    hint = "" if num_free_bytes >= _LITTLE_DISK_BYTES else "shards need space: choose an output folder on another disk"
     return Check(name="disk", ok=True, found=f"{format_bytes(num_free_bytes)} free in {Path.cwd()}", hint=hint)

@@ -113,8 +113,8 @@ def explain(
 
     - `checkpoint`: as for `load_model`. `source`: a folder of shards, or a video.
     - `clip`: the number of the clip, from 0.
-    - `frame`: the frame of the clip, from 0, whose residual asks; by default the one with the strongest events.
-    - `at`: the pixel (x, y) of the network's image that asks; by default the one with the strongest events.
+    - `frame`: the frame, from 0, whose residual holds the query token; by default the one with the strongest events.
+    - `at`: the pixel (x, y) of the query token in the network's image; by default the one with the strongest events.
     - `device`: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises RespikeError if there is no such clip or if the video cannot be read, and SettingError if `frame` is a key

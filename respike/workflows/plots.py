@@ -375,7 +375,7 @@ def draw_accuracy_by_stride(summaries: "Sequence[Summary]", metric: str) -> Figu
     axes.minorticks_off()
     strides = sorted({summary.point.stride for summary in summaries})
     axes.set_xticks(strides, list(map(str, strides)))
-    axes.set_xlabel("stride: frames a key frame")
+    axes.set_xlabel("stride: frames per key frame")
     _finish_accuracy_axis(axes, metric)
     return figure
 

@@ -78,7 +78,7 @@ def prepare(
     shards depend on the videos and the settings alone.
 
     Raises UnusedSettingError for a setting that has no effect, SettingError for a value that is not allowed,
-    LayoutError if the videos or their lists are not found, MismatchError if `out` was made with other settings,
+    DatasetError if the videos or their lists are not found, MismatchError if `out` was made with other settings,
     and RespikeError if no video could be read, if another run writes to `out`, or if the disk refuses.
     """
     kind = pick(DATASETS, dataset, "data set")
@@ -139,7 +139,7 @@ def check_videos(
     """List the videos of a data set and find those that are missing or broken. `respike check` calls this.
 
     `full` decodes every video; otherwise only its header is read. The other arguments are those of `prepare`. Nothing
-    is written. Raises LayoutError if the videos or their lists are not found.
+    is written. Raises DatasetError if the videos or their lists are not found.
     """
     kind = pick(DATASETS, dataset, "data set")
     request = _make_listing_request(kind, root, split=split, list_path=list_path, follow_symlinks=follow_symlinks)

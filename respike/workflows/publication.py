@@ -123,7 +123,7 @@ def import_checkpoint(
     if (color, threshold) != ("rgb", 1):
         progress.warn(
             f"the published code uses exact RGB residuals, these shards have color {color} and threshold {threshold}: "
-            "prepare with --color rgb --threshold 1 to score what it was trained on"
+            "prepare with color rgb and threshold 1 to score what it was trained on"
         )
     order = class_order or default_class_order(train.spec.dataset)
     if order == "names" and list(train.spec.classes) != sorted(train.spec.classes):

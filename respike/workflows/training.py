@@ -170,9 +170,9 @@ def train(
                 validate=_make_validate(clips.validation, settings, num_workers, signals),
                 progress=progress,
                 resume=resume,
-                should_stop=signals.is_asked,
+                should_stop=signals.stop_requested,
                 seen_videos=seen_videos,
-                beside=request.to_files(),
+                extra_files=request.to_files(),
             )
         except RespikeError as error:
             if run is not None and isinstance(error, StoppedError | DivergedError):

@@ -159,7 +159,7 @@ def estimate_energy(model: nn.Module, clips: Batch | Iterable[Batch]) -> EnergyR
     """Run `model` on `clips`, one batch or several, and return its energy for one clip.
 
     The clips must be real ones, since the energy depends on how often neurons fire. MACs are counted on the first batch
-    by PyTorch's FLOP counter under plain attention: on a CPU it does not see the fused kind. Firing rates are means
+    by PyTorch's FLOP counter, without fused attention, which it does not see on a CPU. Firing rates are means
     over all clips, except rows that `Batch.mask` rules out. Batches are on the network's device. The network computes
     in evaluation mode; afterwards each layer has its mode from before. Raises RespikeError where there is no clip.
     """

@@ -15,7 +15,7 @@ from respike.zoo.history import EpochRecord
 
 
 class EventFile:
-    """A new file of TensorBoard events in `folder`. Events that older files hold from `first_epoch` on are void.
+    """A new file of TensorBoard events in `folder`. From `first_epoch` on it replaces the events of older files.
 
     Every write reaches the file at once. Raises RespikeError if the disk refuses.
     """

@@ -40,10 +40,10 @@ def measure_firing_rates(model: nn.Module, batch: Batch) -> dict[str, float]:
     return rates
 
 
-def find_silent_layers(rates: Mapping[str, float], before: Mapping[str, float]) -> list[str]:
+def describe_abnormal_layers(rates: Mapping[str, float], before: Mapping[str, float]) -> list[str]:
     """Return a message for each layer that is dead or saturated in `rates` and was not so in `before`."""
     return [
-        f"the spiking layer {name} {state}: {rate:.2%} of its neurons fire a step"
+        f"the spiking layer {name} {state}: {rate:.2%} of its neurons fire in a step"
         for name, rate in rates.items()
         if (state := _state(rate)) and state != _state(before.get(name))
     ]

@@ -116,7 +116,7 @@ def respike_r50(num_classes: int, branches: Branches) -> ModelConfig:
 def respike_mobile(num_classes: int, branches: Branches) -> ModelConfig:
     """A network for small devices: MobileNetV4 for the key frames, half the channels for the events.
 
-    Key frames are few: beside an ANN for phones an SNN of full width would be the larger part. Fusion is additive, at
+    There are few key frames, so beside a small ANN a full-width SNN would cost most. Fusion is additive, at
     the three coarse scales. At the finest, pooling and attention would cost more than an SNN of 32 channels gains.
     """
     return ModelConfig(

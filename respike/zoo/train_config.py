@@ -38,9 +38,7 @@ class TrainConfig(Config):
         Annotated[int, Meta(ge=1)] | Literal["all"],
         option("Clips of an epoch: all that are stored, or K of each video, drawn again each epoch.", metavar="all|K"),
     ] = "all"
-    batch_size: Annotated[
-        int, option("Clips of a batch, per process; lowered to the number of clips there are.", ge=1)
-    ] = 32
+    batch_size: Annotated[int, option("Clips of a batch, per process; lowered if there are fewer clips.", ge=1)] = 32
     accumulation_steps: Annotated[int, option("Batches of an update, per process.", name="accumulate", ge=1)] = 1
     learning_rate: Annotated[float, option("Highest learning rate.", name="lr", gt=0)] = 1e-3
     optimizer: Annotated[

@@ -23,7 +23,7 @@ from respike.zoo.checkpoint import load_checkpoint, save_checkpoint
 from respike.zoo.checkpoint_spec import CheckpointSpec
 from respike.zoo.compatibility import hash_video
 from respike.zoo.device import measure_peak_memory
-from respike.zoo.firing_rates import find_silent_layers, measure_firing_rates
+from respike.zoo.firing_rates import describe_abnormal_layers, measure_firing_rates
 from respike.zoo.history import EpochRecord, read_history
 from respike.zoo.mixup import mix
 from respike.zoo.nn.respike import ReSpike
@@ -76,12 +76,12 @@ def fit(
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     seen_videos: Iterable[str] = (),
-    beside: Mapping[str, str] | None = None,
+    extra_files: Mapping[str, str] | None = None,
 ) -> TrainResult:
     """Train `model` on `train` for `config.epochs` epochs. The model is trained in place, on the device of `config`.
 
     - `train`: this process's own batches; every process must have the same number. `data` says what they are.
-    - `out`: the run folder (see RunFolder). `beside`: texts of further files in it, by file name.
+    - `out`: the run folder (see RunFolder). `extra_files`: texts of further files in it, by file name.
     - `validate`: called after each epoch with the network in evaluation mode. The best epoch has the greatest
       `EpochRecord.rank` by `config.best_metric`; without `validate` it is the last.
     - `resume`: continue from the newest snapshot in `out`, or start if there is none. A complete run stays as it is,
@@ -115,7 +115,7 @@ def fit(
             progress=progress,
             should_stop=should_stop,
         )
-        trainer.start(beside or {}, resume=resume)
+        trainer.start(extra_files or {}, resume=resume)
         trainer.train()
     return _make_result(out, trainer.state.best_epoch, trainer.state.history)
 
@@ -512,7 +512,7 @@ class Trainer:
     def _make_record(self, totals: _Totals, validation: Mapping[str, float]) -> EpochRecord:
         state = self.state
         rates_before = state.history[-1].firing_rates if state.history else {}
-        for message in find_silent_layers(state.firing_rates, rates_before):
+        for message in describe_abnormal_layers(state.firing_rates, rates_before):
             self._progress.warn(f"epoch {state.epoch}: {message}")
         return EpochRecord(
             epoch=state.epoch,

@@ -59,10 +59,10 @@ def test_a_signal_is_announced_within_a_long_computation(num_rounds, number, tex
     lines = []
     before = signal.getsignal(number)
     with GracefulShutdown(lambda line: lines.append((line, time.perf_counter()))) as signals:
-        assert not signals.is_asked()
+        assert not signals.stop_requested()
         compute(num_rounds, number)
         ended = time.perf_counter()
-        assert signals.is_asked()
+        assert signals.stop_requested()
     ((line, at),) = lines
     assert line.startswith(text)
     assert at < ended - 0.3 * SECONDS_BUSY
@@ -82,7 +82,7 @@ def test_a_warning_may_come_twice_before_ctrl_c_ends(number, ctrl_c_handler):
     with GracefulShutdown(lines.append) as signals:
         for _ in range(3):
             signal.raise_signal(number)
-        assert (signals.is_asked(), signals.code) == (True, 128 + number)
+        assert (signals.stop_requested(), signals.code) == (True, 128 + number)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert len(lines) == 1
@@ -93,7 +93,7 @@ def test_under_nohup_a_closed_terminal_stops_nothing():
     try:
         with GracefulShutdown(lambda line: None) as signals:
             signal.raise_signal(signal.SIGHUP)
-            assert not signals.is_asked()
+            assert not signals.stop_requested()
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -108,7 +108,7 @@ def test_output_to_a_closed_terminal_is_discarded():
         with GracefulShutdown(lambda line: None) as signals:
             os.close(main_end)
             signal.raise_signal(signal.SIGHUP)
-            assert signals.is_asked()
+            assert signals.stop_requested()
             os.write(1, b"saved")
     finally:
         os.dup2(kept, 1)
@@ -121,7 +121,7 @@ def test_a_closed_output_does_not_prevent_the_stop(num_rounds):
 
     with GracefulShutdown(warn) as signals:
         compute(num_rounds // 2, signal.SIGINT)
-        assert signals.is_asked()
+        assert signals.stop_requested()
 
 
 def test_an_earlier_wakeup_pipe_is_restored():
@@ -144,7 +144,7 @@ def test_outside_the_main_thread_handlers_are_kept():
     def enter() -> None:
         try:
             with GracefulShutdown(lambda line: None) as signals:
-                assert not signals.is_asked()
+                assert not signals.stop_requested()
         except Exception as error:
             problems.append(error)
 

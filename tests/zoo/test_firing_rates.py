@@ -2,7 +2,7 @@
 
 import torch
 from respike.zoo.factory import create_model
-from respike.zoo.firing_rates import find_silent_layers, measure_firing_rates
+from respike.zoo.firing_rates import describe_abnormal_layers, measure_firing_rates
 from respike.zoo.nn.lif import LIF
 
 from tests.zoo.batches import make_batch
@@ -27,10 +27,10 @@ def test_rates_are_the_share_of_ones_that_a_layer_puts_out() -> None:
 
 def test_a_dead_and_a_saturated_layer_are_told_when_they_become_so() -> None:
     rates = {"a": 0.0005, "b": 0.5, "c": 0.99}
-    told = find_silent_layers(rates, {})
+    told = describe_abnormal_layers(rates, {})
     assert [message.split(":")[0] for message in told] == [
         "the spiking layer a is dead",
         "the spiking layer c is saturated",
     ]
-    assert find_silent_layers(rates, rates) == []
-    assert len(find_silent_layers({"a": 0.99}, {"a": 0.0})) == 1
+    assert describe_abnormal_layers(rates, rates) == []
+    assert len(describe_abnormal_layers({"a": 0.99}, {"a": 0.0})) == 1

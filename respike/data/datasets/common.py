@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from respike.common.errors import LayoutError, SettingError
+from respike.common.errors import DatasetError, SettingError
 from respike.common.text import counted, name_some
 from respike.data.sampling import Sampling
 from respike.types import VideoListing, VideoRef
@@ -83,14 +83,14 @@ class Dataset:
 def read_text(path: Path) -> str:
     """Read a list file as UTF-8, with or without a byte-order mark, else as Latin-1.
 
-    Raises LayoutError where the file cannot be read or holds zero bytes.
+    Raises DatasetError where the file cannot be read or holds zero bytes.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise LayoutError(f"cannot read the list {path}: {error.strerror}", "check the path") from error
+        raise DatasetError(f"cannot read the list {path}: {error.strerror}", "check the path") from error
     if b"\0" in content:
-        raise LayoutError(f"the list {path} holds zero bytes, so it is not a text", "save it as UTF-8 text")
+        raise DatasetError(f"the list {path} holds zero bytes, so it is not a text", "save it as UTF-8 text")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -109,24 +109,26 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, cells) of each row of a CSV file that is not blank. Raises LayoutError on malformed CSV."""
+    """Yield (line number, cells) of each row of a CSV file that is not blank. Raises DatasetError on malformed CSV."""
     reader = csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
     try:
         for row in reader:
             if any(cell.strip() for cell in row):
                 yield reader.line_num, row
     except csv.Error as error:
-        raise LayoutError(f"{path} line {reader.line_num} is not CSV: {error}", "save it as CSV with commas") from error
+        raise DatasetError(
+            f"{path} line {reader.line_num} is not CSV: {error}", "save it as CSV with commas"
+        ) from error
 
 
 def require_folder(path: Path, what: str, hint: str) -> Path:
-    """Return `path` if it is a folder. Raises LayoutError, with `hint`, that says what was looked for."""
+    """Return `path` if it is a folder. Raises DatasetError, with `hint`, that says what was looked for."""
     try:
         is_folder = path.is_dir()
     except OSError:  # a name that is too long
         is_folder = False
     if not is_folder:
-        raise LayoutError(f"there is no folder {path} to look for {what} in", hint)
+        raise DatasetError(f"there is no folder {path} to look for {what} in", hint)
     return path
 
 
@@ -169,7 +171,7 @@ def normalize_name(name: str) -> str:
 def index_names(folder: Path) -> dict[str, str]:
     """Map normalized names to the names on disk in a folder; empty where there is no folder.
 
-    Raises LayoutError on two names that differ in case only, and on a folder that cannot be read.
+    Raises DatasetError on two names that differ in case only, and on a folder that cannot be read.
     """
     found: dict[str, str] = {}
     try:
@@ -181,7 +183,9 @@ def index_names(folder: Path) -> dict[str, str]:
     for name in names:
         other = found.setdefault(normalize_name(to_text(name)), name)
         if other != name:
-            raise LayoutError(f"{folder} holds {other!r} and {name!r}, which differ in case only", "remove one of them")
+            raise DatasetError(
+                f"{folder} holds {other!r} and {name!r}, which differ in case only", "remove one of them"
+            )
     return found
 
 
@@ -246,7 +250,7 @@ def find_videos(root: Path) -> VideoTree:
 
     Links to files are followed. A link to a folder is followed where it leads out of the root to a place that is not
     listed yet, such as a subset on another disk. Other links to folders are skipped, so no loop can form and no video
-    is listed twice. Raises LayoutError on a folder that cannot be read.
+    is listed twice. Raises DatasetError on a folder that cannot be read.
     """
     folders: list[VideoFolder] = []
     skipped_links: list[str] = []
@@ -312,8 +316,8 @@ def _read_entries(folder: Path) -> list[os.DirEntry[str]]:
         raise _unreadable_folder(folder, error) from error
 
 
-def _unreadable_folder(folder: Path, error: OSError) -> LayoutError:
-    return LayoutError(f"cannot read the folder {folder}: {error.strerror}", "check its permissions and links")
+def _unreadable_folder(folder: Path, error: OSError) -> DatasetError:
+    return DatasetError(f"cannot read the folder {folder}: {error.strerror}", "check its permissions and links")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -332,7 +336,7 @@ def class_folder_warnings(dataset: str, root: Path, classes: Sequence[str]) -> t
     """Return a line on each folder under `root` that holds videos and is not a class, with the class it may be.
 
     Further lines name class folders that are one level too deep, and classes that are there as archives only. Raises
-    LayoutError where `root` cannot be read or two names in it differ in case only.
+    DatasetError where `root` cannot be read or two names in it differ in case only.
     """
     found = index_names(root)
     known = {normalize_name(name): name for name in classes}
@@ -392,12 +396,12 @@ def make_listing(
 
     A class without any video on disk keeps its label, and a warning names it. Another warning says so if the number of
     classes is not `num_official_classes`. `folder_warnings` are lines on folders that are not a class. A video whose
-    links lead out of `link_boundary` counts as missing, with a warning. Raises LayoutError, with `hint`, where nothing
+    links lead out of `link_boundary` counts as missing, with a warning. Raises DatasetError, with `hint`, where nothing
     is listed, nothing listed is on disk, a video is listed twice, or two names differ in case only.
     """
     check_distinct(classes, "classes")
     if not videos:
-        raise LayoutError(f"{dataset}: no video is listed for {root}", hint)
+        raise DatasetError(f"{dataset}: no video is listed for {root}", hint)
     _check_listed_once(videos)
     lines = list(warnings)
     if link_boundary is not None:
@@ -410,7 +414,7 @@ def make_listing(
     labels_on_disk = {video.label for video in videos if video.path is not None}
     if not labels_on_disk:
         seen = "; ".join([f"the first is {videos[0].video_id}", *folder_warnings])
-        raise LayoutError(f"{dataset}: none of the {len(videos):,} listed videos is under {root}; {seen}", hint)
+        raise DatasetError(f"{dataset}: none of the {len(videos):,} listed videos is under {root}; {seen}", hint)
     lines.extend(folder_warnings)
     if num_official_classes not in (None, len(classes)):
         lines.append(f"the lists hold {counted(len(classes), 'class')}, {dataset} has {num_official_classes}")
@@ -427,23 +431,23 @@ def make_listing(
 
 
 def check_distinct(names: Iterable[str], what: str, key: Callable[[str], str] = normalize_name) -> None:
-    """Raise LayoutError that gives both names where two have the same `key`; by default, differ in case only."""
+    """Raise DatasetError that gives both names where two have the same `key`; by default, differ in case only."""
     seen: dict[str, str] = {}
     for name in names:
         if (other := seen.get(key(name))) is not None:
-            raise LayoutError(
+            raise DatasetError(
                 f"the {what} {other!r} and {name!r} are too similar", "use one name, or two that differ in more"
             )
         seen[key(name)] = name
 
 
 def _check_listed_once(videos: Iterable[VideoRef]) -> None:
-    """Raise LayoutError that gives both where a video is listed twice, in one subset or two, ignoring case."""
+    """Raise DatasetError that gives both where a video is listed twice, in one subset or two, ignoring case."""
     seen: dict[str, VideoRef] = {}
     for video in videos:
         other = seen.setdefault(normalize_name(video.video_id), video)
         if other is not video:
-            raise LayoutError(
+            raise DatasetError(
                 f"{other.video_id!r} ({other.subset}) and {video.video_id!r} ({video.subset}) are both listed",
                 "list each video once, in one subset; names may not differ in case only",
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from respike.common.errors import LayoutError
+from respike.common.errors import DatasetError
 from respike.common.text import name_some
 from respike.data.datasets.common import (
     Dataset,
@@ -55,7 +55,7 @@ def list_folder(request: ListingRequest) -> VideoListing:
     """List `<root>/<class>/**`, `<root>/{train,val,test}/<class>/**`, or what a CSV or JSONL list names.
 
     Labels index the sorted class names; where all class names in a list are numbers, they are sorted as numbers.
-    Where no subset is given, a seeded fifth of each class's videos is the test subset. Raises LayoutError where there
+    Where no subset is given, a seeded fifth of each class's videos is the test subset. Raises DatasetError where there
     is no video, a list is malformed, a video is listed twice, names differ in case only, or the root holds subset
     folders and others.
     """
@@ -89,7 +89,7 @@ def list_folder(request: ListingRequest) -> VideoListing:
 
 
 def list_demo(request: ListingRequest) -> VideoListing:
-    """List the videos of the demo. Raises LayoutError where they have not been made."""
+    """List the videos of the demo. Raises DatasetError where they have not been made."""
     require_folder(request.root, "the demo's videos", "make them with `respike demo`, then use the root demo/videos")
     request.official_split("demo", ())
     return dataclasses.replace(list_folder(request), dataset="demo", evaluation_subset="test")
@@ -102,7 +102,7 @@ DEMO = Dataset(name="demo", list_videos=list_demo, default_sampling="dense")
 def _read_list(path: Path, root: Path) -> list[_Row]:
     """Read a list: one JSON object a line, or CSV with a header or with the columns path,label,subset.
 
-    Raises LayoutError that names the line: missing or additional cells, an unknown subset, a path out of `root`.
+    Raises DatasetError that names the line: missing or additional cells, an unknown subset, a path out of `root`.
     """
     rows = _read_jsonl(path) if path.suffix.lower() in _JSON_SUFFIXES else _read_csv(path, root)
     return [_check_row(f"{path} line {number}", cells, root) for number, cells in rows]
@@ -117,12 +117,12 @@ def _read_csv(path: Path, root: Path) -> list[tuple[int, dict[str, str]]]:
         shown = ",".join(header)
         if len(shown) > _MAX_SHOWN_CHARACTERS:
             shown = f"{shown[:_MAX_SHOWN_CHARACTERS]}…"
-        raise LayoutError(f"{path}: the header {shown!r} has no columns path and label", _LIST_HINT)
+        raise DatasetError(f"{path}: the header {shown!r} has no columns path and label", _LIST_HINT)
     else:
         header = list(_COLUMNS)
     for number, row in table:
         if len(row) > len(header):
-            raise LayoutError(
+            raise DatasetError(
                 f"{path} line {number} has {len(row)} cells, at most {len(header)} are expected",
                 'put a path that holds a comma in "quotes"',
             )
@@ -136,12 +136,12 @@ def _read_jsonl(path: Path) -> list[tuple[int, dict[str, str]]]:
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise LayoutError(f"{path} line {number} is not JSON: {error}", _LIST_HINT) from error
+                raise DatasetError(f"{path} line {number} is not JSON: {error}", _LIST_HINT) from error
             if not isinstance(value, dict):
-                raise LayoutError(f"{path} line {number} is not a JSON object", _LIST_HINT)
+                raise DatasetError(f"{path} line {number} is not a JSON object", _LIST_HINT)
             cells = {name: value[name] for name in _COLUMNS if value.get(name) is not None}
             if bad := [name for name, cell in cells.items() if isinstance(cell, (bool, float, list, dict))]:
-                raise LayoutError(f"{path} line {number}: {bad[0]} is {cells[bad[0]]!r}, not a text", _LIST_HINT)
+                raise DatasetError(f"{path} line {number}: {bad[0]} is {cells[bad[0]]!r}, not a text", _LIST_HINT)
             rows.append((number, {name: str(cell) for name, cell in cells.items()}))
     return rows
 
@@ -150,18 +150,18 @@ def _check_row(where: str, cells: dict[str, str], root: Path) -> _Row:
     # not stripped: a file name may begin or end with a space
     video, label = cells.get("path", ""), cells.get("label", "").strip()
     if not video.strip() or not label:
-        raise LayoutError(f"{where} lacks a path or a label", _LIST_HINT)
+        raise DatasetError(f"{where} lacks a path or a label", _LIST_HINT)
     if _has_surrogate(label):
-        raise LayoutError(f"{where}: the label {label!r} is not valid text", _LIST_HINT)
+        raise DatasetError(f"{where}: the label {label!r} is not valid text", _LIST_HINT)
     subset = cells.get("subset", "").strip().lower() or None
     if subset is not None and subset not in SUBSETS:
-        raise LayoutError(f"{where}: subset is {subset!r}", _LIST_HINT)
+        raise DatasetError(f"{where}: subset is {subset!r}", _LIST_HINT)
     # made absolute without following links: a link in the root may lead anywhere
     inside = posixpath.relpath(posixpath.join(root.absolute().as_posix(), video), root.absolute().as_posix())
     if inside == "." or inside.split("/")[0] == "..":
-        raise LayoutError(f"{where}: {video!r} leads out of {root}", "give paths relative to the root")
+        raise DatasetError(f"{where}: {video!r} leads out of {root}", "give paths relative to the root")
     if "\0" in inside or (not inside.isprintable() and _has_surrogate(inside)):
-        raise LayoutError(f"{where}: {video!r} cannot be a file name", _LIST_HINT)
+        raise DatasetError(f"{where}: {video!r} cannot be a file name", _LIST_HINT)
     return _Row(video_id=inside, label=label, subset=subset)
 
 
@@ -202,9 +202,9 @@ def _find_rows(root: Path) -> tuple[list[_Row], list[str], tuple[str, ...]]:
     outside_line = f"videos outside of class folders, skipped: {len(outside):,} ({name_some(outside)})"
     left_out_lines = describe_left_out(left_out)
     if left_out and not rows:
-        raise LayoutError(f"no videos under {root}; {left_out_lines[0]}", _ROOT_HINT)
+        raise DatasetError(f"no videos under {root}; {left_out_lines[0]}", _ROOT_HINT)
     if outside and not rows:
-        raise LayoutError(f"no class folders under {root}; {outside_line}", _ROOT_HINT)
+        raise DatasetError(f"no class folders under {root}; {outside_line}", _ROOT_HINT)
     warnings = (
         *tree.warnings(),
         *([outside_line] if outside else []),
@@ -232,7 +232,7 @@ def _nesting_warnings(root: Path, rows: Sequence[_Row], class_depth: int) -> lis
 
 
 def _has_subset_folders(root: Path, tree: VideoTree) -> bool:
-    """Return whether the top folders are subsets. Raises LayoutError where some are and others are not."""
+    """Return whether the top folders are subsets. Raises DatasetError where some are and others are not."""
     top_folders = {to_text(folder.parts[0]) for folder in tree.folders if folder.parts}
     check_distinct(sorted(top_folders), f"folders of {root}")
     used = {folder.parts[0] for folder in tree.folders if folder.parts and folder.videos}
@@ -241,7 +241,7 @@ def _has_subset_folders(root: Path, tree: VideoTree) -> bool:
         # a class may be called train, the vehicle: then the videos are directly in its folder
         with_videos = {folder.parts[0] for folder in tree.folders if len(folder.parts) == 1 and folder.videos}
         if subsets - with_videos:
-            raise LayoutError(
+            raise DatasetError(
                 f"{root} holds subset folders ({name_some(sorted(subsets))}) "
                 f"and others ({name_some(sorted(used - subsets))})",
                 _ROOT_HINT,
@@ -254,7 +254,7 @@ def _choose_subsets(rows: Sequence[_Row], seed: int) -> list[str]:
     """Return the subset of each row; where none is given, draw a fifth of each class as test, leaving one in train."""
     given = [row.subset for row in rows if row.subset is not None]
     if given and len(given) < len(rows):
-        raise LayoutError(
+        raise DatasetError(
             f"a subset is given for {len(given):,} of {len(rows):,} videos", "give one for all of them, or for none"
         )
     if given:

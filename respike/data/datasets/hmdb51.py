@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from respike.common.errors import LayoutError
+from respike.common.errors import DatasetError
 from respike.data.datasets.common import (
     Dataset,
     ListingRequest,
@@ -37,7 +37,7 @@ def list_hmdb51(request: ListingRequest) -> VideoListing:
     The lists are in `testTrainMulti_7030_splits/` under the root or beside it, or in `annotations/`; the class folders
     in `hmdb51/`, `hmdb51_org/`, `videos/` or the root. There is no official order of classes: they are sorted by name.
     A group is a source film of one class, such as `climb/BATMAN_BEGINS`: the official splits never divide it.
-    Raises LayoutError where the root or a list is missing or not of the official form, and where no video is there.
+    Raises DatasetError where the root or a list is missing or not of the official form, and where no video is there.
     """
     root = require_folder(request.root, "HMDB51", _GET)
     split = request.official_split("hmdb51", _SPLITS) or 1
@@ -67,7 +67,7 @@ HMDB51 = Dataset(name="hmdb51", list_videos=list_hmdb51, default_sampling="dense
 
 
 def _find_lists(root: Path, split: int) -> dict[str, Path]:
-    """Return the lists of one split by class. Raises LayoutError where a class has no list: labels would shift."""
+    """Return the lists of one split by class. Raises DatasetError where a class has no list: labels would shift."""
     places = (root, root / "test_train_splits", root.parent)
     folders = [*(place / _LIST_FOLDER for place in places), root / "annotations"]
     for folder in folders:
@@ -77,9 +77,9 @@ def _find_lists(root: Path, split: int) -> dict[str, Path]:
             continue
         by_class = {match["name"]: path for path, match in found.items() if int(match["split"]) == split}
         for name in sorted({match["name"] for match in found.values()} - set(by_class)):
-            raise LayoutError(f"the official lists of HMDB51: no {folder / name}_test_split{split}.txt", _GET)
+            raise DatasetError(f"the official lists of HMDB51: no {folder / name}_test_split{split}.txt", _GET)
         return by_class
-    raise LayoutError(f"the official lists of HMDB51: there is no {folders[0]} with *_test_split{split}.txt", _GET)
+    raise DatasetError(f"the official lists of HMDB51: there is no {folders[0]} with *_test_split{split}.txt", _GET)
 
 
 def _list_class(path: Path, name: str, label: int, folder: Path) -> list[VideoRef]:
@@ -89,7 +89,7 @@ def _list_class(path: Path, name: str, label: int, folder: Path) -> list[VideoRe
         # names may hold spaces: the code comes after the last one
         file, *code = line.rsplit(maxsplit=1)
         if not code or code[0] not in _SUBSETS:
-            raise LayoutError(f"{path} holds {line!r}, not a file name and 0, 1 or 2", _GET)
+            raise DatasetError(f"{path} holds {line!r}, not a file name and 0, 1 or 2", _GET)
         subset = _SUBSETS[code[0]]
         if subset is not None:
             found = files.get(normalize_name(file))

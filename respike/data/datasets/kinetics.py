@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from respike.common.errors import LayoutError
+from respike.common.errors import DatasetError
 from respike.data.datasets.common import (
     Dataset,
     ListingRequest,
@@ -46,7 +46,7 @@ def list_kinetics(name: str, request: ListingRequest) -> VideoListing:
     The lists are `{train,val,test}.csv` in the root or in `annotations/`, also with the dataset's name in front, or
     with `validate` for `val`. Where there is no CSV they are `kinetics400_{train,val}_list_videos.txt` or
     `{train,val}_list.txt`, with a path and a number in each line. Files are found by name, in any folder; a file under
-    `replacement*/` replaces all others of its name. A test list without labels is skipped. Raises LayoutError where no
+    `replacement*/` replaces all others of its name. A test list without labels is skipped. Raises DatasetError where no
     list or no video is there, a row is malformed, or a clip is listed twice or found twice.
     """
     root = require_folder(request.root, name, _GET)
@@ -100,7 +100,7 @@ def _read_lists(root: Path, name: str) -> tuple[set[str], list[_Listed], list[st
     if lists := _find_lists(root, name, ("{}_list.txt", f"{name}_{{}}_list_videos.txt")):
         listed = [(subset, *row) for subset, path in lists.items() for row in _read_numbered(path, _NUM_CLASSES[name])]
         return set(lists), listed, _class_names(listed)
-    raise LayoutError(f"{name}: there is no train.csv, val.csv or *_list_videos.txt under {root}", _GET)
+    raise DatasetError(f"{name}: there is no train.csv, val.csv or *_list_videos.txt under {root}", _GET)
 
 
 def _find_lists(root: Path, name: str, forms: tuple[str, ...]) -> dict[str, Path]:
@@ -121,15 +121,15 @@ def _read_csv(path: Path, subset: str) -> Iterator[tuple[str, str]]:
     if subset == "test" and not _has_labels(rows := list(rows), header):
         return
     if missing := [column for column in _COLUMNS if column not in header]:
-        raise LayoutError(f"{path} has no column {', '.join(missing)}", _LIST_HINT)
+        raise DatasetError(f"{path} has no column {', '.join(missing)}", _LIST_HINT)
     label, video, start, end = (header.index(column) for column in _COLUMNS)
     for number, row in rows:
         if not (class_name := _cell(row, label)) or not (youtube_id := _cell(row, video)):
-            raise LayoutError(f"{path} line {number} lacks a label or a youtube_id", _LIST_HINT)
+            raise DatasetError(f"{path} line {number} lacks a label or a youtube_id", _LIST_HINT)
         try:
             times = [int(float(_cell(row, place))) for place in (start, end)]
         except (ValueError, OverflowError):
-            raise LayoutError(f"{path} line {number} has no valid times", _LIST_HINT) from None
+            raise DatasetError(f"{path} line {number} has no valid times", _LIST_HINT) from None
         yield class_name, f"{youtube_id}_{times[0]:06d}_{times[1]:06d}.mp4"
 
 
@@ -146,12 +146,12 @@ def _read_numbered(path: Path, num_classes: int) -> Iterator[tuple[str, int]]:
     for line in read_lines(path):
         file, *label = line.rsplit(maxsplit=1)
         if not label or not re.fullmatch(r"[0-9]{1,4}", label[0]) or int(label[0]) >= num_classes:
-            raise LayoutError(
+            raise DatasetError(
                 f"{path} holds {line!r}, not a path and a number under {num_classes}",
                 "write one video a line: path label",
             )
         if file.startswith("/") or ".." in file.split("/"):
-            raise LayoutError(f"{path} holds {file!r}, which leads out of the root", "give paths relative to it")
+            raise DatasetError(f"{path} holds {file!r}, which leads out of the root", "give paths relative to it")
         yield file, int(label[0])
 
 
@@ -167,12 +167,12 @@ def _class_names(listed: list[_Listed]) -> list[str]:
 
 
 def _check_subsets(listed: list[_Listed]) -> None:
-    """Raise LayoutError where a clip is listed in two subsets: its ids differ, but training on it would be wrong."""
+    """Raise DatasetError where a clip is listed in two subsets: its ids differ, but training on it would be wrong."""
     known: dict[str, str] = {}
     for subset, file, _ in listed:
         other = known.setdefault(normalize_name(file), subset)
         if other != subset:
-            raise LayoutError(f"{file} is listed in {other} and in {subset}", "remove it from one of the lists")
+            raise DatasetError(f"{file} is listed in {other} and in {subset}", "remove it from one of the lists")
 
 
 class _FileFinder:
@@ -213,5 +213,5 @@ class _FileFinder:
         matching = [path for path in paths if f"/{path}".endswith(f"/{listed}")]
         if "/" not in listed or len(matching) != 1:
             both = " and ".join(repr(to_text(path)) for path in paths[:2])
-            raise LayoutError(f"{self._root} holds {both}, which are the same clip", "remove one of them")
+            raise DatasetError(f"{self._root} holds {both}, which are the same clip", "remove one of them")
         return matching[0]

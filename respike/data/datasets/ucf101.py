@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from respike.common.errors import LayoutError
+from respike.common.errors import DatasetError
 from respike.data.datasets.common import (
     Dataset,
     ListingRequest,
@@ -35,7 +35,7 @@ def list_ucf101(request: ListingRequest) -> VideoListing:
     The lists are in `ucfTrainTestlist/` under the root or beside it, or in `annotations/`; the class folders in
     `UCF-101/`, `UCF101/`, `videos/` or the root. Labels come from classInd.txt, the class of a video from its folder
     in the list; case is ignored. A group is a source video of one class, such as `Archery/g07`.
-    Raises LayoutError where the root, a list or a class of the list is missing, and where no video is there.
+    Raises DatasetError where the root, a list or a class of the list is missing, and where no video is there.
     """
     root = require_folder(request.root, "UCF101", _GET)
     split = request.official_split("ucf101", _SPLITS) or 1
@@ -48,7 +48,7 @@ def list_ucf101(request: ListingRequest) -> VideoListing:
         path = _require_list(lists / f"{subset}list{split:02d}.txt")
         subset_videos = [finder.find(path, line, subset) for line in read_lines(path)]
         if not subset_videos:
-            raise LayoutError(f"the list {path} of UCF101 is empty", _GET)
+            raise DatasetError(f"the list {path} of UCF101 is empty", _GET)
         videos.extend(subset_videos)
     return make_listing(
         "ucf101",
@@ -74,12 +74,12 @@ def _find_lists_folder(root: Path) -> Path:
             return folder
     # the first folder that exists, so that the error names the one list that is missing
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-    raise LayoutError(f"the official lists of UCF101: there is no {folder / 'classInd.txt'}", _GET)
+    raise DatasetError(f"the official lists of UCF101: there is no {folder / 'classInd.txt'}", _GET)
 
 
 def _require_list(path: Path) -> Path:
     if not path.is_file():
-        raise LayoutError(f"the official lists of UCF101: there is no {path}", _GET)
+        raise DatasetError(f"the official lists of UCF101: there is no {path}", _GET)
     return path
 
 
@@ -87,10 +87,10 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     """Return the class names in label order; the numbers in the file begin with 1."""
     rows = [line.split(maxsplit=1) for line in read_lines(path)]
     if bad := [row for row in rows if len(row) != 2 or not re.fullmatch(r"[0-9]+", row[0])]:
-        raise LayoutError(f"{path} holds {' '.join(bad[0])!r}, not a number and a class", _GET)
+        raise DatasetError(f"{path} holds {' '.join(bad[0])!r}, not a number and a class", _GET)
     numbered = sorted((int(number), name) for number, name in rows)
     if not numbered or [number for number, _ in numbered] != list(range(1, len(numbered) + 1)):
-        raise LayoutError(f"the numbers in {path} must run from 1, each once, without a gap", _GET)
+        raise DatasetError(f"the numbers in {path} must run from 1, each once, without a gap", _GET)
     classes = tuple(name for _, name in numbered)
     check_distinct(classes, "classes")
     return classes
@@ -109,10 +109,10 @@ class _VideoFinder:
     def find(self, list_path: Path, line: str, subset: str) -> VideoRef:
         match = _LINE.fullmatch(line)
         if match is None:
-            raise LayoutError(f"{list_path} holds {line!r}, not <Class>/<video>", _GET)
+            raise DatasetError(f"{list_path} holds {line!r}, not <Class>/<video>", _GET)
         folder, name = normalize_name(match["folder"]), match["file"]
         if folder not in self._labels:
-            raise LayoutError(f"{list_path} holds {line!r}, but classInd.txt has no class {match['folder']!r}", _GET)
+            raise DatasetError(f"{list_path} holds {line!r}, but classInd.txt has no class {match['folder']!r}", _GET)
         label = self._labels[folder]
         self._num_wrong_labels += match["number"] is not None and int(match["number"]) != label + 1
         class_name = self._classes[label]

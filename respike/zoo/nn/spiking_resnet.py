@@ -119,8 +119,8 @@ class SpikingResNet(nn.Module):
     """The stem and the stages. `ReSpike` runs them one by one, since a fusion may follow each stage.
 
     `init` is how the convolutions start: `torch` keeps torch's default, as the published code does; `kaiming` draws
-    from a normal distribution of variance 2 / fan-out. Batch norm follows each of them, so only their learning differs:
-    weights that start larger turn more slowly at the same learning rate.
+    from a normal distribution of variance 2 / fan-out. Batch norm follows, so only the training differs:
+    larger first weights change direction more slowly at the same learning rate.
     """
 
     def __init__(self, settings: SpikingResNetSettings, init: SNNInit = "torch") -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from respike.common.download import FetchSettings
-from respike.common.errors import DownloadError, LayoutError, RespikeError
+from respike.common.errors import DatasetError, DownloadError, RespikeError
 from respike.common.progress import SILENCE
 from respike.data import acquire
 from respike.data.acquire import AcquireSettings, Source, acquire_dataset, read_sources
@@ -265,7 +265,9 @@ def test_two_calls_exclude_each_other(server, tmp_path):
 
     def list_videos():
         with pytest.raises(RespikeError, match="in use"):
-            acquire_dataset(tmp_path / "root", [], lambda: (_ for _ in ()).throw(LayoutError("none")), progress=SILENCE)
+            acquire_dataset(
+                tmp_path / "root", [], lambda: (_ for _ in ()).throw(DatasetError("none")), progress=SILENCE
+            )
         seen.append(True)
 
     source = Source(name="a.txt", addresses=(server.url("/a.txt"),), to="a.txt")

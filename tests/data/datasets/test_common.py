@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from respike.common.errors import LayoutError
+from respike.common.errors import DatasetError
 from respike.data.datasets.common import (
     class_folder_warnings,
     find_path,
@@ -78,7 +78,7 @@ def test_names_ignore_case_and_spelling_of_accents():
 def test_a_missing_folder_has_no_names_an_unreadable_one_fails(tmp_path):
     (tmp_path / "self").symlink_to(tmp_path / "self")
     assert index_names(tmp_path / "absent") == {}
-    with pytest.raises(LayoutError, match="cannot read the folder"):
+    with pytest.raises(DatasetError, match="cannot read the folder"):
         index_names(tmp_path / "self")
 
 
@@ -163,7 +163,7 @@ def test_ucf101_names_the_nearest_official_class(tmp_path, name, class_name):
 def test_hmdb51_names_the_nearest_official_class(tmp_path):
     shutil.copytree(ANNOTATIONS / "hmdb51", tmp_path / "testTrainMulti_7030_splits")
     touch(tmp_path, "hmdb51_org/brush_hairs/x.avi")
-    with pytest.raises(LayoutError, match="is it brush_hair, which has no folder"):
+    with pytest.raises(DatasetError, match="is it brush_hair, which has no folder"):
         listed("hmdb51", tmp_path)
 
 

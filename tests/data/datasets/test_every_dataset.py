@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from respike.common.errors import LayoutError, RespikeError, SettingError
+from respike.common.errors import DatasetError, RespikeError, SettingError
 from respike.common.text import pick
 from respike.data.datasets import DATASETS, ListingRequest
 from respike.data.video_check import check
@@ -32,7 +32,7 @@ def test_a_missing_root_is_one_line_with_a_hint(tmp_path, dataset, kind):
     root = tmp_path / "nowhere"
     if kind == "a file":
         root.write_text("")
-    with pytest.raises(LayoutError, match="there is no folder") as error:
+    with pytest.raises(DatasetError, match="there is no folder") as error:
         listed(dataset, root)
     assert error.value.problem.startswith(f"there is no folder {root} to look for ")
     assert error.value.hint
@@ -41,14 +41,14 @@ def test_a_missing_root_is_one_line_with_a_hint(tmp_path, dataset, kind):
 
 @pytest.mark.parametrize("dataset", PAGES)
 def test_missing_lists_say_where_to_get_them(tmp_path, dataset):
-    with pytest.raises(LayoutError, match=str(tmp_path)) as error:
+    with pytest.raises(DatasetError, match=str(tmp_path)) as error:
         listed(dataset, tmp_path)
     assert PAGES[dataset] in error.value.hint
 
 
 def test_lists_without_videos_say_where_to_get_them(tmp_path):
     (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end\nyoga,a,0,10\n")
-    with pytest.raises(LayoutError, match=r"none of the 1 listed videos is under .*; the first is ") as error:
+    with pytest.raises(DatasetError, match=r"none of the 1 listed videos is under .*; the first is ") as error:
         listed("kinetics400", tmp_path)
     assert "https://" in error.value.hint
 
@@ -277,7 +277,7 @@ def add_row(root, dataset, *, case, other_subset):
 def test_a_video_listed_twice_is_named_with_both_places(tmp_path, dataset, case, other_subset):
     LISTED_TREES[dataset](tmp_path)
     add_row(tmp_path, dataset, case=case, other_subset=other_subset)
-    with pytest.raises(LayoutError) as error:
+    with pytest.raises(DatasetError) as error:
         list_all(dataset, tmp_path)
     problem = error.value.problem.lower()
     assert problem.count("1.") == 2 or problem.count("a_000000_000010.mp4") in (1, 2)
@@ -289,5 +289,5 @@ def test_a_video_listed_twice_is_named_with_both_places(tmp_path, dataset, case,
 def test_names_equal_after_decoding_are_an_error(tmp_path):
     touch(tmp_path, "a/1.mp4", "a/café.mp4")
     (tmp_path / "a" / "caf\udce9.mp4").write_bytes(b"v")
-    with pytest.raises(LayoutError, match="are both listed"):
+    with pytest.raises(DatasetError, match="are both listed"):
         listed("folder", tmp_path)

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from respike.common.errors import LayoutError
+from respike.common.errors import DatasetError
 
 from tests.data.datasets.trees import found, ids, listed, touch
 
@@ -46,7 +46,7 @@ def test_subsets_are_taken_from_folders(tmp_path):
 
 def test_subset_folders_beside_others_are_an_error(tmp_path):
     touch(tmp_path, "train/a/1.mp4", "test/a/2.mp4", "extra/3.mp4")
-    with pytest.raises(LayoutError, match=r"subset folders \(test, train\) and others \(extra\)"):
+    with pytest.raises(DatasetError, match=r"subset folders \(test, train\) and others \(extra\)"):
         listed("folder", tmp_path)
 
 
@@ -65,7 +65,7 @@ def test_videos_outside_class_folders_give_a_warning(tmp_path):
 @pytest.mark.parametrize("names", [["1.mp4"], ["train/1.mp4", "test/2.mp4"], ["a/notes.txt"]])
 def test_a_root_without_class_folders_says_what_is_expected(tmp_path, names):
     touch(tmp_path, *names)
-    with pytest.raises(LayoutError, match=str(tmp_path)) as error:
+    with pytest.raises(DatasetError, match=str(tmp_path)) as error:
         listed("folder", tmp_path)
     assert "<class>/<video>" in error.value.hint
 
@@ -84,7 +84,7 @@ def test_files_that_are_no_videos_are_counted_and_named(tmp_path):
 
 def test_a_root_of_unknown_files_names_their_suffixes(tmp_path):
     touch(tmp_path, "a/1.foo", "b/2.foo")
-    with pytest.raises(LayoutError, match=r"no videos under .*: 2 \(\.foo: 2\)"):
+    with pytest.raises(DatasetError, match=r"no videos under .*: 2 \(\.foo: 2\)"):
         listed("folder", tmp_path)
 
 
@@ -108,7 +108,7 @@ def test_an_empty_class_folder_keeps_its_label(tmp_path):
 )
 def test_names_that_differ_in_case_only_are_an_error(tmp_path, names, both):
     touch(tmp_path, *names)
-    with pytest.raises(LayoutError) as error:
+    with pytest.raises(DatasetError) as error:
         listed("folder", tmp_path)
     assert all(name in error.value.problem for name in both)
 
@@ -162,13 +162,13 @@ def test_missing_videos_stay_listed_without_a_path(tmp_path):
 
 
 def test_a_list_without_any_video_on_disk_is_an_error(tmp_path):
-    with pytest.raises(LayoutError, match=f"none of the 2 listed videos is under {tmp_path}"):
+    with pytest.raises(DatasetError, match=f"none of the 2 listed videos is under {tmp_path}"):
         listed("folder", tmp_path, list_path=list_file(tmp_path, "a.mp4,x\nb.mp4,x\n"))
 
 
 @pytest.mark.parametrize("name", ["../x.mp4", "/etc/x.mp4", "a/../../x.mp4", "."])
 def test_a_list_cannot_lead_out_of_the_root(tmp_path, name):
-    with pytest.raises(LayoutError, match="leads out of"):
+    with pytest.raises(DatasetError, match="leads out of"):
         listed("folder", tmp_path, list_path=list_file(tmp_path, f"path,label\n{name},a\n"))
 
 
@@ -194,14 +194,14 @@ def test_an_absolute_path_under_the_root_is_taken(tmp_path):
 )
 def test_a_malformed_csv_list_is_an_error_with_the_place(tmp_path, text, match):
     touch(tmp_path, "a.mp4", "b.mp4")
-    with pytest.raises(LayoutError, match=match):
+    with pytest.raises(DatasetError, match=match):
         listed("folder", tmp_path, list_path=list_file(tmp_path, text))
 
 
 @pytest.mark.parametrize("cell", ["x" * 300, "x/" * 3000, "x" * 300 + ".mp4"])
 def test_a_very_long_first_cell_is_one_line_of_error(tmp_path, cell):
     touch(tmp_path, "a.mp4")
-    with pytest.raises(LayoutError) as error:
+    with pytest.raises(DatasetError) as error:
         listed("folder", tmp_path, list_path=list_file(tmp_path, f"{cell},wave\n"))
     assert "\n" not in str(error.value)
     if "." not in cell:
@@ -210,7 +210,7 @@ def test_a_very_long_first_cell_is_one_line_of_error(tmp_path, cell):
 
 
 def test_a_root_with_a_name_too_long_is_missing(tmp_path):
-    with pytest.raises(LayoutError, match="there is no folder"):
+    with pytest.raises(DatasetError, match="there is no folder"):
         listed("folder", tmp_path / ("x" * 300))
 
 
@@ -228,7 +228,7 @@ def test_a_root_with_a_name_too_long_is_missing(tmp_path):
 )
 def test_a_malformed_jsonl_list_is_an_error_with_the_place(tmp_path, text, match):
     touch(tmp_path, "a.mp4")
-    with pytest.raises(LayoutError, match=match):
+    with pytest.raises(DatasetError, match=match):
         listed("folder", tmp_path, list_path=list_file(tmp_path, text, "list.jsonl"))
 
 
@@ -271,7 +271,7 @@ def test_the_demo_is_a_folder_of_its_own_name(tmp_path):
 def test_a_label_with_a_lone_surrogate_is_refused(tmp_path):
     touch(tmp_path, "a.mp4", "b.mp4")
     text = '{"path": "a.mp4", "label": "a"}\n{"path": "b.mp4", "label": "\\ud800"}\n'
-    with pytest.raises(LayoutError, match=r"line 2: the label '\\ud800' is not valid text"):
+    with pytest.raises(DatasetError, match=r"line 2: the label '\\ud800' is not valid text"):
         listed("folder", tmp_path, list_path=list_file(tmp_path, text, "list.jsonl"))
 
 

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from respike.common.errors import LayoutError
+from respike.common.errors import DatasetError
 
 from tests.data.datasets.trees import found, ids, listed, touch
 
@@ -48,13 +48,13 @@ def test_a_group_is_the_source_film_of_a_class(hmdb):
 
 def test_a_class_without_a_list_of_the_split_is_an_error(hmdb):
     (hmdb / "testTrainMulti_7030_splits" / "wave_test_split2.txt").write_text("b.avi 1 \n")
-    with pytest.raises(LayoutError, match=r"no .*clap_test_split2\.txt"):
+    with pytest.raises(DatasetError, match=r"no .*clap_test_split2\.txt"):
         listed("hmdb51", hmdb, split=2)
 
 
 def test_a_line_without_a_code_is_named(hmdb):
     (hmdb / "testTrainMulti_7030_splits" / "clap_test_split1.txt").write_text("d.avi 3 \n")
-    with pytest.raises(LayoutError, match=r"clap_test_split1.txt holds 'd.avi 3'"):
+    with pytest.raises(DatasetError, match=r"clap_test_split1.txt holds 'd.avi 3'"):
         listed("hmdb51", hmdb)
 
 

@@ -1,7 +1,7 @@
 """Kinetics on small trees: flat and class folders, replacements, all forms of lists."""
 
 import pytest
-from respike.common.errors import LayoutError
+from respike.common.errors import DatasetError
 
 from tests.data.datasets.trees import found, listed, touch
 
@@ -102,13 +102,13 @@ def test_a_clip_listed_twice_is_named(kinetics, second):
     match = (
         "def_000000_000010.mp4 is listed in train and in val" if second == "val" else "def_.* and .*def_.* both listed"
     )
-    with pytest.raises(LayoutError, match=match):
+    with pytest.raises(DatasetError, match=match):
         listed("kinetics400", kinetics)
 
 
 def test_a_clip_found_twice_is_an_error(kinetics):
     touch(kinetics, f"train/{DEF}", f"train/yoga/{DEF}")
-    with pytest.raises(LayoutError, match=f"'train/{DEF}' and 'train/yoga/{DEF}'"):
+    with pytest.raises(DatasetError, match=f"'train/{DEF}' and 'train/yoga/{DEF}'"):
         listed("kinetics400", kinetics)
 
 
@@ -126,7 +126,7 @@ def test_a_clip_found_twice_is_an_error(kinetics):
 )
 def test_a_malformed_list_is_an_error_that_says_where(kinetics, text, match):
     (kinetics / "train.csv").write_text(text)
-    with pytest.raises(LayoutError, match=match):
+    with pytest.raises(DatasetError, match=match):
         listed("kinetics400", kinetics)
 
 
@@ -164,7 +164,7 @@ def test_numbered_file_names_are_found_by_their_folder(numbered):
 @pytest.mark.parametrize("line", ["yoga/a.mp4", "yoga/a.mp4 400", "yoga/a.mp4 -1", "../a.mp4 1", "/etc/a.mp4 1"])
 def test_a_malformed_line_of_a_numbered_list_is_named(numbered, line):
     (numbered / "kinetics400_train_list_videos.txt").write_text(line)
-    with pytest.raises(LayoutError, match=r"kinetics400_train_list_videos\.txt holds"):
+    with pytest.raises(DatasetError, match=r"kinetics400_train_list_videos\.txt holds"):
         listed("kinetics400", numbered)
 
 

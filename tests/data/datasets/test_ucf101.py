@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from respike.common.errors import LayoutError
+from respike.common.errors import DatasetError
 
 from tests.data.datasets.trees import found, ids, listed, touch
 
@@ -86,19 +86,19 @@ def test_a_wrong_label_number_gives_a_warning_only(ucf):
 
 def test_files_that_differ_in_case_only_are_named(ucf):
     touch(ucf, "UCF-101/hammerthrow/v_hammerthrow_g01_c01.avi")
-    with pytest.raises(LayoutError, match=r"'V_HammerThrow_g01_c01.AVI' and 'v_hammerthrow_g01_c01.avi'"):
+    with pytest.raises(DatasetError, match=r"'V_HammerThrow_g01_c01.AVI' and 'v_hammerthrow_g01_c01.avi'"):
         listed("ucf101", ucf)
 
 
 def test_class_folders_that_differ_in_case_only_are_named(ucf):
     touch(ucf, "UCF-101/HammerThrow/v_HammerThrow_g01_c02.avi")
-    with pytest.raises(LayoutError, match="'HammerThrow' and 'hammerthrow'"):
+    with pytest.raises(DatasetError, match="'HammerThrow' and 'hammerthrow'"):
         listed("ucf101", ucf)
 
 
 def test_a_video_in_train_and_test_is_named_with_both(ucf):
     write(ucf, "testlist01.txt", "hammerthrow/v_hammerthrow_g01_c01.avi\n")
-    with pytest.raises(LayoutError, match=r"'HammerThrow/v_HammerThrow.* \(train\) and .*v_hammerthrow.* \(test\)"):
+    with pytest.raises(DatasetError, match=r"'HammerThrow/v_HammerThrow.* \(train\) and .*v_hammerthrow.* \(test\)"):
         listed("ucf101", ucf)
 
 
@@ -117,7 +117,7 @@ def test_a_video_in_train_and_test_is_named_with_both(ucf):
 )
 def test_a_malformed_list_is_an_error_with_file_and_fault(ucf, name, text, match):
     write(ucf, name, text)
-    with pytest.raises(LayoutError, match=match) as error:
+    with pytest.raises(DatasetError, match=match) as error:
         listed("ucf101", ucf)
     assert "classInd" in error.value.problem or name in error.value.problem or "classes" in error.value.problem
 
@@ -125,14 +125,14 @@ def test_a_malformed_list_is_an_error_with_file_and_fault(ucf, name, text, match
 @pytest.mark.parametrize("name", ["classInd.txt", "trainlist01.txt", "testlist01.txt"])
 def test_a_missing_list_is_named_with_the_page_that_has_it(ucf, name):
     (ucf / "ucfTrainTestlist" / name).unlink()
-    with pytest.raises(LayoutError, match=f"there is no .*{name}") as error:
+    with pytest.raises(DatasetError, match=f"there is no .*{name}") as error:
         listed("ucf101", ucf)
     assert "https://www.crcv.ucf.edu" in error.value.hint
 
 
 def test_a_class_folder_linked_to_itself_is_an_error(ucf):
     (ucf / "UCF-101" / "Hammering").symlink_to(ucf / "UCF-101" / "Hammering")
-    with pytest.raises(LayoutError, match=r"cannot read the folder .*Hammering"):
+    with pytest.raises(DatasetError, match=r"cannot read the folder .*Hammering"):
         listed("ucf101", ucf)
 
 
