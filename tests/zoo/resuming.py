@@ -147,20 +147,6 @@ def diverge_in_one(out: str) -> None:
     _noting_errors(Path(out), model=model)
 
 
-def break_statistics_in_one(out: str) -> None:
-    """A training whose second process gets infinite statistics in a batch norm, while all losses are finite."""
-    model = make_model()
-    if os.environ["RANK"] == "1":
-        # `data`: the backward pass must not notice the change
-        statistics = model.get_buffer("snn.stem.norm.running_var").data
-
-        def break_statistics(module: nn.Module, inputs: object, logits: Tensor) -> None:
-            statistics.fill_(float("inf"))
-
-        model.register_forward_hook(break_statistics)
-    _noting_errors(Path(out), model=model)
-
-
 def fill_the_disk(out: str) -> None:
     """A training whose first process cannot write a file as large as a snapshot."""
     if os.environ["RANK"] == "0":
