@@ -1,5 +1,7 @@
 """Helpers and fixtures of all tests: small encoded videos, and listings of them."""
 
+import contextlib
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +9,10 @@ import numpy as np
 import pytest
 from respike.data.video_writer import write_video
 from respike.types import VideoListing, VideoRef
+
+# under nohup, SIGHUP is ignored, and respike leaves it so; the tests need it as a terminal gives it
+with contextlib.suppress(ValueError):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 REAL_CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 

@@ -76,6 +76,7 @@ def test_the_python_of_the_readme_runs(tmp_path, video_folder, monkeypatch, caps
     assert (tmp_path / "why" / "attention.png").is_file()
 
 
+@pytest.mark.slow
 def test_the_python_of_the_readme_runs_on_real_clips(tmp_path, monkeypatch, capsys):
     if not REAL_CLIPS.is_dir():
         pytest.skip("the real clips are not at hand")

@@ -101,6 +101,7 @@ def test_figures_of_a_cpu_are_marked_as_a_dry_run(cpu_run):
     assert "dry run on the CPU" in printed
 
 
+@pytest.mark.slow
 def test_parts_without_time_left_are_named(tmp_path):
     content, _ = run_on_cpu(tmp_path, "--minutes", "0", "--only", "precision", "loader")
     assert [row["failed"] for row in content["rows"]] == ["no time was left; see --minutes and --only"] * 2
@@ -114,6 +115,7 @@ def test_the_train_part_runs_respike_train(tmp_path):
     assert len(row["losses"]) == 3
 
 
+@pytest.mark.slow
 def test_a_part_that_hangs_is_killed_and_its_rows_are_kept(tmp_path):
     script = tmp_path / "part.py"
     script.write_text(

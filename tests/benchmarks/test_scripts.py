@@ -16,6 +16,7 @@ def run(*arguments, cwd):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, env=environment)
 
 
+@pytest.mark.slow
 def test_every_script_can_be_imported(tmp_path):
     done = run("-c", f"import {', '.join(SCRIPTS)}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

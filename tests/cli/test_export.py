@@ -12,6 +12,7 @@ pytest.importorskip("onnxruntime")
 nir = pytest.importorskip("nir")
 
 
+@pytest.mark.slow
 def test_onnx_is_written_beside_the_weights_and_compared(call, small_run: Path, tmp_path: Path):
     run = shutil.copytree(small_run, tmp_path / "run")
     answer = call("export", run, "--format", "onnx", "--json")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from respike.common.errors import RespikeError, SettingError
 from respike.zoo.export import build_nir, export_nir
+from respike.zoo.factory import create_model
 from respike.zoo.nn.lif import LIF, LIFSettings
 
 from tests.zoo.export.networks import clips, settled
@@ -157,7 +158,7 @@ def test_the_file_says_how_long_a_step_is_and_what_the_classes_are(tmp_path: Pat
 @pytest.mark.parametrize("branches", ["hybrid", "concat", "ann"])
 def test_attention_and_key_frames_have_no_place_in_nir(branches: str):
     with pytest.raises(RespikeError, match="neither attention nor key frames") as refused:
-        build_nir(settled(branches, clips(2)), image_size=32, color="ycc")
+        build_nir(create_model("respike_tiny", num_classes=5, branches=branches), image_size=32, color="ycc")
     assert "branches snn" in refused.value.hint
 
 
