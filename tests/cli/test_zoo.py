@@ -224,6 +224,6 @@ def test_shards_that_are_not_the_published_input_are_warned_of(call, place, smal
     answer = call("zoo", "import", "theirs.pth", "--data", small_shards, "--out", "ours.safetensors")
     assert answer.code == 1
     told = " ".join(answer.err.split())
-    assert "color ycc and threshold 8: prepare with --color rgb --threshold 1" in told
+    assert "color ycc and threshold 8: prepare with color rgb and threshold 1" in told
     assert "lacks ann_layer1.0.conv1.weight" in told
     assert not (place / "ours.safetensors").exists()

@@ -172,7 +172,7 @@ def test_a_wrong_packet_count_is_planned_again(tmp_path, monkeypatch):
     honest = build(tmp_path / "honest", path)
     for wrong in (37, 61, 1000):
         monkeypatch.setattr(
-            clip_encoder, "probe", lambda path, beat, wrong=wrong: dataclasses.replace(probe(path), num_packets=wrong)
+            clip_encoder, "probe", lambda path, on_frames, n=wrong: dataclasses.replace(probe(path), num_packets=n)
         )
         clips = build(tmp_path / str(wrong), path)
         assert [clip.info for clip in clips] == [clip.info for clip in honest]
