@@ -3,8 +3,9 @@
 Importing respike loads nothing heavy: each public name is loaded when it is first used.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from respike.common.lazy import lazy_names
 
 if TYPE_CHECKING:
     from respike.data.dataset import open_shards
@@ -60,14 +61,4 @@ _MODULES = {
     "train": "respike.workflows.training",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -9,7 +9,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 import respike
 from respike.cli.options import DATASETS
-from respike.common.files import RUNS_ROOT, SHARDS_ROOT
+from respike.common.files import RUNS_ROOT, find_prepared
 from respike.zoo.model_options import MODEL_NAMES
 
 SHELLS = ("bash", "zsh", "fish")
@@ -87,8 +87,7 @@ def networks(context: click.Context, parameter: click.Parameter, incomplete: str
 
 def data_sets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer prepared shards in the default folder, and folders."""
-    found = sorted(str(path.parent) for path in SHARDS_ROOT.glob("*/dataset.json"))
-    return _complete(incomplete, found, also="dir")
+    return _complete(incomplete, map(str, find_prepared()), also="dir")
 
 
 def sources(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -10,7 +10,7 @@ import click
 
 from respike.cli import console, options
 from respike.common.text import counted
-from respike.data.prepare_config import PrepareConfig
+from respike.data.prepare_config import DEFAULT_VIDEO_TIMEOUT_SECONDS, PrepareConfig
 
 if TYPE_CHECKING:
     from respike.data.plan import Part
@@ -50,7 +50,7 @@ Examples:
 @click.option(
     "--video-timeout",
     type=click.FloatRange(min=1),
-    default=120.0,
+    default=DEFAULT_VIDEO_TIMEOUT_SECONDS,
     show_default=True,
     metavar="SECONDS",
     help="Skip a video that gives no frame for this many seconds.",

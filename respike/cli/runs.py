@@ -34,8 +34,8 @@ def command(folders: tuple[Path, ...], root: Path, as_json: bool) -> None:
 
     A run is done, running, stopped (`respike train --resume` continues it) or ended with nothing saved.
     """
-    from respike.workflows.training import summarise_request
     from respike.zoo.run_folder import find_runs
+    from respike.zoo.run_request import summarise_request
 
     found = list(folders) or find_runs(root)
     if not found:

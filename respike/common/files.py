@@ -21,6 +21,8 @@ from respike.common.errors import RespikeError
 # the folders, relative to the current one, under which shards and runs are made and found by default
 SHARDS_ROOT = Path("shards")
 RUNS_ROOT = Path("runs")
+# a folder with this file is a set of shards
+INDEX_NAME = "dataset.json"
 _CHUNK_BYTES = 1 << 20
 _CHECKSUM_FIELD = "sha256"
 # what file systems answer that cannot lock a file or flush a folder: some of NFS, Lustre, SMB, exFAT and FUSE
@@ -142,6 +144,11 @@ def unseal(content: bytes) -> dict[str, Any]:
 
 def _to_bytes(value: object) -> bytes:
     return canonical_json(value).encode("utf-8", "surrogatepass")
+
+
+def find_prepared() -> list[Path]:
+    """Return the sets of shards under `shards/`, sorted."""
+    return sorted(path.parent for path in SHARDS_ROOT.glob(f"*/{INDEX_NAME}"))
 
 
 def sha256_of_bytes(content: bytes) -> str:

@@ -1,7 +1,8 @@
 """Raw videos → shards → batches. Knows nothing of networks. Each public name is loaded on first use."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from respike.common.lazy import lazy_names
 
 if TYPE_CHECKING:
     from respike.data.dataset import ShardDataset, open_shards
@@ -23,25 +24,17 @@ __all__ = [
     "prepare",
 ]
 
+# the loader needs torch, which prepare and its workers must not load
 _MODULES = {
-    "DATASETS": "datasets",
-    "ClipLoader": "loader",
-    "ListingRequest": "datasets",
-    "PrepareConfig": "prepare_config",
-    "ShardDataset": "dataset",
-    "decode_sample": "shard",
-    "make_loader": "loader",
-    "open_shards": "dataset",
-    "prepare": "preparation",
+    "DATASETS": "respike.data.datasets",
+    "ClipLoader": "respike.data.loader",
+    "ListingRequest": "respike.data.datasets",
+    "PrepareConfig": "respike.data.prepare_config",
+    "ShardDataset": "respike.data.dataset",
+    "decode_sample": "respike.data.shard",
+    "make_loader": "respike.data.loader",
+    "open_shards": "respike.data.dataset",
+    "prepare": "respike.data.preparation",
 }
 
-
-def __getattr__(name: str) -> Any:
-    # on first use: the loader needs torch, which prepare and its workers must not load
-    if name in _MODULES:
-        return getattr(import_module(f"respike.data.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

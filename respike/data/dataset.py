@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from respike.common.errors import RespikeError, ShardError
-from respike.common.files import cache_folder, file_lock, sha256_of_bytes, write_atomically
+from respike.common.files import INDEX_NAME, cache_folder, file_lock, sha256_of_bytes, write_atomically
 from respike.common.processes import raise_file_limit
 from respike.common.storage import RemoteFolder, is_address
 from respike.data import index
@@ -46,7 +46,7 @@ class ShardCache:
         root = self.folder / "indexes" / sha256_of_bytes(self._remote.address.encode())[:32]
         root.mkdir(parents=True, exist_ok=True)
         with file_lock(root / "lock"):
-            for name in (index.INDEX_NAME, index.VIDEOS_NAME):
+            for name in (INDEX_NAME, index.VIDEOS_NAME):
                 if (content := self._remote.read(name)) is None:
                     raise ShardError(
                         f"there is no {name} at {self._remote}",

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from respike.common.errors import ShardError
-from respike.common.files import canonical_json, sha256_of_bytes, unseal
+from respike.common.files import INDEX_NAME, canonical_json, sha256_of_bytes, unseal
 from respike.data.shard import FORMAT_VERSION, READ_FORMATS
 from respike.types import COLORS, SUBSETS, DataSpec
 
 # the files of a set
-INDEX_NAME = "dataset.json"
 VIDEOS_NAME = "videos.jsonl"
 SKIPPED_NAME = "skipped.jsonl"
 CARD_NAME = "README.md"

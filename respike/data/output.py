@@ -1,7 +1,6 @@
 """Output of a prepare run: the folder with its locks and records, the index, the dataset card, the summary."""
 
 import contextlib
-import hashlib
 import json
 import re
 import uuid
@@ -13,9 +12,11 @@ from typing import Any
 
 from respike.common.errors import MismatchError, RespikeError, SettingError
 from respike.common.files import (
+    INDEX_NAME,
     canonical_json,
     folder_lock,
     seal,
+    sha256_of_bytes,
     unseal,
     write_atomically,
     write_if_changed,
@@ -25,7 +26,6 @@ from respike.common.storage import RemoteFolder
 from respike.common.text import counted
 from respike.data.index import (
     CARD_NAME,
-    INDEX_NAME,
     MANIFEST_FOLDER,
     SET_FILE_NAME,
     SHARD_NAME,
@@ -371,8 +371,8 @@ def write_index(
             "listed": head["listed"],
             "written": len(rows),
             "skipped": len(skipped),
-            "rows_sha256": hashlib.sha256(videos_text.encode("utf-8", "surrogateescape")).hexdigest(),
-            "skipped_sha256": hashlib.sha256(skipped_text.encode("utf-8", "surrogateescape")).hexdigest(),
+            "rows_sha256": sha256_of_bytes(videos_text.encode("utf-8", "surrogateescape")),
+            "skipped_sha256": sha256_of_bytes(skipped_text.encode("utf-8", "surrogateescape")),
         },
         "num_clips": sum(shard["num_samples"] for shard in shards),
         "event_density": _event_density(manifests),

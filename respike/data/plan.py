@@ -1,6 +1,5 @@
 """Plan: which videos are in which shard, and which part of a run builds which shard."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from respike.common.errors import SettingError
-from respike.common.files import canonical_json
+from respike.common.files import canonical_json, sha256_of_bytes
 from respike.data.executors.base import WorkerDeath
 from respike.data.index import manifest_name
 from respike.data.prepare_config import PrepareConfig
@@ -125,4 +124,4 @@ def _stat_source(video: VideoRef) -> list[int] | None:
 
 
 def _digest(value: object) -> str:
-    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogateescape")).hexdigest()
+    return sha256_of_bytes(canonical_json(value).encode("utf-8", "surrogateescape"))

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from respike.common.errors import RespikeError
+from respike.common.files import INDEX_NAME
 from respike.common.progress import SILENCE, Progress
 from respike.common.text import counted, name_some
 from respike.data.executors import local
 from respike.data.executors.base import Executor, Job, run_serially
-from respike.data.index import INDEX_NAME, MANIFEST_FOLDER, SkippedVideo
+from respike.data.index import MANIFEST_FOLDER, SkippedVideo
 from respike.data.output import OutputState, PrepareSummary, remove_stale_temp_files, summarise, write_index
 from respike.data.plan import Part, ShardManifest, ShardTask, plan_shards
-from respike.data.prepare_config import PrepareConfig
+from respike.data.prepare_config import DEFAULT_VIDEO_TIMEOUT_SECONDS, PrepareConfig
 from respike.data.prepare_stats import PrepareSpeed, PrepareStats
 from respike.data.remote_output import open_output
-from respike.data.shard_worker import DEFAULT_VIDEO_TIMEOUT_SECONDS, prepare_shard, retry_shard
+from respike.data.shard_worker import prepare_shard, retry_shard
 from respike.types import VideoListing
 
 __all__ = ["Part", "PrepareConfig", "PrepareSummary", "SkippedVideo", "join_parts", "plan_shards", "prepare"]

@@ -16,6 +16,10 @@ from respike.types import Color
 OMITTED_DEFAULTS = {"eval_clips": 1, "square_pixels": False}
 
 
+# a video that gives no frame for this long is skipped
+DEFAULT_VIDEO_TIMEOUT_SECONDS = 120.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig(Config):
     """How raw videos become shards. It is saved with the output and compared before a run is resumed."""

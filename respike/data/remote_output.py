@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 
 from respike.common.errors import RespikeError
-from respike.common.files import canonical_json
+from respike.common.files import INDEX_NAME, canonical_json
 from respike.common.storage import RemoteFolder, is_address
-from respike.data.index import CARD_NAME, INDEX_NAME, MANIFEST_FOLDER, SKIPPED_NAME, STATE_FOLDER, VIDEOS_NAME
+from respike.data.index import CARD_NAME, MANIFEST_FOLDER, SKIPPED_NAME, STATE_FOLDER, VIDEOS_NAME
 from respike.data.output import LOCK_NAME, PART_LOCK, PLAN_NAME, SETTINGS_NAME, OutputState, part_lock_name
 from respike.data.plan import Part, ShardTask
 from respike.data.prepare_config import PrepareConfig

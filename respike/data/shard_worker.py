@@ -23,7 +23,6 @@ from respike.data.plan import ShardManifest, ShardTask
 from respike.data.shard import ShardWriter
 from respike.types import VideoRef
 
-DEFAULT_VIDEO_TIMEOUT_SECONDS = 120.0
 # one crash may have a cause outside the video, such as memory that other programs use
 _MAX_CRASHES_PER_VIDEO = 2
 _SECONDS_BETWEEN_EVENTS = 0.5

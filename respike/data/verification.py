@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from respike.common.errors import RespikeError, ShardError
-from respike.common.files import seal, sha256_of_bytes, sha256_of_file, unseal
+from respike.common.files import INDEX_NAME, seal, sha256_of_bytes, sha256_of_file, unseal
 from respike.common.progress import SILENCE, Progress
 from respike.data.executors import local
 from respike.data.executors.base import Job, Report, run_serially
 from respike.data.index import (
     CARD_NAME,
-    INDEX_NAME,
     MANIFEST_FOLDER,
     SKIPPED_NAME,
     STATE_FOLDER,

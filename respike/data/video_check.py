@@ -14,7 +14,8 @@ from respike.common.text import name_some
 from respike.data.executors import local
 from respike.data.executors.base import Job, Report, WorkerDeath, retry_same_item
 from respike.data.index import SkippedVideo, jsonl
-from respike.data.shard_worker import DEFAULT_VIDEO_TIMEOUT_SECONDS, raise_if_crashed
+from respike.data.prepare_config import DEFAULT_VIDEO_TIMEOUT_SECONDS
+from respike.data.shard_worker import raise_if_crashed
 from respike.data.video_reader import Decoding, check_header, probe
 from respike.types import VideoListing, VideoRef
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from respike.common.errors import MismatchError, RespikeError, SettingError, ShardError
-from respike.common.files import SHARDS_ROOT
+from respike.common.files import SHARDS_ROOT, find_prepared
 from respike.common.progress import SILENCE, Progress
 from respike.data.dataset import ShardDataset, open_shards
 from respike.data.index import DatasetIndex, read_index, read_skipped
 from respike.data.loader import Views, make_loader, parse_views, spread_clips
+from respike.data.prepare_config import PrepareConfig
 from respike.workflows.inputs import choose_num_workers, find_data, load_model
 from respike.zoo.checkpoint import CheckpointSpec
 from respike.zoo.compatibility import check_compatible, find_mismatches
@@ -185,7 +186,7 @@ def find_fitting_data(given: Sequence[str], checkpoints: Sequence[tuple[str, Che
         )
     if given:
         return list(given) * (len(checkpoints) if len(given) == 1 else 1)
-    found = sorted(path.parent for path in SHARDS_ROOT.glob("*/dataset.json"))
+    found = find_prepared()
     if not found or (len(found) == 1 and len(checkpoints) == 1):
         # if the only one does not fit, the comparison later gives all reasons
         return [find_data(None)]
@@ -226,6 +227,7 @@ def check_or_force(spec: CheckpointSpec, stored: ShardDataset, progress: Progres
     videos = [row.video for row in stored.clips]
     if not force:
         check_compatible(spec, stored.spec, videos)
+        return ()
     overruled = find_mismatches(spec, stored.spec, videos)
     for reason in overruled:
         progress.warn(reason)
@@ -295,8 +297,8 @@ def _choose_clips(stored: ShardDataset, data: str, subset: str, views: Views, pr
     settings = stored.spec.settings
     is_uniform = settings.get("sampling") == "uniform"
     if is_uniform:
-        name, usual = ("clips_per_video", 4) if subset == "train" else ("eval_clips", 1)
-        prepared = int(settings.get(name, usual))
+        name = "clips_per_video" if subset == "train" else "eval_clips"
+        prepared = int(settings.get(name, getattr(PrepareConfig, name)))
         if prepared < views.clips:
             raise RespikeError(
                 f"views need {views.clips} clips of a video; {data} was prepared with {prepared} for {subset}",

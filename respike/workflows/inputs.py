@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from respike.common.errors import RespikeError, UnreadableVideoError
-from respike.common.files import RUNS_ROOT, SHARDS_ROOT
+from respike.common.files import RUNS_ROOT, SHARDS_ROOT, find_prepared
 from respike.common.processes import usable_cpus
 from respike.common.progress import SILENCE, Progress
 from respike.common.text import did_you_mean
@@ -37,7 +37,7 @@ def find_data(given: str | Path | None) -> str:
     """
     if given is not None:
         return str(given)
-    found = sorted(path.parent for path in SHARDS_ROOT.glob("*/dataset.json"))
+    found = find_prepared()
     if not found:
         raise RespikeError(
             f"there is no data set under {SHARDS_ROOT}/",

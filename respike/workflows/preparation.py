@@ -18,7 +18,7 @@ from respike.data.output import PrepareSummary
 from respike.data.plan import Part
 from respike.data.preparation import Existing
 from respike.data.preparation import prepare as prepare_listing
-from respike.data.prepare_config import PrepareConfig
+from respike.data.prepare_config import DEFAULT_VIDEO_TIMEOUT_SECONDS, PrepareConfig
 from respike.data.video_check import CheckReport
 from respike.data.video_check import check as check_listing
 from respike.types import VideoListing
@@ -47,7 +47,7 @@ def prepare(
     existing: Existing = "resume",
     part: Part | None = None,
     strict: bool = False,
-    video_timeout_seconds: float = 120.0,
+    video_timeout_seconds: float = DEFAULT_VIDEO_TIMEOUT_SECONDS,
     workers: int | None = None,
     executor: Literal["local", "ray"] | Executor = "local",
     ray_address: str | None = None,

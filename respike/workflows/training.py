@@ -35,7 +35,6 @@ from respike.zoo.models import OWN_VARIANT, FusionVariant, create_variant
 from respike.zoo.nn.modes import find_single_value_norm
 from respike.zoo.nn.respike import ReSpike
 from respike.zoo.recipe import Recipe, read_recipe, setting_name
-from respike.zoo.run_folder import RunSummary, summarise_run
 from respike.zoo.run_request import RunRequest, find_resumable_run, read_run_request
 from respike.zoo.scoring import score
 from respike.zoo.train_config import TrainConfig
@@ -201,20 +200,6 @@ def make_train_loader(dataset: ShardDataset, config: TrainConfig, num_workers: i
         rank=process_index(),
         world_size=num_processes(),
     )
-
-
-def summarise_request(folder: Path) -> RunSummary:
-    """Summarise the run in `folder`, with the recipe and the checkpoint that it started from among its settings."""
-    run = summarise_run(folder)
-    request = read_run_request(folder, None)
-    if request is None:
-        return run
-    started = {
-        "recipe": request.recipe_name,
-        "init": request.init,
-        "init_backbone": request.recipe.init_backbone,
-    }
-    return dataclasses.replace(run, settings=run.settings | started)
 
 
 def _resolve_request(

@@ -1,7 +1,8 @@
 """Zoo: networks, training, scores, weights. It meets the data only at `respike.types`."""
 
-import importlib
 from typing import TYPE_CHECKING
+
+from respike.common.lazy import lazy_names
 
 if TYPE_CHECKING:
     from respike.zoo.checkpoint import load_checkpoint
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelOptions", "TrainConfig", "create_model", "fit", "list_models", "load_checkpoint", "score"]
 
 # imported on first use: importing this package must not load torch
-_HOMES = {
+_MODULES = {
     "ModelOptions": "respike.zoo.model_options",
     "TrainConfig": "respike.zoo.train_config",
     "create_model": "respike.zoo.factory",
@@ -25,14 +26,4 @@ _HOMES = {
     "score": "respike.zoo.scoring",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

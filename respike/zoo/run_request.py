@@ -1,5 +1,6 @@
 """Run request: how the training in a run folder was started, so that it can be resumed."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,15 @@ from respike.common.errors import MismatchError, RespikeError
 from respike.common.files import RUNS_ROOT, canonical_json
 from respike.common.text import name_some
 from respike.zoo.recipe import Recipe, read_recipe
-from respike.zoo.run_folder import BEST_NAME, RECIPE_NAME, REQUEST_NAME, STATE_NAME, is_running
+from respike.zoo.run_folder import (
+    BEST_NAME,
+    RECIPE_NAME,
+    REQUEST_NAME,
+    STATE_NAME,
+    RunSummary,
+    is_running,
+    summarise_run,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,3 +87,17 @@ def find_resumable_run() -> Path:
     if complete:
         problem += f"; complete: {name_some(map(str, complete))}"
     raise RespikeError(problem, "name the folder of a run: `respike train --resume --out FOLDER`")
+
+
+def summarise_request(folder: Path) -> RunSummary:
+    """Summarise the run in `folder`, with the recipe and the checkpoint that it started from among its settings."""
+    run = summarise_run(folder)
+    request = read_run_request(folder, None)
+    if request is None:
+        return run
+    started = {
+        "recipe": request.recipe_name,
+        "init": request.init,
+        "init_backbone": request.recipe.init_backbone,
+    }
+    return dataclasses.replace(run, settings=run.settings | started)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from respike.common.files import seal, sha256_of_bytes, unseal
+from respike.common.files import INDEX_NAME, seal, sha256_of_bytes, unseal
 from respike.data import index
 from respike.data.shard import ShardReader, ShardWriter
 
@@ -22,7 +22,7 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) 
 
 def reseal(out: Path, change: Callable[[dict], None] = lambda value: None) -> None:
     """Change the index, then give it the right checksums of all files."""
-    value = unseal((out / index.INDEX_NAME).read_bytes())
+    value = unseal((out / INDEX_NAME).read_bytes())
     del value["sha256"]
     change(value)
     for name, field in ((index.VIDEOS_NAME, "rows_sha256"), (index.SKIPPED_NAME, "skipped_sha256")):
@@ -31,7 +31,7 @@ def reseal(out: Path, change: Callable[[dict], None] = lambda value: None) -> No
         if (out / shard["name"]).is_file():
             content = (out / shard["name"]).read_bytes()
             shard |= {"num_bytes": len(content), "sha256": sha256_of_bytes(content)}
-    (out / index.INDEX_NAME).write_text(seal(value, indent=1))
+    (out / INDEX_NAME).write_text(seal(value, indent=1))
 
 
 def forge_samples(out: Path, shard: str, change: Callable[[Samples], Samples]) -> None:
